@@ -1,0 +1,29 @@
+"""stegoflow: unsupervised semantic segmentation from a cache of frozen ViT features."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.config import PipelineConfig, load, validate
+    from pipeline.open import Features, open_features
+    from pipeline.run import plan, run
+
+__all__ = ["Features", "PipelineConfig", "load", "open_features", "plan", "run", "validate"]
+
+_HOME = {
+    "PipelineConfig": "pipeline.config",
+    "load": "pipeline.config",
+    "validate": "pipeline.config",
+    "plan": "pipeline.run",
+    "run": "pipeline.run",
+    "open_features": "pipeline.open",
+    "Features": "pipeline.open",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load on first use: `stegoflow --help` must not import torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,1 @@
+"""The stages in the order they run. Each module has its Params, a pure function on arrays, compute, and STAGE."""

@@ -1,0 +1,139 @@
+"""PipelineConfig: params per stage, execution, and the store. Defaults are written in the stages, once."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.core.errors import ConfigError
+from pipeline.core.executors import Execution
+from pipeline.core.params import Params, role, settable
+from pipeline.core.store import local_folder
+from pipeline.stages.baseline import BaselineParams
+from pipeline.stages.clusters import ClustersParams
+from pipeline.stages.dataset import DatasetParams
+from pipeline.stages.features import FeaturesParams
+from pipeline.stages.head import HeadParams
+from pipeline.stages.labels import LabelsParams
+from pipeline.stages.masks import MasksParams
+from pipeline.stages.neighbours import NeighboursParams
+from pipeline.stages.probe import ProbeParams
+from pipeline.stages.report import ReportParams
+from pipeline.stages.scores import ScoresParams
+
+
+class PipelineConfig(Params):
+    """One YAML file. Only `dataset.root` has no default."""
+
+    store: str = Field("./store", json_schema_extra={"role": "location"})
+    """Where artifacts live: a folder, or an object-store URL such as s3://bucket/prefix."""
+    dataset: DatasetParams
+    labels: LabelsParams = LabelsParams()
+    features: FeaturesParams = FeaturesParams()
+    neighbours: NeighboursParams = NeighboursParams()
+    head: HeadParams = HeadParams()
+    clusters: ClustersParams = ClustersParams()
+    probe: ProbeParams = ProbeParams()
+    baseline: BaselineParams = BaselineParams()
+    masks: MasksParams = MasksParams()
+    scores: ScoresParams = ScoresParams()
+    report: ReportParams = ReportParams()
+    execution: Execution = Execution()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_settable(cls, data: Any) -> Any:
+        for section, content in data.items() if isinstance(data, dict) else ():
+            model = cls.model_fields[section].annotation if section in cls.model_fields else None
+            if isinstance(content, dict) and isinstance(model, type) and issubclass(model, Params):
+                for name in content:
+                    if name in model.model_fields and name not in settable(model):
+                        extra: Any = model.model_fields[name].json_schema_extra
+                        at = f"it is {extra['path']}; set that" if role(model, name) == "borrowed" else "it is computed"
+                        raise ValueError(f"{section}.{name} cannot be set here: {at}")
+        return data
+
+
+def load(path: str | Path, sets: list[str] | None = None, store: str | None = None) -> PipelineConfig:
+    """The config of a YAML file, with `stage.field=VALUE` changes (VALUE is YAML) and another store.
+
+    Relative paths in the file are relative to the folder that the program is started in. ConfigError names the field.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", next="start from configs/folder.yaml") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}", next=f"mend {path}") from error
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a config is a mapping of sections", next="start from configs/folder.yaml")
+    for change in sets or []:
+        apply(data, change)
+    if store is not None:
+        data["store"] = store
+    return validate(data, str(path))
+
+
+def apply(data: dict[str, Any], change: str) -> None:
+    """Apply one `stage.field=VALUE` to config data in place."""
+    field, equals, value = change.partition("=")
+    names = field.strip().split(".")
+    if not equals or not all(names):
+        raise ConfigError(f"--set {change}: expected stage.field=VALUE", next="--set clusters.k=20")
+    at = data
+    for name in names[:-1]:
+        if at.get(name) is None:
+            at[name] = {}
+        at = at[name]
+        if not isinstance(at, dict):
+            raise ConfigError(f"--set {change}: {name} has no fields", next="--set clusters.k=20")
+    try:
+        at[names[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {change}: the value is not YAML", next="--set clusters.k=20") from error
+
+
+def validate(data: dict[str, Any], source: str = "config") -> PipelineConfig:
+    """A PipelineConfig from plain data, paths made absolute; ConfigError that names every wrong field."""
+    try:
+        config = PipelineConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(error)}", next="stegoflow run --help lists the fields") from None
+    weights = config.features.weights
+    if weights not in ("hub", "packaged"):
+        weights = str(local_folder(weights) or weights)
+    return config.model_copy(
+        update={
+            "store": str(local_folder(config.store) or config.store),
+            "dataset": config.dataset.model_copy(
+                update={"root": str(local_folder(config.dataset.root) or config.dataset.root)}
+            ),
+            "features": config.features.model_copy(update={"weights": weights}),
+        }
+    )
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        field = ".".join(str(step) for step in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown field{_nearest(problem['loc'])}"
+        if problem["type"] == "missing":
+            message = "must be set"
+        lines.append(f"{field}: {message}" if field else message)
+    return "; ".join(lines)
+
+
+def _nearest(location: tuple[str | int, ...]) -> str:
+    import difflib
+
+    model: Any = PipelineConfig
+    for step in location[:-1]:
+        model = model.model_fields[step].annotation
+    close = difflib.get_close_matches(str(location[-1]), settable(model), 1)
+    return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(settable(model)) or 'none'}"

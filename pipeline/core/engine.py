@@ -1,0 +1,251 @@
+"""Stages, the graph of artifacts that a config means, and `ensure`, which makes one of them exist.
+
+Knows nothing of images: a stage is a name, a version, the roles it reads, and a function that fills a folder.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+from pipeline.core.artifact import Artifact, environment, record, shown, spec_record
+from pipeline.core.executors import Execution, Executor
+from pipeline.core.fingerprint import digest, fingerprint
+from pipeline.core.params import Params, hashed
+from pipeline.core.store import Store
+
+log = logging.getLogger("stegoflow")
+Progress = Callable[[str, int, int, str], None]
+"""Called with (stage, done, total, unit); done == total ends the bar."""
+
+
+def silent(stage: str, done: int, total: int, unit: str) -> None:
+    """The progress callback that shows nothing."""
+
+
+class Part(NamedTuple):
+    """Items start..stop-1: the unit of work, of resume and of a Dask task."""
+
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.start:08d}-{self.stop:08d}"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage's functions get, here or on a worker: picklable, no state."""
+
+    out: Artifact
+    params: Any
+    """The stage's resolved Params."""
+    inputs: dict[str, Artifact]
+    roots: dict[str, str]
+    """Where the images (`dataset`) and label maps (`labels`) lie now."""
+    execution: Execution
+
+
+@dataclass
+class Work:
+    """The side of a stage that stays in the run's process: parts, progress, what was counted."""
+
+    job: Job
+    executor: Executor
+    progress: Progress
+    parts_run: int = 0
+    parts_total: int = 0
+
+    def parts(self, function: Callable[[Job, Part], dict[str, Any]], total: int, size: int, unit: str) -> None:
+        """Run `function(job, part)` on every part of `total` items that has no marker yet, in random order.
+
+        The function writes the part's data and returns the facts for its marker. Two runs that share an artifact walk
+        its parts in different orders and look at the marker first, so neither waits for the other.
+        """
+        out = self.job.out
+        wanted = [Part(start, min(start + size, total)) for start in range(0, total, size)]
+        done = out.markers()
+        missing = [part for part in wanted if part.name not in done]
+        random.SystemRandom().shuffle(missing)
+        finished = total - sum(part.stop - part.start for part in missing)
+        self.parts_total += len(wanted)
+        self.progress(out.stage, finished, total, unit)
+        for part, ran in self.executor.run(partial(_do_part, function, self.job), missing):
+            self.parts_run += ran
+            finished += part.stop - part.start
+            self.progress(out.stage, finished, total, unit)
+
+    def tick(self, done: int, total: int, unit: str) -> None:
+        """Show the progress of work that is not cut into parts."""
+        self.progress(self.job.out.stage, done, total, unit)
+
+
+def _do_part(function: Callable[[Job, Part], dict[str, Any]], job: Job, part: Part) -> bool:
+    if job.out.store.exists(f"{job.out.root}/parts/{part.name}.json"):
+        return False
+    start = time.monotonic()
+    facts = function(job, part)
+    job.out.finish_part(part.name, {**facts, "seconds": round(time.monotonic() - start, 3)})
+    return True
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's entry in the registry."""
+
+    name: str
+    version: int
+    """Bumped by hand when the values change for the same params and inputs; renames every artifact downstream."""
+    encoding: int
+    """Bumped when the files on disk change."""
+    inputs: tuple[str, ...]
+    """Roles read, each the name of a stage; a trailing `?` marks one that may be absent."""
+    params: type[Params]
+    compute: Callable[[Job, Work], dict[str, Any]]
+    """Fills the artifact's folder and returns facts for its manifest (`items` at least)."""
+    needs_labels: bool = False
+    """Left out of a run without labels."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artifact that a config means: a stage with its params resolved and its inputs named."""
+
+    stage: Stage
+    params: Params
+    inputs: dict[str, str]
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        name = fingerprint(
+            stage=self.stage.name,
+            version=self.stage.version,
+            encoding=self.stage.encoding,
+            params=hashed(self.params),
+            inputs=self.inputs,
+        )
+        object.__setattr__(self, "fingerprint", name)
+
+    @property
+    def recipe(self) -> str:
+        """Hash of what is done, apart from what it is done to."""
+        return digest([self.stage.name, self.stage.version, self.stage.encoding, hashed(self.params)])
+
+    def artifact(self, store: Store) -> Artifact:
+        return Artifact(store, self.stage.name, self.fingerprint)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `ensure` did for one stage."""
+
+    stage: str
+    fingerprint: str
+    status: str
+    """`ran` or `reused`."""
+    seconds: float
+    parts_run: int
+    parts_total: int
+
+
+def ensure(
+    node: Node, store: Store, *, roots: dict[str, str], execution: Execution, executor: Executor, progress: Progress
+) -> Outcome:
+    """Make a node's artifact exist: reuse it, or run its stage from wherever an earlier run stopped.
+
+    Safe to call from any number of processes at once: each does missing parts, one manifest wins.
+    """
+    started = time.monotonic()
+    out = node.artifact(store)
+    if out.exists:
+        return Outcome(node.stage.name, node.fingerprint, "reused", 0.0, 0, out.manifest.get("parts", 0))
+    params, inputs = hashed(node.params), node.inputs
+    opening = spec_record(node.stage.name, node.stage.version, node.stage.encoding, params, inputs, node.recipe)
+    store.create(f"{out.root}/spec.json", opening)
+    roles = {role.rstrip("?") for role in node.stage.inputs}
+    job = Job(
+        out,
+        node.params,
+        {role: Artifact(store, role, name) for role, name in inputs.items() if role in roles},
+        roots,
+        execution,
+    )
+    work = Work(job, executor, progress)
+    facts = node.stage.compute(job, work)
+    seconds = round(time.monotonic() - started, 2)
+    manifest = {
+        "stage": node.stage.name,
+        "fingerprint": node.fingerprint,
+        "version": node.stage.version,
+        "encoding": node.stage.encoding,
+        "params": params,
+        "inputs": inputs,
+        "recipe": node.recipe,
+        **facts,
+        "parts": work.parts_total,
+        "seconds": seconds,
+        "environment": environment(),
+    }
+    if not store.create(f"{out.root}/manifest.json", record("manifest", manifest)):
+        log.info("%s %s: another run finished it first", node.stage.name, shown(node.fingerprint))
+    return Outcome(node.stage.name, node.fingerprint, "ran", seconds, work.parts_run, work.parts_total)
+
+
+def finished(store: Store, stage: str) -> Iterator[Artifact]:
+    """Every artifact of a stage that exists."""
+    for name in store.folders(f"artifacts/{stage}"):
+        artifact = Artifact(store, stage, name)
+        if artifact.exists:
+            yield artifact
+
+
+def why(node: Node, store: Store) -> tuple[str, Artifact | None]:
+    """Why a node must run, as one line, and the nearest artifact: the one with the fewest differing fields."""
+    mine = _facts(hashed(node.params), node.inputs, node.stage.version, node.stage.encoding)
+    nearest: tuple[int, list[str], Artifact] | None = None
+    for artifact in finished(store, node.stage.name):
+        manifest = artifact.manifest
+        theirs = _facts(manifest["params"], manifest["inputs"], manifest["version"], manifest["encoding"])
+        changed = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+        if nearest is None or len(changed) < nearest[0]:
+            lines = [_change(node.stage.name, key, theirs.get(key), mine.get(key)) for key in changed]
+            nearest = len(changed), lines, artifact
+    if nearest is None:
+        return f"no {node.stage.name} artifact in this store yet", None
+    count, lines, artifact = nearest
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    return f"{lines[0] if lines else 'its manifest is missing'}{more}", artifact
+
+
+def _facts(params: dict[str, Any], inputs: dict[str, str], version: int, encoding: int) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    walk("", params)
+    return {
+        **flat,
+        **{f"input {role}": name for role, name in inputs.items()},
+        "version": version,
+        "encoding": encoding,
+    }
+
+
+def _change(stage: str, key: str, old: Any, new: Any) -> str:
+    if key.startswith("input "):
+        if old is None or new is None:
+            return f"{key} {'added' if old is None else 'removed'}"
+        return f"{key} {shown(str(old))} → {shown(str(new))}"
+    return f"{stage}.{key} {old} → {new}"

@@ -1,0 +1,231 @@
+"""Where parts run: in this process, in worker processes, or on Dask. An executor knows nothing of the stages.
+
+`open_executor(execution)` gives one object with one method, `run(function, items)`, which yields `(item, result)` as
+the items finish, in any order. A run opens one executor and every stage submits to it; its workers start with the
+first item, so a run that reuses everything starts none. Worker loss and I/O errors (OSError) are retried; anything
+else, and what still fails after the retries, is raised.
+"""
+
+import importlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Literal, Protocol, TypeVar
+
+from pydantic import Field
+
+from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.params import Params
+
+log = logging.getLogger("stegoflow")
+Item = TypeVar("Item")
+
+
+class Execution(Params):
+    """How a run is carried out. None of these fields enters a fingerprint."""
+
+    device: str = "auto"
+    """`auto` (CUDA if torch sees it, else the CPU) or a torch device such as `cpu` or `cuda:1`."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of backbone and head: `auto` is bf16 where the hardware multiplies it fast, else fp32."""
+    batch_size: int = 16
+    """Views per call of the backbone."""
+    executor: Literal["serial", "processes", "dask"] = "processes"
+    """Where parts run."""
+    workers: int | None = None
+    """Worker processes; by default one per core."""
+    dask_address: str | None = None
+    """A running scheduler, such as `tcp://scheduler:8786`; without it a cluster is started for the run."""
+    dask_cluster: str = "distributed.LocalCluster"
+    """The class of cluster to start, such as `dask_jobqueue.SLURMCluster` or `dask_cuda.LocalCUDACluster`."""
+    dask_options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of that class."""
+    retries: int = 2
+    """How often a part is tried again after an I/O error or the loss of its worker."""
+    max_failed_fraction: float = 0.1
+    """Share of images that may be undecodable before a stage gives up."""
+
+    def worker_count(self) -> int:
+        """The number of worker processes that this run will use."""
+        return max(1, self.workers or cores())
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Executor(Protocol):
+    """Runs a picklable function over items."""
+
+    workers: int
+
+    def run(self, function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]: ...
+
+
+@contextmanager
+def open_executor(execution: Execution) -> Iterator[Executor]:
+    """The executor that `execution` names, closed at the end of the block (its workers stopped)."""
+    kinds = {"serial": _Serial, "processes": _Processes, "dask": _Dask}
+    executor = kinds[execution.executor](execution)
+    try:
+        yield executor  # type: ignore[misc]
+    finally:
+        executor.close()
+
+
+class _Serial:
+    def __init__(self, execution: Execution) -> None:
+        self.workers = 1
+        self.retries = execution.retries
+
+    def run(self, function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        for item in items:
+            for attempt in range(self.retries + 1):
+                try:
+                    result = function(item)
+                except OSError as error:
+                    _retry_or_raise(item, attempt + 1, self.retries, error)
+                else:
+                    yield item, result
+                    break
+
+    def close(self) -> None:
+        pass
+
+
+class _Processes:
+    def __init__(self, execution: Execution) -> None:
+        self.workers = execution.worker_count()
+        self.retries = execution.retries
+        self.pool: Any = None
+
+    def run(self, function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        from concurrent.futures import FIRST_COMPLETED, wait
+        from concurrent.futures.process import BrokenProcessPool
+
+        queue = iter(items)
+        tries: Counter[Any] = Counter()
+        running: dict[Any, Item] = {}
+        again: list[Item] = []
+        while True:
+            room = 2 * self.workers - len(running)
+            fresh = [again.pop() for _ in range(min(room, len(again)))]
+            fresh += islice(queue, room - len(fresh))
+            for item in fresh:
+                running[self._pool().submit(function, item)] = item
+            if not running:
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                item = running.pop(future)
+                try:
+                    result = future.result()
+                except (OSError, BrokenProcessPool) as error:
+                    if isinstance(error, BrokenProcessPool):
+                        self.close()
+                    tries[item] += 1
+                    _retry_or_raise(item, tries[item], self.retries, error)
+                    again.append(item)
+                else:
+                    yield item, result
+
+    def _pool(self) -> Any:
+        if self.pool is None:
+            from loky import ProcessPoolExecutor
+
+            threads = str(max(1, cores() // self.workers))
+            limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+            self.pool = ProcessPoolExecutor(max_workers=self.workers, env=limits)
+        return self.pool
+
+    def close(self) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, kill_workers=True)
+            self.pool = None
+
+
+class _Dask:
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self.retries = execution.retries
+        self.client: Any = None
+        self.cluster: Any = None
+
+    @property
+    def workers(self) -> int:
+        return max(1, len(self._client().scheduler_info()["workers"]))
+
+    def run(self, function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        from distributed import as_completed
+
+        client = self._client()
+        queue = iter(items)
+        tries: Counter[Any] = Counter()
+        running: dict[Any, Item] = {}
+        finished = as_completed()
+
+        def submit(item: Item) -> None:
+            future = client.submit(function, item, pure=False)
+            running[future] = item
+            finished.add(future)
+
+        for item in islice(queue, 4 * self.workers + 4):
+            submit(item)
+        while running:
+            future = next(finished)
+            item = running.pop(future)
+            if future.status == "finished":
+                yield item, future.result()
+                for following in islice(queue, 1):
+                    submit(following)
+                continue
+            error = future.exception() if future.status == "error" else OSError("the scheduler lost the task")
+            tries[item] += 1
+            if isinstance(error, OSError) or type(error).__name__ == "KilledWorker":
+                _retry_or_raise(item, tries[item], self.retries, error)
+                submit(item)
+            else:
+                raise error
+
+    def _client(self) -> Any:
+        if self.client is None:
+            from distributed import Client
+
+            execution = self.execution
+            try:
+                if execution.dask_address:
+                    self.client = Client(execution.dask_address, timeout=20)
+                else:
+                    module, _, name = execution.dask_cluster.rpartition(".")
+                    options = dict(execution.dask_options)
+                    if name == "LocalCluster":
+                        local = {"n_workers": execution.worker_count(), "threads_per_worker": 1, "host": "127.0.0.1"}
+                        options = {**local, "dashboard_address": None, **options}
+                    self.cluster = getattr(importlib.import_module(module), name)(**options)
+                    self.client = Client(self.cluster)
+            except (OSError, ImportError, AttributeError, TypeError) as error:
+                where = execution.dask_address or execution.dask_cluster
+                raise ConfigError(
+                    f"no Dask cluster at {where}: {error}",
+                    next="start it, or set execution.executor=processes",
+                ) from error
+            self.client.wait_for_workers(1, timeout=300)
+        return self.client
+
+    def close(self) -> None:
+        for opened in (self.client, self.cluster):
+            if opened is not None:
+                opened.close()
+
+
+def _retry_or_raise(item: Any, tries: int, retries: int, error: BaseException) -> None:
+    if tries > retries:
+        raise StageError(
+            f"part {item} failed {tries} times: {type(error).__name__}: {error}",
+            next="mend the cause and run the same command again: finished parts are kept",
+        ) from error
+    log.warning("part %s: %s: %s; trying again (%d of %d)", item, type(error).__name__, error, tries, retries)

@@ -1,0 +1,151 @@
+"""One store, the same calls on a local folder and on S3, GCS or Azure (obstore underneath)."""
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import LocalStore, from_url
+
+from pipeline.core.errors import ConfigError
+
+ENCODING_VERSION = 1
+MARK = "stegoflow.json"
+
+
+class Entry(NamedTuple):
+    """One object: its path inside the store, bytes, and seconds since the epoch of its last change."""
+
+    path: str
+    size: int
+    modified: float
+
+
+class Store:
+    """Objects by path. Reads of what is missing raise FileNotFoundError; other failures raise OSError or obstore's own.
+
+    Pickles as its URL, so that a worker process opens its own connection.
+    """
+
+    def __init__(self, url: str | Path, *, create: bool = True) -> None:
+        self.url = str(url)
+        self.folder = local_folder(self.url)
+        """The folder of a local store, None for a bucket."""
+        if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(f"the store {self.url} is a file, not a folder", next="give another --store")
+        try:
+            if self.folder is not None:
+                if create:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                self.objects = LocalStore(prefix=self.folder)
+            else:
+                self.objects = from_url(self.url)  # type: ignore[assignment]
+        except Exception as error:
+            raise ConfigError(f"the store {self.shown} cannot be opened: {error}", next="stegoflow doctor") from error
+
+    def __reduce__(self):
+        return open_store, (self.url,)
+
+    @property
+    def shown(self) -> str:
+        """The URL without user names, passwords and query: what logs, manifests and reports may hold."""
+        return redact(self.url)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def mark(self) -> None:
+        """Write (or check) the object that says which layout this store has; ConfigError on another version."""
+        wanted = {"encoding-type": "stegoflow-store", "encoding-version": ENCODING_VERSION}
+        try:
+            self.create(MARK, json.dumps(wanted).encode())
+            found = json.loads(self.get(MARK))
+        except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+            raise ConfigError(f"the store {self.shown} is not usable: {error}", next="stegoflow doctor") from error
+        if found != wanted:
+            raise ConfigError(
+                f"the store {self.shown} has layout {found.get('encoding-version')}; "
+                f"this program reads layout {ENCODING_VERSION}",
+                next="use another --store, or the program's version that wrote it",
+            )
+
+    def get(self, path: str) -> bytes:
+        """The bytes of an object."""
+        return bytes(obstore.get(self.objects, path).bytes())
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write an object, replacing whatever was there (data; never a manifest, marker or name)."""
+        obstore.put(self.objects, path, data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write an object unless one is there: True for the single writer that wins, on every kind of store."""
+        try:
+            obstore.put(self.objects, path, data, mode="create")
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def exists(self, path: str) -> bool:
+        """Whether an object is there."""
+        try:
+            obstore.head(self.objects, path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Every object below the folder `prefix`, in no order."""
+        for chunk in obstore.list(self.objects, prefix):
+            for meta in chunk:
+                yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders directly below `prefix`, sorted."""
+        found = obstore.list_with_delimiter(self.objects, prefix)["common_prefixes"]
+        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+
+    def delete(self, path: str) -> None:
+        """Remove an object; fine if it is gone already."""
+        try:
+            obstore.delete(self.objects, path)
+        except FileNotFoundError:
+            return
+
+    def zarr(self):
+        """This store as Zarr sees it (`zarr.open_group(store.zarr(), path=…)`)."""
+        from zarr.storage import ObjectStore
+
+        return ObjectStore(self.objects)
+
+    def path_of(self, path: str) -> str:
+        """What to show a user for an object: a file path for a local store, else a URL."""
+        return str(self.folder / path) if self.folder else f"{self.shown.rstrip('/')}/{path}"
+
+
+def local_folder(url: str) -> Path | None:
+    """The folder that a path or file:// URL names (user and relative parts resolved), None for other schemes."""
+    if "://" not in url:
+        return Path(url).expanduser().resolve()
+    parts = urlsplit(url)
+    return Path(parts.path).resolve() if parts.scheme == "file" else None
+
+
+def redact(url: str) -> str:
+    """A URL without credentials or query."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))
+
+
+@lru_cache(maxsize=8)
+def open_store(url: str) -> Store:
+    """The store of this process for a URL: opened once, used by every part."""
+    return Store(url)

@@ -1,0 +1,210 @@
+"""A folder (or bucket) of images: listing, splits, ids, content digests, and reading one file back.
+
+ROOT/images/{train,val,…}/… with optional ROOT/labels/{train,val,…}/… and ROOT/dataset.yaml, or any folder of images.
+An image's id is its path below its split folder. Content decides: where ROOT lies is never part of a fingerprint.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.fingerprint import digest
+from pipeline.core.store import Store, local_folder, redact
+from pipeline.datasets import images
+
+LABEL_SUFFIXES = (".png", ".tif", ".tiff")
+SOLE_SPLIT = "all"
+"""The split's name where a folder has no split sub-folders."""
+
+
+class Item(NamedTuple):
+    """One file of a listing."""
+
+    split: str
+    id: str
+    path: str
+    """Path below the root."""
+    sha256: str
+    size: int
+    height: int
+    """0 where the header cannot be read."""
+    width: int
+    error: str
+    """Why the header cannot be read, else empty."""
+
+
+def image_folder(root: str) -> str:
+    """The part of the root that holds images: `images` where there is such a folder, else all of it."""
+    return "images" if _has_folder(root, "images") else ""
+
+
+def has_labels(root: str) -> bool:
+    """Whether ROOT/labels holds anything."""
+    return _has_folder(root, "labels")
+
+
+def scan(
+    root: str, kind: str, cache: Store | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Item]:
+    """List the images (`kind="images"`) or label maps (`kind="labels"`) under a root, with their content digests.
+
+    Every file is read once; the digests are then remembered in `cache` by path, size and time of change (or ETag).
+    That memory can be deleted at any time and no fingerprint depends on it. Sorted by split, then id.
+    """
+    top = image_folder(root) if kind == "images" else "labels"
+    suffixes = images.SUFFIXES if kind == "images" else LABEL_SUFFIXES
+    found = [entry for entry in _walk(root, top) if entry[0].lower().endswith(suffixes)]
+    if not found:
+        where = f"{redact(root)}/{top}".rstrip("/")
+        raise ConfigError(
+            f"dataset.root: no image under {where} (looked for {', '.join(suffixes)})",
+            next="set dataset.root to a folder of images:  stegoflow run CONFIG --set dataset.root=FOLDER",
+        )
+    known = _remembered(cache, root, kind)
+    now = time.time()
+    fresh = [entry for entry in found if known.get(entry[0], (None,))[0] != entry[1]]
+
+    def read(entry: tuple[str, str, float]) -> tuple[str, tuple[Any, ...]]:
+        path, stamp, _ = entry
+        data = read_file(root, path)
+        try:
+            height, width = images.size(data, path) if kind == "images" else (0, 0)
+            error = ""
+        except images.DecodeError as failure:
+            height, width, error = 0, 0, str(failure)
+        return path, (stamp, hashlib.sha256(data).hexdigest(), len(data), height, width, error)
+
+    with ThreadPoolExecutor(8) as pool:
+        for done, (path, facts) in enumerate(pool.map(read, fresh), 1):
+            known[path] = facts
+            progress(done, len(fresh))
+    if cache is not None and fresh:
+        # A file changed in the last two seconds may change again within its time stamp's grain: not remembered.
+        settled = {path: known[path] for path, _, modified in found if modified < now - 2}
+        _remember(cache, root, kind, settled)
+    split_of = _splitter([path for path, _, _ in found], top)
+    items = [Item(*split_of(path), path, *known[path][1:]) for path, _, _ in found]
+    return sorted(items, key=lambda item: (item.split, item.id))
+
+
+def content_digest(items: list[Item], extra: Any = None) -> str:
+    """The digest of a listing: split, id and content of every file (and `extra`), not where they lie."""
+    return digest([[[item.split, item.id, item.sha256] for item in items], extra])
+
+
+def read_file(root: str, path: str) -> bytes:
+    """The bytes of one file under a root. Raises OSError."""
+    folder = local_folder(root)
+    return (folder / path).read_bytes() if folder else Store(root, create=False).get(path)
+
+
+def read_checked(root: str, path: str, sha256: str) -> bytes:
+    """The bytes of a file that must still be what was listed; StageError if it changed since."""
+    data = read_file(root, path)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise StageError(f"{path} changed since it was listed", next="run the same command again: it lists anew")
+    return data
+
+
+def training_splits(present: set[str]) -> list[str]:
+    """The splits that neighbours, head and clusters are fitted on: `train` where there is one, else all."""
+    return ["train"] if "train" in present else sorted(present)
+
+
+def predicted_splits(present: set[str], wanted: list[str]) -> list[str]:
+    """The splits that get masks: those wanted; a folder with one split is predicted on itself."""
+    chosen = sorted(present & set(wanted))
+    if chosen:
+        return chosen
+    if len(present) == 1:
+        return sorted(present)
+    raise ConfigError(
+        f"masks.splits: none of {', '.join(wanted)} is in the dataset, which has {', '.join(sorted(present))}",
+        next=f"--set masks.splits=[{sorted(present)[-1]}]",
+    )
+
+
+def read_description(root: str) -> dict[str, Any]:
+    """`classes` (names) and `ignore_index` of ROOT/dataset.yaml; empty names and 255 where there is none."""
+    try:
+        text = read_file(root, "dataset.yaml")
+    except FileNotFoundError:
+        return {"classes": [], "ignore_index": 255}
+    try:
+        content = yaml.safe_load(text) or {}
+        classes = [str(name) for name in content.get("classes") or []]
+        return {"classes": classes, "ignore_index": int(content.get("ignore_index", 255))}
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"dataset.yaml: {error}", next="write it as in README.md, or remove it to score without class names"
+        ) from error
+
+
+def _has_folder(root: str, name: str) -> bool:
+    folder = local_folder(root)
+    if folder is not None:
+        if not folder.is_dir():
+            raise ConfigError(f"dataset.root: {folder} is not a folder", next="--set dataset.root=FOLDER")
+        return (folder / name).is_dir()
+    return name in Store(root, create=False).folders("")
+
+
+def _walk(root: str, top: str) -> list[tuple[str, str, float]]:
+    """(path below the root, stamp of size and change, time of change) of every file; links to folders not followed."""
+    folder = local_folder(root)
+    if folder is None:
+        entries = Store(root, create=False).entries(top)
+        return [(entry.path, f"{entry.size}:{entry.modified}", entry.modified) for entry in entries]
+    found = []
+    for parent, folders, names in os.walk(folder / top):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if not name.startswith(".") and path.is_file():
+                stat = path.stat()
+                relative = path.relative_to(folder).as_posix()
+                found.append((relative, f"{stat.st_size}:{stat.st_mtime_ns}", stat.st_mtime))
+    return found
+
+
+def _splitter(paths: list[str], top: str) -> Callable[[str], tuple[str, str]]:
+    start = len(top) + 1 if top else 0
+    with_train = any(path[start:].startswith("train/") for path in paths)
+
+    def split_of(path: str) -> tuple[str, str]:
+        split, slash, rest = path[start:].partition("/")
+        return (split, rest) if with_train and slash else (SOLE_SPLIT, path[start:])
+
+    return split_of
+
+
+def _cache_path(root: str, kind: str) -> str:
+    where = local_folder(root)
+    return f"cache/scan/{digest([str(where or root), kind])}.parquet"
+
+
+def _remembered(cache: Store | None, root: str, kind: str) -> dict[str, tuple[Any, ...]]:
+    if cache is None:
+        return {}
+    try:
+        table = pq.read_table(pa.BufferReader(cache.get(_cache_path(root, kind))))
+        return {row["path"]: tuple(row.values())[1:] for row in table.to_pylist()}
+    except (OSError, pa.ArrowInvalid):
+        return {}
+
+
+def _remember(cache: Store, root: str, kind: str, known: dict[str, tuple[Any, ...]]) -> None:
+    names = ("path", "stamp", "sha256", "size", "height", "width", "error")
+    table = pa.Table.from_pylist([dict(zip(names, (path, *facts), strict=True)) for path, facts in known.items()])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    cache.put(_cache_path(root, kind), sink.getvalue().to_pybytes())

@@ -1,0 +1,42 @@
+"""Which device, which arithmetic: decided once, from what the hardware does fast."""
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+
+import torch
+
+from pipeline.core.errors import ConfigError
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA where torch sees it, else the CPU; other names as torch understands them."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"execution.device: {name} cannot be used: {error}", next="stegoflow doctor") from error
+    return device
+
+
+def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """The dtype of matrix products for `auto`, `fp32`, `bf16` or `fp16`."""
+    if precision == "auto":
+        return torch.bfloat16 if _fast_bf16(device.type) else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Mixed precision for a block; no effect in fp32."""
+    dtype = compute_dtype(device, precision)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+@lru_cache
+def _fast_bf16(kind: str) -> bool:
+    if kind == "cuda":
+        return torch.cuda.get_device_capability()[0] >= 8
+    if kind == "cpu":
+        return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return False

@@ -1,0 +1,141 @@
+"""Views and the plane they lie on: windows of an image, bilinear matrices, codes of views merged onto an image.
+
+Pixel-centre convention throughout: sample i of n covers [i, i + 1) of n, as in Pillow, OpenCV and torch's
+`align_corners=False`. Arrays in, arrays out.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Window(NamedTuple):
+    """A view's window in source pixels; it is resized to the view size (`rows × patch`, `columns × patch`)."""
+
+    y0: float
+    x0: float
+    height: float
+    width: float
+
+
+def windows(kind: str, height: int, width: int, size: tuple[int, int], overlap: float) -> list[Window]:
+    """The windows of one image (height × width pixels).
+
+    `whole`: the image. `crops`: STEGO's five crops of half the height and width, in its order (four corners, centre).
+    `sliding`: windows of `size` at native scale whose neighbours share at least `overlap` of their length; an image
+    smaller than a window in some direction is enlarged (both directions alike) until it holds one.
+    """
+    if kind == "whole":
+        return [Window(0, 0, height, width)]
+    if kind == "crops":
+        h, w = max(1, int(0.5 * height)), max(1, int(0.5 * width))
+        corners = [(0, 0), (0, width - w), (height - h, 0), (height - h, width - w)]
+        centre = (round((height - h) / 2), round((width - w) / 2))
+        return [Window(y, x, h, w) for y, x in [*corners, centre]]
+    scale = max(1.0, size[0] / height, size[1] / width)
+    h, w = size[0] / scale, size[1] / scale
+    return [Window(y, x, h, w) for y in _starts(height, h, overlap) for x in _starts(width, w, overlap)]
+
+
+def _starts(length: float, window: float, overlap: float) -> list[float]:
+    free = length - window
+    if free <= 1e-6:
+        return [0.0]
+    steps = int(np.ceil(free / (window * (1 - overlap))))
+    return [float(np.round(free * i / steps)) for i in range(steps + 1)]
+
+
+def bilinear(positions: np.ndarray, n: int) -> np.ndarray:
+    """Matrix (len(positions), n), float32, that interpolates n samples at `positions` (sample i sits at i); clamped."""
+    clamped = np.clip(np.asarray(positions, np.float64), 0, n - 1)
+    low = np.minimum(clamped.astype(np.int64), max(n - 2, 0))
+    high = np.minimum(low + 1, n - 1)
+    part = clamped - low
+    matrix = np.zeros((len(clamped), n), np.float32)
+    rows = np.arange(len(clamped))
+    np.add.at(matrix, (rows, low), 1 - part)
+    np.add.at(matrix, (rows, high), part)
+    return matrix
+
+
+def resize_matrix(n_out: int, n_in: int) -> np.ndarray:
+    """Matrix (n_out, n_in) of bilinear resizing between two samplings of the same length."""
+    return bilinear((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, n_in)
+
+
+def merge(maps: np.ndarray, boxes: list[Window], height: int, width: int) -> np.ndarray:
+    """Merge per-view maps onto one plane that covers the image (height × width pixels).
+
+    maps: (view, row, column, D) float32. Returns (rows, columns, D) float32 with the views' own resolution. A plane
+    position is the mean of the views that cover it, each weighted by its distance to the view's border, so that no
+    seam shows. One view of the whole image comes back unchanged.
+    """
+    if len(boxes) == 1 and boxes[0][2:] == (height, width):
+        return maps[0]
+    _, rows, columns, depth = maps.shape
+    plane_rows = max(1, round(height * rows / boxes[0].height))
+    plane_columns = max(1, round(width * columns / boxes[0].width))
+    total = np.zeros((plane_rows, plane_columns, depth), np.float32)
+    weight = np.zeros((plane_rows, plane_columns, 1), np.float32)
+    y = (np.arange(plane_rows) + 0.5) * height / plane_rows
+    x = (np.arange(plane_columns) + 0.5) * width / plane_columns
+    for view, box in zip(maps, boxes, strict=True):
+        iy, my, wy = _onto(y, box.y0, box.height, rows)
+        ix, mx, wx = _onto(x, box.x0, box.width, columns)
+        if not len(iy) or not len(ix):
+            continue
+        block = np.einsum("yr,rcd,xc->yxd", my, view, mx, optimize=True)
+        w = (wy[:, None] * wx[None, :])[..., None]
+        total[iy[0] : iy[-1] + 1, ix[0] : ix[-1] + 1] += w * block
+        weight[iy[0] : iy[-1] + 1, ix[0] : ix[-1] + 1] += w
+    return total / weight
+
+
+def _onto(positions: np.ndarray, start: float, length: float, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    inside = np.flatnonzero((positions >= start - 1e-6) & (positions <= start + length + 1e-6))
+    local = (positions[inside] - start) / length
+    weights = np.minimum(local, 1 - local).clip(1e-3).astype(np.float32)
+    return inside, bilinear(local * n - 0.5, n), weights
+
+
+def cosine_logits(plane: np.ndarray, centroids: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Cosine of every pixel's bilinearly upsampled code to every centroid.
+
+    plane: (rows, columns, D); centroids: (K, D) unit vectors. Returns (K, height, width) float32 in −1..1. Codes are
+    upsampled before they are normalised (STEGO, evaluation), strip by strip, so that memory stays at K maps.
+    """
+    plane = np.ascontiguousarray(plane, np.float32)
+    rows, columns, depth = plane.shape
+    down, across = resize_matrix(height, rows), resize_matrix(width, columns)
+    out = np.empty((len(centroids), height, width), np.float32)
+    strip = max(1, 4_000_000 // max(1, width * depth))
+    flat = plane.reshape(rows, columns * depth)
+    for top in range(0, height, strip):
+        stretched = (down[top : top + strip] @ flat).reshape(-1, columns, depth)
+        codes = np.matmul(across, stretched)
+        norms = np.linalg.norm(codes, axis=-1).clip(1e-8)
+        out[:, top : top + strip] = np.moveaxis(codes @ centroids.T.astype(np.float32) / norms[..., None], -1, 0)
+    return out
+
+
+def upsample(plane: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear upsampling of (rows, columns, K) to (K, height, width), float32."""
+    down, across = resize_matrix(height, plane.shape[0]), resize_matrix(width, plane.shape[1])
+    return np.matmul(down, np.moveaxis(plane.astype(np.float32), -1, 0) @ across.T)
+
+
+def area_fractions(label: np.ndarray, box: Window, rows: int, columns: int, classes: int, ignore: int) -> np.ndarray:
+    """Share of each class in every token's patch of a view: (rows, columns, classes) float32; all zero where ignored.
+
+    label: (height, width) ints of the whole image; pixels outside 0..classes−1 count as `ignore`.
+    """
+    height, width = label.shape
+    y = np.clip(np.floor((np.arange(height) + 0.5 - box.y0) * rows / box.height), -1, rows).astype(np.int64)
+    x = np.clip(np.floor((np.arange(width) + 0.5 - box.x0) * columns / box.width), -1, columns).astype(np.int64)
+    iy, ix = np.flatnonzero((y >= 0) & (y < rows)), np.flatnonzero((x >= 0) & (x < columns))
+    part = label[np.ix_(iy, ix)].astype(np.int64)
+    cell = y[iy][:, None] * columns + x[ix][None, :]
+    known = (part >= 0) & (part < classes) & (part != ignore)
+    counts = np.bincount(cell[known] * classes + part[known], minlength=rows * columns * classes)
+    counts = counts.reshape(rows, columns, classes).astype(np.float32)
+    return counts / np.bincount(cell.ravel(), minlength=rows * columns).reshape(rows, columns, 1).clip(1)

@@ -1,0 +1,246 @@
+"""From a config to artifacts: which nodes it means, what would run, and running it.
+
+The same `Session.ensure` serves Python, the command line and the Prefect flows.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.config import PipelineConfig
+from pipeline.core.artifact import Artifact, record
+from pipeline.core.engine import Node, Outcome, Progress, Stage, ensure, silent, why
+from pipeline.core.errors import ConfigError
+from pipeline.core.executors import Executor, open_executor
+from pipeline.core.params import resolve
+from pipeline.core.store import Store, open_store
+from pipeline.datasets import folder
+from pipeline.stages import (
+    baseline,
+    clusters,
+    dataset,
+    features,
+    head,
+    labels,
+    masks,
+    neighbours,
+    probe,
+    report,
+    scores,
+)
+
+STAGES: tuple[Stage, ...] = tuple(
+    module.STAGE
+    for module in (dataset, labels, features, neighbours, head, clusters, probe, baseline, masks, scores, report)
+)
+"""Every stage, in an order that runs inputs first."""
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One stage of a plan."""
+
+    stage: str
+    fingerprint: str
+    action: str
+    """`run` or `reuse`."""
+    why: str
+    items: int | None
+    """Items of the nearest earlier artifact, as a hint of the cost; None where nothing is known."""
+    seconds: float | None
+    """Seconds that it took."""
+    bytes: int | None
+
+
+def nodes(
+    config: PipelineConfig, store: Store, *, progress: Progress = silent, pins: dict[str, str] | None = None
+) -> list[Node]:
+    """Every artifact that a config means, inputs first. Reads the dataset's content (digests are remembered).
+
+    `pins` name artifacts to take as they are, {stage: fingerprint}: new images through an existing head, say. Stages
+    that would lack an input are left out.
+    """
+    root = config.dataset.root
+    pins = pins or {}
+    images = folder.scan(root, "images", store, lambda done, total: progress("dataset", done, total, "images"))
+    content = {"dataset": folder.content_digest(images)}
+    if not pins and folder.has_labels(root):
+        maps = folder.scan(root, "labels", store, lambda done, total: progress("labels", done, total, "label maps"))
+        content["labels"] = folder.content_digest(maps, folder.read_description(root))
+    folder.predicted_splits({item.split for item in images}, config.masks.splits)
+    found: dict[str, Any] = {
+        "features": {
+            "weights_sha256": features.weights_digest(config.features.backbone, config.features.weights),
+        }
+    }
+    made: list[Node] = []
+    names = dict(pins)
+    for stage in STAGES:
+        if stage.name in names or (stage.needs_labels and "labels" not in content):
+            continue
+        inputs = {}
+        for written in stage.inputs:
+            name = written.rstrip("?")
+            if name == "content":
+                if stage.name in content:
+                    inputs[name] = content[stage.name]
+            elif name in names:
+                inputs[name] = names[name]
+        if any(not written.endswith("?") and written not in inputs for written in stage.inputs):
+            continue
+        params = resolve(getattr(config, stage.name), config, **found.get(stage.name, {}))
+        node = Node(stage, params, inputs)
+        made.append(node)
+        names[stage.name] = node.fingerprint
+    return made
+
+
+def plan(config: PipelineConfig, *, progress: Progress = silent) -> list[PlanRow]:
+    """What `run` would do with a config: per stage reuse or run, and why. Writes nothing but the scan cache."""
+    store = open_store(config.store)
+    store.mark()
+    rows = []
+    running: set[str] = set()
+    for node in nodes(config, store, progress=progress):
+        artifact = node.artifact(store)
+        if artifact.exists:
+            rows.append(_row(node, "reuse", "its manifest is in the store", artifact))
+            continue
+        reason, nearest = why(node, store)
+        waits = [role for role in node.inputs if role in running]
+        if nearest is not None and waits and reason.startswith("input "):
+            reason = f"{waits[0]} runs"
+        running.add(node.stage.name)
+        rows.append(_row(node, "run", reason, nearest))
+    return rows
+
+
+def _row(node: Node, action: str, reason: str, known: Artifact | None) -> PlanRow:
+    facts = known.manifest if known else {}
+    cost = (facts.get("items"), facts.get("seconds"), facts.get("bytes"))
+    return PlanRow(node.stage.name, node.fingerprint, action, reason, *cost)
+
+
+@dataclass
+class Session:
+    """A run under way: its nodes, one executor, and the record that was written before the first stage."""
+
+    id: str
+    config: PipelineConfig
+    store: Store
+    nodes: list[Node]
+    executor: Executor
+    progress: Progress
+
+    def ensure(self, node: Node) -> Outcome:
+        """Make one node's artifact exist."""
+        return ensure(
+            node,
+            self.store,
+            roots={"dataset": self.config.dataset.root, "labels": self.config.dataset.root},
+            execution=self.config.execution,
+            executor=self.executor,
+            progress=self.progress,
+        )
+
+
+@contextmanager
+def session(
+    config: PipelineConfig,
+    *,
+    stage: str | None = None,
+    progress: Progress = silent,
+    pins: dict[str, str] | None = None,
+    until: str | None = None,
+) -> Iterator[Session]:
+    """Open a run: plan it, write `runs/<id>.json`, open the executor.
+
+    `stage` names a single stage to run, whose inputs must exist; `until` the last stage that is wanted.
+    """
+    store = open_store(config.store)
+    store.mark()
+    planned = nodes(config, store, progress=progress, pins=pins)
+    by_name = {node.stage.name: node for node in planned}
+    wanted = planned
+    for name in (stage, until):
+        if name is not None and name not in by_name:
+            known = ", ".join(by_name)
+            raise ConfigError(f"--stage {name}: this run has the stages {known}", next=f"--stage {list(by_name)[-1]}")
+    if until is not None:
+        wanted = planned[: planned.index(by_name[until]) + 1]
+    if stage is not None:
+        for role, name in by_name[stage].inputs.items():
+            if role != "content" and not Artifact(store, role, name).exists:
+                raise ConfigError(
+                    f"--stage {stage}: its input {role} does not exist yet",
+                    next=f"the same command with --stage {role}",
+                )
+        wanted = [by_name[stage]]
+    run_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(2)
+    content = {
+        "run": run_id,
+        "config": config.model_dump(mode="json", exclude={"store"}),
+        "stages": {**(pins or {}), **{node.stage.name: node.fingerprint for node in planned}},
+    }
+    store.create(f"runs/{run_id}.json", record("run", content))
+    with open_executor(config.execution) as executor:
+        yield Session(run_id, config, store, wanted, executor, progress)
+
+
+def run(config: PipelineConfig, *, stage: str | None = None, progress: Progress = silent) -> dict[str, Any]:
+    """Run all stages of a config, or one; what exists is reused, what was cut short goes on.
+
+    Returns {"run", "stages": [{"stage", "fingerprint", "status", "seconds", "parts_run", "parts_total"}], "scores",
+    "report"}. Raises ConfigError or StageError; an exception's `stage` attribute names the stage that raised it.
+    """
+    with session(config, stage=stage, progress=progress) as opened:
+        outcomes = []
+        for node in opened.nodes:
+            try:
+                outcomes.append(opened.ensure(node))
+            except Exception as error:
+                error.stage = node.stage.name  # type: ignore[attr-defined]
+                raise
+        return summary(opened, outcomes)
+
+
+def summary(opened: Session, outcomes: list[Outcome]) -> dict[str, Any]:
+    """The object that `run --json` prints."""
+    found = {outcome.stage: Artifact(opened.store, outcome.stage, outcome.fingerprint) for outcome in outcomes}
+    values: dict[str, Any] = dict.fromkeys(scores.METHODS)
+    if "scores" in found:
+        for method, value in found["scores"].read_json("scores.json")["scores"].items():
+            values[method] = {key: value[key] for key in ("accuracy", "miou")} if value else None
+    path = opened.store.path_of(found["report"].data("report.html")) if "report" in found else None
+    return {"run": opened.id, "stages": [asdict(outcome) for outcome in outcomes], "scores": values, "report": path}
+
+
+def runs(store: Store) -> list[str]:
+    """Ids of every run in a store, oldest first."""
+    return sorted(entry.path.rsplit("/", 1)[-1][: -len(".json")] for entry in store.entries("runs"))
+
+
+def find_run(store: Store, name: str) -> dict[str, Any]:
+    """The record of a run: its id, the beginning of one, or `latest`."""
+    known = runs(store)
+    hits = known[-1:] if name == "latest" else [run for run in known if run.startswith(name)]
+    if name in known:
+        hits = [name]
+    if len(hits) != 1:
+        problem = "names several runs" if hits else "is not a run of this store"
+        raise ConfigError(f"{name} {problem} ({store.shown})", next=f"stegoflow status --store {store.shown}")
+    return json.loads(store.get(f"runs/{hits[0]}.json"))
+
+
+def run_artifact(store: Store, run: dict[str, Any], stage: str) -> Artifact:
+    """A stage's artifact of a run, which must exist."""
+    artifact = Artifact(store, stage, run["stages"].get(stage, "none"))
+    if not artifact.exists:
+        raise ConfigError(
+            f"run {run['run']} has no finished {stage}", next="run its config again: finished parts are kept"
+        )
+    return artifact

@@ -1,0 +1,41 @@
+"""baseline: cosine k-means on the tokens themselves, with the same K and settings: what the head must beat.
+
+Artifact: `baseline.safetensors` with `centroids` (K, channel) float32 and the `center` taken off the tokens first.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.core.engine import Job, Stage, Work
+from pipeline.core.params import Params, borrowed
+from pipeline.models.kmeans import normalise
+from pipeline.stages.clusters import fit, sample_tokens
+from pipeline.stages.features import open_group
+
+
+class BaselineParams(Params):
+    """Everything is taken from `clusters` and `head.center`, so that the comparison is fair."""
+
+    k: int = borrowed("clusters.k")
+    restarts: int = borrowed("clusters.restarts")
+    iterations: int = borrowed("clusters.iterations")
+    tokens: int = borrowed("clusters.tokens")
+    seed: int = borrowed("clusters.seed")
+    center: str = borrowed("head.center")
+
+
+def compute(job: Job, work: Work) -> dict[str, Any]:
+    params: BaselineParams = job.params
+    features = job.inputs["features"]
+    center = np.asarray(open_group(features)["center"][:])  # type: ignore[index]
+    if params.center == "none":
+        center = np.zeros_like(center)
+    blocks = sample_tokens(features, params.tokens, params.seed, work)
+    tokens = np.concatenate([normalise(block - center) for block in blocks])
+    centroids, objectives = fit(tokens, params.k, params.restarts, params.iterations, params.seed)
+    job.out.write_tensors("baseline.safetensors", {"centroids": centroids, "center": center})
+    return {"items": len(tokens), "objectives": objectives}
+
+
+STAGE = Stage("baseline", version=1, encoding=1, inputs=("features",), params=BaselineParams, compute=compute)

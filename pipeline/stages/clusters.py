@@ -1,0 +1,72 @@
+"""clusters: cosine k-means on the codes of the training views.
+
+Artifact: `clusters.safetensors` with `centroids` (K, D) float32, unit vectors in code space.
+Source: STEGO, section 4.3, with k-means in place of its online cluster probe.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.core.artifact import Artifact
+from pipeline.core.engine import Job, Stage, Work
+from pipeline.core.errors import StageError
+from pipeline.core.params import Params
+from pipeline.models.devices import pick_device
+from pipeline.models.kmeans import cosine_kmeans, normalise
+from pipeline.stages.features import PART, open_group, training_views
+from pipeline.stages.head import TrainedHead, read_views
+
+
+class ClustersParams(Params):
+    k: int = Field(27, ge=1, le=65535)
+    """Number of clusters K: how many categories to look for. Never taken from the labels."""
+    restarts: int = Field(5, ge=1)
+    """k-means starts anew this often; the best objective is kept."""
+    iterations: int = Field(30, ge=1)
+    tokens: int = Field(500_000, ge=1)
+    """k-means reads at most this many training tokens, the same number of every view."""
+    seed: int = 0
+
+
+def compute(job: Job, work: Work) -> dict[str, Any]:
+    params: ClustersParams = job.params
+    head = TrainedHead(job.inputs["head"], pick_device(job.execution.device))
+    sample = [head(block) for block in sample_tokens(job.inputs["features"], params.tokens, params.seed, work)]
+    codes = normalise(np.concatenate(sample))
+    centroids, objectives = fit(codes, params.k, params.restarts, params.iterations, params.seed)
+    job.out.write_tensors("clusters.safetensors", {"centroids": centroids})
+    return {"items": len(codes), "objectives": objectives}
+
+
+def fit(vectors: np.ndarray, k: int, restarts: int, iterations: int, seed: int) -> tuple[np.ndarray, list[float]]:
+    """`cosine_kmeans` with an error that a user can act on where K exceeds the tokens."""
+    if len(vectors) < k:
+        raise StageError(
+            f"clusters.k: {k} clusters asked of {len(vectors)} tokens", next=f"--set clusters.k={min(len(vectors), 27)}"
+        )
+    return cosine_kmeans(vectors, k, restarts=restarts, iterations=iterations, seed=seed)
+
+
+def sample_tokens(features: Artifact, limit: int, seed: int, work: Work) -> Iterator[np.ndarray]:
+    """Tokens of the training views, (n, channel) float16 view by view: all of them, or `limit` drawn evenly."""
+    tokens = open_group(features)["tokens"]
+    rows = training_views(features.read_table("views.parquet", ["training"]))
+    each = min(int(np.prod(tokens.shape[1:3])), max(1, limit // max(1, len(rows))))  # type: ignore[union-attr]
+    if len(rows) > limit:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+    for start in range(0, len(rows), PART):
+        work.tick(start, len(rows), "views")
+        views = rows[start : start + PART]
+        block = read_views(tokens, views).reshape(len(views), -1, tokens.shape[-1])  # type: ignore[arg-type, union-attr]
+        if each < block.shape[1]:
+            generators = (np.random.default_rng([seed, int(view)]) for view in views)
+            picks = np.stack([g.choice(block.shape[1], each, replace=False) for g in generators])
+            block = np.take_along_axis(block, picks[..., None], 1)
+        yield from (view for view in block if np.isfinite(view[0, 0]))
+    work.tick(len(rows), len(rows), "views")
+
+
+STAGE = Stage("clusters", version=1, encoding=1, inputs=("features", "head"), params=ClustersParams, compute=compute)

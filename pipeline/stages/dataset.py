@@ -1,0 +1,48 @@
+"""dataset: the table of images, the root that everything else is computed from.
+
+Artifact: `images.parquet`, one row per image, sorted by split and id.
+"""
+
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.core.engine import Job, Stage, Work
+from pipeline.core.params import Params, location
+from pipeline.datasets import folder
+
+SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("size", pa.int64()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("error", pa.string()),
+    ]
+)
+
+
+class DatasetParams(Params):
+    root: str = location()
+    """Folder or URL: ROOT/images/{train,val}/… with optional ROOT/labels/… and ROOT/dataset.yaml, or any folder of
+    images. Content names the artifact, so moving the folder re-runs nothing."""
+
+
+def table(items: list[folder.Item]) -> pa.Table:
+    """The images table: (split, id, path, sha256, size in bytes, height, width in pixels, error)."""
+    return pa.Table.from_pylist([item._asdict() for item in items], schema=SCHEMA)
+
+
+def compute(job: Job, work: Work) -> dict[str, Any]:
+    items = folder.scan(job.roots["dataset"], "images", job.out.store, lambda d, t: work.tick(d, t, "images"))
+    job.out.write_table("images.parquet", table(items))
+    counts: dict[str, int] = {}
+    for item in items:
+        counts[item.split] = counts.get(item.split, 0) + 1
+    return {"items": len(items), "splits": counts, "bytes": sum(item.size for item in items)}
+
+
+STAGE = Stage("dataset", version=1, encoding=1, inputs=("content",), params=DatasetParams, compute=compute)

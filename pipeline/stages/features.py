@@ -1,0 +1,322 @@
+"""features: the frozen backbone over every view, once. Its patch tokens go to sharded Zarr.
+
+Artifact: `features.zarr` (group) with `tokens` (view, row, column, channel) float16, `mean` and `pooled` (view,
+channel) float32, `center` (channel) float32; `views.parquet`, one row per view. A hole or an undecodable image is NaN.
+"""
+
+import hashlib
+import math
+import queue
+import threading
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+import zarr
+from pydantic import Field, model_validator
+
+from pipeline.core.artifact import Artifact
+from pipeline.core.engine import Job, Part, Stage, Work
+from pipeline.core.errors import StageError
+from pipeline.core.params import Params, borrowed, derived, hashed, location
+from pipeline.datasets import folder, images
+from pipeline.models.backbones import Backbone, create_backbone, describe, find_weights
+from pipeline.models.devices import autocast, pick_device
+from pipeline.models.views import Window, windows
+
+PART = 32
+"""Views per part: one shard of the store, about 20 MB at 26×34 tokens of 384 channels."""
+
+
+class ViewParams(Params):
+    kind: Literal["whole", "crops", "sliding"] = "whole"
+    """`whole`: each image resized to `size`. `crops`: STEGO's five crops of training images, whole images where masks
+    are made. `sliding`: windows of `size` pixels at native scale, for images much larger than the backbone's input."""
+    size: tuple[int, int] = (322, 322)
+    """Height and width of a view in pixels as the backbone sees it; multiples of its patch."""
+    overlap: float = Field(0.25, ge=0, lt=0.9)
+    """Share of a sliding window that it has in common with the next one."""
+
+
+class FeaturesParams(Params):
+    backbone: str = "vit_small_patch14_dinov2"
+    """A timm ViT by name: DINO, DINOv2 (with registers or not), DINOv3, or any other."""
+    weights: str = location("hub")
+    """`hub` (timm's weights of that name), `packaged` (the demo's), or a .safetensors/.pth file. Hashed by content."""
+    weights_sha256: str = derived()
+    block: int | None = None
+    """Which transformer block's output, 0-based, negative from the end; none: the last. Later ones are not computed."""
+    facet: Literal["token", "key"] = "token"
+    """The block's output tokens, or the keys of its attention."""
+    norm: Literal["auto", "always", "never"] = "auto"
+    """The final LayerNorm: `auto` applies it only when the last block is taken."""
+    views: ViewParams = ViewParams()
+    mirror: Literal["none", "predicted", "all"] = "predicted"
+    """Which images also get mirrored views (averaged with the plain ones in `masks`, never trained on)."""
+    predicted: list[str] = borrowed("masks.splits")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "FeaturesParams":
+        patch, _, blocks = describe(self.backbone)
+        for name, side in zip(("height", "width"), self.views.size, strict=True):
+            if side % patch or side <= 0:
+                near = max(patch, round(side / patch) * patch)
+                raise ValueError(f"views.size: the {name} {side} is no multiple of the patch {patch}; {near} is")
+        if self.block is not None and not -blocks <= self.block < blocks:
+            raise ValueError(f"block: {self.block} is not one of the {blocks} blocks of {self.backbone}")
+        return self
+
+
+VIEW_SCHEMA = pa.schema(
+    [
+        ("view", pa.int64()),
+        ("image", pa.int64()),
+        ("split", pa.string()),
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("image_height", pa.int32()),
+        ("image_width", pa.int32()),
+        ("y0", pa.float64()),
+        ("x0", pa.float64()),
+        ("height", pa.float64()),
+        ("width", pa.float64()),
+        ("scale_y", pa.float64()),
+        ("scale_x", pa.float64()),
+        ("mirrored", pa.bool_()),
+        ("training", pa.bool_()),
+    ]
+)
+
+
+def weights_digest(backbone: str, weights: str) -> str:
+    """sha256 of the file that `weights` means: how weights enter the fingerprint."""
+    with find_weights(backbone, weights).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def view_table(dataset: pa.Table, params: FeaturesParams) -> pa.Table:
+    """The views of a dataset: plain ones in the dataset's order, then the mirrored ones in the same order.
+
+    `training` marks what neighbours, head and clusters are fitted on: plain views of the training splits; of a dataset
+    cut in crops, the crops and not the whole images that masks are made from.
+    """
+    present = set(dataset["split"].to_pylist())
+    training = folder.training_splits(present)
+    predicted = folder.predicted_splits(present, params.predicted)
+    size = params.views.size
+    rows = []
+    for index, image in enumerate(dataset.to_pylist()):
+        trained = image["split"] in training
+        kinds = [params.views.kind]
+        if params.views.kind == "crops":
+            kinds = ["crops"] * trained + ["whole"] * (image["split"] in predicted or not trained)
+        mirrored = params.mirror == "all" or (params.mirror == "predicted" and image["split"] in predicted)
+        common = {key: image[key] for key in ("split", "id", "path", "sha256")}
+        common |= {"image": index, "image_height": image["height"], "image_width": image["width"]}
+        height, width = max(1, image["height"]), max(1, image["width"])
+        for kind in kinds:
+            for box in windows(kind, height, width, size, params.views.overlap):
+                scales = {"scale_y": size[0] / box.height, "scale_x": size[1] / box.width}
+                row = {**common, **box._asdict(), **scales}
+                rows.append({**row, "mirrored": False, "training": trained and kind == params.views.kind})
+                if mirrored and kind != "crops":
+                    rows.append({**row, "mirrored": True, "training": False})
+    rows.sort(key=lambda row: row["mirrored"])
+    return pa.Table.from_pylist([{**row, "view": number} for number, row in enumerate(rows)], schema=VIEW_SCHEMA)
+
+
+def compute(job: Job, work: Work) -> dict[str, Any]:
+    params: FeaturesParams = job.params
+    dataset = job.inputs["dataset"].read_table("images.parquet")
+    table = view_table(dataset, params)
+    group = _create(job, len(table))
+    job.out.write_table("views.parquet", table)
+    work.parts(encode_part, len(table), PART, "views")
+
+    failed = sorted({name for part in job.out.markers() for name in job.out.marker(part)["failed"]})
+    share = len(failed) / len(dataset)
+    if share > job.execution.max_failed_fraction or len(failed) == len(dataset):
+        named = ", ".join(failed[:10]) + (f" and {len(failed) - 10} more" if len(failed) > 10 else "")
+        raise StageError(
+            f"{len(failed)} of {len(dataset)} images cannot be decoded: {named}",
+            next="mend or remove them, or allow more: --set execution.max_failed_fraction=0.5",
+        )
+    _finish(group, table)
+    tokens = group["tokens"]
+    return {
+        "items": len(table),
+        "images": len(dataset),
+        "failed": failed,
+        "shape": list(tokens.shape),
+        "weights": params.weights if params.weights in ("hub", "packaged") else params.weights.rsplit("/", 1)[-1],
+        "bytes": math.prod(tokens.shape) * 2,
+    }
+
+
+def _create(job: Job, views: int) -> zarr.Group:
+    params: FeaturesParams = job.params
+    patch, channels, _ = describe(params.backbone)
+    rows, columns = params.views.size[0] // patch, params.views.size[1] // patch
+    group = open_group(job.out, "a")
+    if "center" in group:
+        return group
+    group.attrs.update(
+        {
+            "encoding-type": "stegoflow-features",
+            "encoding-version": STAGE.encoding,
+            "fingerprint": job.out.fingerprint,
+            "params": hashed(params),
+            "patch_px": patch,
+            "views": "views.parquet beside this group, one row per view; y0, x0, height, width in image pixels",
+        }
+    )
+    arrays: list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], str, list[str], str]] = [
+        (
+            "tokens",
+            (views, rows, columns, channels),
+            (1, rows, columns, channels),
+            (PART, rows, columns, channels),
+            "float16",
+            ["view", "row", "column", "channel"],
+            "patch tokens of the frozen backbone (dimensionless)",
+        ),
+        ("mean", (views, channels), (PART, channels), (PART, channels), "float32", ["view", "channel"], "mean token"),
+        (
+            "pooled",
+            (views, channels),
+            (PART, channels),
+            (PART, channels),
+            "float32",
+            ["view", "channel"],
+            "L2-normalised mean token",
+        ),
+        (
+            "center",
+            (channels,),
+            (channels,),
+            (channels,),
+            "float32",
+            ["channel"],
+            "mean token of the training splits' plain views",
+        ),
+    ]
+    for name, shape, chunks, shards, dtype, dimensions, meaning in arrays:
+        group.require_array(
+            name,
+            shape=shape,
+            chunks=chunks,
+            shards=shards,
+            dtype=dtype,
+            fill_value=float("nan"),
+            compressors=[zarr.codecs.Crc32cCodec()],
+            dimension_names=dimensions,
+            attributes={"long_name": meaning, "units": "1"},
+            config={"write_empty_chunks": True},
+        )
+    return group
+
+
+def open_group(artifact: Artifact, mode: Literal["r", "r+", "a"] = "r") -> zarr.Group:
+    """The Zarr group of a features artifact."""
+    store = artifact.store.zarr() if mode != "r" else artifact.store.zarr().with_read_only(True)
+    return zarr.open_group(store, path=artifact.data("features.zarr"), mode=mode)
+
+
+def encode_part(job: Job, part: Part) -> dict[str, Any]:
+    """Decode, resize and encode views start..stop−1, and write their shard. Decoding overlaps with the backbone."""
+    params: FeaturesParams = job.params
+    rows = job.out.read_table("views.parquet").slice(part.start, part.stop - part.start).to_pylist()
+    device = pick_device(job.execution.device)
+    backbone = _backbone(
+        params.backbone, params.weights, params.weights_sha256, params.block, params.facet, params.norm, str(device)
+    )
+    group = zarr.open_group(job.out.store.zarr(), path=job.out.data("features.zarr"), mode="r+")
+    shape = (len(rows), *group["tokens"].shape[1:])  # type: ignore[union-attr]
+    tokens = np.full(shape, np.nan, np.float32)
+    failed: set[str] = set()
+    for indices, pixels in _ahead(_batches(rows, job, failed), depth=2):
+        batch = torch.from_numpy(pixels).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+        with torch.inference_mode(), autocast(device, job.execution.precision):
+            tokens[indices] = backbone(batch).float().cpu().numpy()
+    mean = tokens.mean(axis=(1, 2))
+    pooled = mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
+    # float16 ends at 65504: a backbone whose tokens pass that would become infinite in silence.
+    limit = np.finfo(np.float16).max
+    clipped = int(np.count_nonzero(np.abs(tokens) > limit))
+    stored = np.clip(tokens, -limit, limit).astype(np.float16)
+    for name, values in (("tokens", stored), ("mean", mean), ("pooled", pooled)):
+        array = group[name].with_config({"write_empty_chunks": True})  # type: ignore[union-attr]
+        array[part.start : part.stop] = values
+    return {"failed": sorted(failed), "clipped": clipped}
+
+
+@lru_cache(maxsize=2)
+def _backbone(name: str, weights: str, sha256: str, block: int | None, facet: Any, norm: Any, device: str) -> Backbone:
+    if weights_digest(name, weights) != sha256:
+        raise StageError(f"the weights {weights} changed since the run was planned", next="run the same command again")
+    return create_backbone(name, weights, block=block, facet=facet, norm=norm).to(device)
+
+
+def _batches(rows: list[dict[str, Any]], job: Job, failed: set[str]) -> Iterator[tuple[list[int], np.ndarray]]:
+    size = job.params.views.size
+    last: tuple[str, np.ndarray | None] = ("", None)
+    indices: list[int] = []
+    pixels: list[np.ndarray] = []
+    for index, row in enumerate(rows):
+        if row["path"] != last[0]:
+            data = folder.read_checked(job.roots["dataset"], row["path"], row["sha256"])
+            try:
+                last = row["path"], images.decode(data, row["path"])
+            except images.DecodeError:
+                last = row["path"], None
+        image = last[1]
+        if image is None:
+            failed.add(row["path"])
+            continue
+        box = Window(row["y0"], row["x0"], row["height"], row["width"])
+        view = images.resize(image, *size, box=tuple(box))
+        indices.append(index)
+        pixels.append(view[:, ::-1] if row["mirrored"] else view)
+        if len(indices) == job.execution.batch_size:
+            yield indices, np.stack(pixels)
+            indices, pixels = [], []
+    if indices:
+        yield indices, np.stack(pixels)
+
+
+def _ahead(batches: Iterator[Any], depth: int) -> Iterator[Any]:
+    """The same batches, made by a thread that stays up to `depth` ahead; its error is raised here."""
+    ready: queue.Queue[Any] = queue.Queue(depth)
+    end = object()
+
+    def produce() -> None:
+        try:
+            for batch in batches:
+                ready.put(batch)
+            ready.put(end)
+        except BaseException as error:
+            ready.put(error)
+
+    threading.Thread(target=produce, daemon=True).start()
+    while (got := ready.get()) is not end:
+        if isinstance(got, BaseException):
+            raise got
+        yield got
+
+
+def training_views(table: pa.Table) -> np.ndarray:
+    """Rows of the views that neighbours, head and clusters are fitted on."""
+    return np.flatnonzero(np.asarray(table["training"]))
+
+
+def _finish(group: zarr.Group, table: pa.Table) -> None:
+    rows = training_views(table)
+    mean = np.asarray(group["mean"][:])  # type: ignore[index]
+    group["center"][:] = np.nanmean(mean[rows], axis=0)  # type: ignore[index]
+
+
+STAGE = Stage("features", version=1, encoding=1, inputs=("dataset",), params=FeaturesParams, compute=compute)

@@ -1,0 +1,193 @@
+"""masks: a label map for every predicted image, at the image's own resolution, with and without dense CRF.
+
+Artifact: one Parquet file per part of images: split, id, path, height, width, `mask` and `mask_crf` (PNG bytes, uint8
+or uint16 for more than 255 clusters; the largest value of the type marks an image that could not be decoded).
+Source: STEGO, section 4.3 (mirror averaging, bilinear upsampling of codes, dense CRF).
+"""
+
+import io
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from pydantic import Field, field_validator
+
+from pipeline.core.artifact import Artifact
+from pipeline.core.engine import Job, Part, Stage, Work
+from pipeline.core.params import Params
+from pipeline.datasets import folder, images
+from pipeline.models.crf import CrfParams, dense_crf
+from pipeline.models.devices import pick_device
+from pipeline.models.views import Window, cosine_logits, merge
+from pipeline.stages.features import open_group
+from pipeline.stages.head import TrainedHead, read_views
+
+PART = 8
+"""Images per part: a few seconds of CRF."""
+
+
+class MasksParams(Params):
+    splits: list[str] = Field(default_factory=lambda: ["val"])
+    """Splits that get masks. A folder with a single split is predicted on itself whatever stands here."""
+    crf: bool = True
+    """Also write masks refined by a dense CRF; false writes those without alone."""
+    crf_params: CrfParams = CrfParams()
+    sharpness: float = Field(2.0, gt=0)
+    """The CRF starts from log-softmax(sharpness × cosine to each cluster)."""
+
+    @field_validator("splits")
+    @classmethod
+    def _not_empty(cls, value: list[str]) -> list[str]:
+        if not value:
+            raise ValueError("name at least one split")
+        return sorted(set(value))
+
+
+SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("mask", pa.binary()),
+        ("mask_crf", pa.binary()),
+    ]
+)
+
+
+def compute(job: Job, work: Work) -> dict[str, Any]:
+    table = job.inputs["dataset"].read_table("images.parquet")
+    rows = predicted_images(table, job.params.splits)
+    job.out.write_json("images.json", rows.tolist())
+    work.parts(predict_part, len(rows), PART, "images")
+    return {
+        "items": len(rows),
+        "clusters": len(job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]),
+    }
+
+
+def predicted_images(dataset: pa.Table, splits: list[str]) -> np.ndarray:
+    """Rows of the images table that get masks."""
+    split = np.asarray(dataset["split"].to_pylist())
+    return np.flatnonzero(np.isin(split, folder.predicted_splits(set(split), splits)))
+
+
+def predict_part(job: Job, part: Part) -> dict[str, Any]:
+    """Masks of images start..stop−1 of those that are predicted."""
+    params: MasksParams = job.params
+    dataset = job.inputs["dataset"].read_table("images.parquet").to_pylist()
+    chosen = job.out.read_json("images.json")[part.start : part.stop]
+    head = _head(job.inputs["head"], job.execution.device)
+    centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
+    views = Views(job.inputs["features"])
+    rows, failed = [], []
+    for index in chosen:
+        image = dataset[index]
+        plane = views.plane(index, head)
+        mask = refined = None
+        if plane is None:
+            failed.append(image["path"])
+            if image["height"]:
+                mask = np.full(
+                    (image["height"], image["width"]), ignore_value(len(centroids)), mask_dtype(len(centroids))
+                )
+            refined = mask if params.crf else None
+        else:
+            logits = cosine_logits(plane, centroids, image["height"], image["width"])
+            mask = logits.argmax(0).astype(mask_dtype(len(centroids)))
+            if params.crf:
+                data = folder.read_checked(job.roots["dataset"], image["path"], image["sha256"])
+                refined = dense_crf(
+                    images.decode(data, image["path"]), log_softmax(logits * params.sharpness), params.crf_params
+                )
+        facts = {key: image[key] for key in ("split", "id", "path", "height", "width")}
+        rows.append({**facts, "mask": encode_png(mask), "mask_crf": encode_png(refined)})
+    job.out.write_table(f"masks/{part.name}.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
+    return {"failed": failed}
+
+
+class Views:
+    """The views of each image and their features, merged onto the image on demand."""
+
+    def __init__(self, features: Artifact) -> None:
+        self.tokens = open_group(features)["tokens"]
+        table = features.read_table("views.parquet")
+        self.table = table
+        image, training = np.asarray(table["image"]), np.asarray(table["training"])
+        # A training image cut in crops also has whole views; those are its prediction.
+        plain = ~training | ~np.isin(image, image[~training & ~np.asarray(table["mirrored"])])
+        self.rows: dict[int, list[int]] = {}
+        for row in np.flatnonzero(plain):
+            self.rows.setdefault(int(image[row]), []).append(int(row))
+
+    def plane(self, image: int, encode: Any) -> np.ndarray | None:
+        """What `encode` makes of an image's tokens (view, row, column, channel), mirrored views averaged with the
+        plain ones, merged: (rows, columns, D) float32. None where the image could not be decoded."""
+        views = self.table.take(self.rows[image]).to_pylist()
+        values = read_views(self.tokens, np.asarray([view["view"] for view in views]))  # type: ignore[arg-type]
+        if not np.isfinite(values[:, 0, 0, 0]).all():
+            return None
+        encoded = encode(values)
+        boxes: dict[Window, list[np.ndarray]] = {}
+        for view, code in zip(views, encoded, strict=True):
+            box = Window(view["y0"], view["x0"], view["height"], view["width"])
+            boxes.setdefault(box, []).append(code[:, ::-1] if view["mirrored"] else code)
+        means = np.stack([np.mean(codes, axis=0) for codes in boxes.values()])
+        return merge(means, list(boxes), views[0]["image_height"], views[0]["image_width"])
+
+
+@lru_cache(maxsize=2)
+def _head(artifact: Artifact, device: str) -> TrainedHead:
+    return TrainedHead(artifact, pick_device(device))
+
+
+def mask_dtype(clusters: int) -> type[np.unsignedinteger]:
+    """uint8 for up to 255 clusters, else uint16."""
+    return np.uint8 if clusters <= 255 else np.uint16
+
+
+def ignore_value(clusters: int) -> int:
+    """The mask value of pixels that have no cluster."""
+    return int(np.iinfo(mask_dtype(clusters)).max)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Along the first axis, in place and without overflow."""
+    logits -= logits.max(0)
+    logits -= np.log(np.exp(logits).sum(0))
+    return logits
+
+
+def encode_png(mask: np.ndarray | None) -> bytes | None:
+    """PNG bytes of a label map (uint8 or uint16)."""
+    if mask is None:
+        return None
+    sink = io.BytesIO()
+    Image.fromarray(mask).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    """The label map of `encode_png`."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image).astype(np.uint16 if image.mode.startswith("I") else np.uint8)
+
+
+def read_masks(artifact: Artifact) -> Iterator[dict[str, Any]]:
+    """Every row of a masks artifact, part by part in the order of the images."""
+    for name in sorted(artifact.markers()):
+        yield from artifact.read_table(f"masks/{name}.parquet").to_pylist()
+
+
+STAGE = Stage(
+    "masks",
+    version=1,
+    encoding=1,
+    inputs=("dataset", "features", "head", "clusters"),
+    params=MasksParams,
+    compute=compute,
+)

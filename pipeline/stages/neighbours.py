@@ -1,0 +1,128 @@
+"""neighbours: for each training view its nearest views of other images, by cosine of centred pooled features.
+
+Artifact: `neighbours.parquet` (view, neighbours, similarities; nearest first, fewer than k where there are fewer other
+images) and `index.faiss`, the FAISS index over the training views in the table's order.
+Source: STEGO, section 4.2 and its precomputed nearest neighbours.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from pipeline.core.engine import Job, Stage, Work
+from pipeline.core.params import Params, borrowed
+from pipeline.stages.features import open_group, training_views
+
+
+class NeighboursParams(Params):
+    k: int = Field(7, ge=1)
+    """Neighbours kept per view; the head draws one of them at each step."""
+    exact_below: int = Field(200_000, ge=0)
+    """Up to this many views the search is exact; above, an IVF index is probed until its recall on a sample is 0.98."""
+    center: str = borrowed("head.center")
+
+
+RECALL = 0.98
+SAMPLE = 1000
+
+
+def compute(job: Job, work: Work) -> dict[str, Any]:
+    import faiss
+
+    params: NeighboursParams = job.params
+    features = job.inputs["features"]
+    table = features.read_table("views.parquet", ["view", "image", "sha256", "training"])
+    rows = training_views(table)
+    vectors, valid = pooled(features, rows, params.center)
+    rows, vectors = rows[valid], vectors[valid]
+    if len(rows) == 0:
+        raise ValueError("no training view has features")
+    content = np.asarray(table["sha256"].to_pylist())[rows]
+    _, images = np.unique(content, return_inverse=True)
+    most = int(np.bincount(images).max())
+
+    index, facts = build_index(vectors, params.exact_below)
+    found, similarity = search_others(index, vectors, images, params.k, most, work)
+    lists = [[int(rows[j]) for j in line if j >= 0] for line in found]
+    values = [
+        [float(s) for s, j in zip(line, near, strict=True) if j >= 0]
+        for line, near in zip(similarity, found, strict=True)
+    ]
+    columns = {
+        "view": pa.array(rows, pa.int64()),
+        "neighbours": pa.array(lists, pa.list_(pa.int64())),
+        "similarities": pa.array(values, pa.list_(pa.float32())),
+    }
+    job.out.write_table("neighbours.parquet", pa.table(columns))
+    cpu = faiss.index_gpu_to_cpu(index) if hasattr(index, "getDevice") else index
+    job.out.store.put(job.out.data("index.faiss"), faiss.serialize_index(cpu).tobytes())
+    return {"items": len(rows), **facts}
+
+
+def pooled(features: Any, rows: np.ndarray, center: str) -> tuple[np.ndarray, np.ndarray]:
+    """Unit pooled features (row, channel) float32 of the given views, centred or not, and which of them are finite."""
+    group = open_group(features)
+    mean = np.asarray(group["mean"][:])[rows]
+    if center == "dataset":
+        mean = mean - np.asarray(group["center"][:])
+    norms = np.linalg.norm(mean, axis=1, keepdims=True)
+    return np.ascontiguousarray(mean / norms.clip(1e-12), np.float32), np.isfinite(norms[:, 0])
+
+
+def build_index(vectors: np.ndarray, exact_below: int) -> tuple[Any, dict[str, Any]]:
+    """An inner-product FAISS index over unit vectors (n, channel), and what was measured on the way."""
+    import faiss
+
+    n, channels = vectors.shape
+    flat = faiss.IndexFlatIP(channels)
+    if n <= exact_below:
+        if faiss.get_num_gpus():
+            flat = faiss.index_cpu_to_all_gpus(flat)
+        flat.add(vectors)
+        return flat, {"index": "exact", "recall": 1.0}
+    lists = int(4 * np.sqrt(n))
+    index = faiss.IndexIVFFlat(flat, channels, lists, faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed = 0
+    generator = np.random.default_rng(0)
+    index.train(vectors[generator.choice(n, min(n, 64 * lists), replace=False)])
+    index.add(vectors)
+    queries = vectors[generator.choice(n, min(n, SAMPLE), replace=False)]
+    exact = faiss.knn(queries, vectors, 10, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    index.nprobe, recall = 1, 0.0
+    while True:
+        got = index.search(queries, 10)[1]
+        recall = float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(got, exact, strict=True)]))
+        if recall >= RECALL or index.nprobe >= lists:
+            return index, {"index": f"ivf{lists}", "nprobe": int(index.nprobe), "recall": round(recall, 4)}
+        index.nprobe = min(lists, index.nprobe * 2)
+
+
+def search_others(
+    index: Any, vectors: np.ndarray, images: np.ndarray, k: int, most: int, work: Work | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest views of other images: (n, k) int64 positions, −1 where there are none, and their cosines.
+
+    `images` numbers the image of each view by content, so that a copy of an image is not its neighbour; `most` is the
+    largest number of views of one image.
+    """
+    n = len(vectors)
+    found = np.full((n, k), -1, np.int64)
+    similarity = np.full((n, k), np.nan, np.float32)
+    step = 4096
+    for start in range(0, n, step):
+        if work:
+            work.tick(start, n, "views")
+        stop = min(start + step, n)
+        values, near = index.search(vectors[start:stop], min(n, k + most))
+        other = (near >= 0) & (images[near] != images[start:stop, None])
+        order = np.argsort(~other, axis=1, kind="stable")[:, :k]
+        kept = np.take_along_axis(other, order, 1)
+        width = order.shape[1]
+        found[start:stop, :width] = np.where(kept, np.take_along_axis(near, order, 1), -1)
+        similarity[start:stop, :width] = np.where(kept, np.take_along_axis(values, order, 1), np.nan)
+    return found, similarity
+
+
+STAGE = Stage("neighbours", version=1, encoding=1, inputs=("features",), params=NeighboursParams, compute=compute)

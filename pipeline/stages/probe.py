@@ -1,0 +1,131 @@
+"""probe: linear classifiers trained with labels, on codes and on tokens. Only to measure; never in the output.
+
+Artifact: `probe.safetensors` with `codes.weight` (class, D), `codes.bias`, `tokens.weight` (class, channel),
+`tokens.bias`, and the `center` taken off tokens first; all float32.
+A token's target is the share of each class in its patch, so that no label map is resampled.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch.nn import functional as F
+
+from pipeline.core.engine import Job, Stage, Work
+from pipeline.core.errors import StageError
+from pipeline.core.params import Params, borrowed
+from pipeline.models.devices import pick_device
+from pipeline.models.views import Window, area_fractions
+from pipeline.stages.features import PART, open_group, training_views
+from pipeline.stages.head import TrainedHead, read_views
+from pipeline.stages.labels import LabelMaps
+
+
+class ProbeParams(Params):
+    tokens: int = Field(300_000, ge=1)
+    """At most this many labelled training tokens are used, the same number of every view."""
+    epochs: int = Field(10, ge=1)
+    batch: int = Field(2048, ge=1)
+    """Tokens per step."""
+    learning_rate: float = Field(3e-3, gt=0)
+    seed: int = 0
+    center: str = borrowed("head.center")
+
+
+def compute(job: Job, work: Work) -> dict[str, Any]:
+    params: ProbeParams = job.params
+    features = job.inputs["features"]
+    device = pick_device(job.execution.device)
+    head = TrainedHead(job.inputs["head"], device)
+    maps = LabelMaps(job.inputs["labels"], job.roots["labels"])
+    tokens, shares = labelled_tokens(job, maps, work)
+    if not len(tokens):
+        raise StageError(
+            "no training image has a label map", next="add labels for training images, or remove ROOT/labels"
+        )
+    center = head.center.cpu().numpy()
+    tensors: dict[str, np.ndarray] = {"center": center}
+    for name, inputs in (("codes", head(tokens)), ("tokens", tokens.astype(np.float32) - center)):
+        weight, bias = fit_linear(inputs, shares, params, device)
+        tensors |= {f"{name}.weight": weight, f"{name}.bias": bias}
+    job.out.write_tensors("probe.safetensors", tensors)
+    return {"items": len(tokens), "images": features.manifest["images"], "classes": len(maps.names)}
+
+
+def labelled_tokens(job: Job, maps: LabelMaps, work: Work) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens (n, channel) float16 of labelled training views and their class shares (n, class) float32."""
+    params: ProbeParams = job.params
+    group = open_group(job.inputs["features"])
+    tokens = group["tokens"]
+    table = job.inputs["features"].read_table("views.parquet")
+    every = table.take(training_views(table)).to_pylist()
+    views = [view for view in every if (view["split"], view["id"]) in maps]
+    if not views:
+        return np.empty((0, tokens.shape[-1]), np.float16), np.empty((0, len(maps.names)), np.float32)  # type: ignore[union-attr]
+    rows, columns = tokens.shape[1:3]  # type: ignore[union-attr]
+    each = min(rows * columns, max(1, params.tokens // len(views)))
+    found, shares = [], []
+    for start in range(0, len(views), PART):
+        work.tick(start, len(views), "views")
+        part = views[start : start + PART]
+        block = read_views(tokens, np.asarray([view["view"] for view in part]))  # type: ignore[arg-type]
+        for view, values in zip(part, block.reshape(len(part), -1, block.shape[-1]), strict=True):
+            label = maps.read(view["split"], view["id"])
+            assert label is not None
+            whole = (view["image_height"], view["image_width"])
+            ratio = label.shape[0] / whole[0], label.shape[1] / whole[1]
+            box = Window(
+                view["y0"] * ratio[0], view["x0"] * ratio[1], view["height"] * ratio[0], view["width"] * ratio[1]
+            )
+            share = area_fractions(label, box, rows, columns, len(maps.names), maps.ignore).reshape(rows * columns, -1)
+            pick = np.flatnonzero((share.sum(1) > 0) & np.isfinite(values[:, 0]))
+            if len(pick) > each:
+                pick = np.random.default_rng([params.seed, view["view"]]).choice(pick, each, replace=False)
+            found.append(values[pick])
+            shares.append(share[pick])
+    work.tick(len(views), len(views), "views")
+    return np.concatenate(found), np.concatenate(shares)
+
+
+def fit_linear(
+    inputs: np.ndarray, shares: np.ndarray, params: ProbeParams, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """Multinomial logistic regression on soft targets: weight (class, D) and bias (class,) float32.
+
+    Inputs are standardised for the optimiser's sake (Adam, cosine decay to 0) and the scaling folded back into the
+    weights. A token counts by its labelled share.
+    """
+    generator = torch.Generator().manual_seed(params.seed)
+    x, y = torch.from_numpy(np.ascontiguousarray(inputs, np.float32)), torch.from_numpy(shares)
+    mean, scale = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
+    x, y = ((x - mean) / scale).to(device), y.to(device)
+    layer = torch.nn.Linear(x.shape[1], y.shape[1], device=device)
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    optimiser = torch.optim.Adam(layer.parameters(), params.learning_rate)
+    steps = params.epochs * max(1, -(-len(x) // params.batch))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(params.epochs):
+        for batch in torch.randperm(len(x), generator=generator).to(device).split(params.batch):
+            target = y[batch]
+            loss = -(target * F.log_softmax(layer(x[batch]), -1)).sum() / target.sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    with torch.no_grad():
+        weight = layer.weight.cpu() / scale
+        bias = layer.bias.cpu() - weight @ mean
+    return weight.numpy(), bias.numpy()
+
+
+STAGE = Stage(
+    "probe",
+    version=1,
+    encoding=1,
+    inputs=("features", "head", "labels"),
+    params=ProbeParams,
+    compute=compute,
+    needs_labels=True,
+)

@@ -1,0 +1,183 @@
+"""report: one HTML file that shows what was found. Gathers what `report_page` draws.
+
+Artifact: `report.html`, self-contained.
+"""
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.core.artifact import Artifact
+from pipeline.core.engine import Job, Stage, Work
+from pipeline.core.params import Params
+from pipeline.datasets import folder, images
+from pipeline.models.kmeans import normalise
+from pipeline.models.palette import palette
+from pipeline.stages.features import open_group
+from pipeline.stages.head import TrainedHead, read_views
+from pipeline.stages.labels import LabelMaps
+from pipeline.stages.masks import decode_png, read_masks
+from pipeline.stages.report_page import Page, Picture, render
+
+
+class ReportParams(Params):
+    images: int = Field(12, ge=0)
+    """Images shown beside their masks, evenly spaced over the predicted ones."""
+    patches: int = Field(10, ge=0)
+    """Patches per cluster in the gallery: the tokens nearest to its centroid, at most one per image."""
+    gallery_images: int = Field(60, ge=1)
+    """Images that the gallery's patches are drawn from."""
+
+
+def compute(job: Job, work: Work) -> dict[str, Any]:
+    params: ReportParams = job.params
+    found = job.inputs["scores"].read_json("scores.json")
+    maps = LabelMaps(job.inputs["labels"], job.roots["labels"]) if "labels" in job.inputs else None
+    k = job.inputs["masks"].manifest["clusters"]
+    shown = pictures(job, maps, params.images)
+    work.tick(1, 3, "sections")
+    patches = gallery(job, params)
+    work.tick(2, 3, "sections")
+    losses = job.inputs["head"].read_table("losses.parquet")
+    features = job.inputs["features"].manifest
+    page = Page(
+        title="Segmentation report",
+        facts=facts(job, features, k, found),
+        stages=[stage_row(artifact) for artifact in job.inputs.values()],
+        scores=found["scores"],
+        classes=found["classes"],
+        matching=found["matching"].get("cluster", []),
+        confusion=np.asarray(found["confusion"]["cluster"]) if "cluster" in found["confusion"] else None,
+        cluster_share=found["cluster_share"],
+        label_free=found["label_free"],
+        losses={name: np.asarray(losses[name]) for name in losses.column_names},
+        pictures=shown,
+        gallery=patches,
+        colours=palette(k),
+    )
+    html = render(page).encode()
+    job.out.store.put(job.out.data("report.html"), html)
+    work.tick(3, 3, "sections")
+    return {"items": len(shown), "bytes": len(html)}
+
+
+def facts(job: Job, features: dict[str, Any], k: int, found: dict[str, Any]) -> dict[str, str]:
+    """What a reader must know to weigh the numbers."""
+    params = features["params"]
+    weights = features["weights"]
+    if weights == "packaged":
+        weights = "⚠ packaged: a DINOv2 ViT-S/14 encoder trained further for saliency by its author, not Meta's weights"
+    dataset = job.inputs["dataset"].manifest
+    splits = ", ".join(f"{count} {name}" for name, count in dataset["splits"].items())
+    block = "last" if params["block"] is None else str(params["block"])
+    size = params["views"]["size"]
+    return {
+        "Images": f"{dataset['items']} ({splits})",
+        "Backbone": f"{params['backbone']}, block {block}, {params['facet']}s",
+        "Weights": weights,
+        "Views": f"{params['views']['kind']}, {size[0]}×{size[1]} px, {features['shape'][1]}×{features['shape'][2]} tokens",
+        "Clusters": str(k),
+        "Protocol": f"{found['protocol']}: every labelled pixel at the image's own size, one Hungarian match over "
+        f"{found['images']} labelled images"
+        if found["images"]
+        else "no labels: nothing to score against",
+        "Images that could not be decoded": str(len(features["failed"])),
+    }
+
+
+def stage_row(artifact: Artifact) -> dict[str, Any]:
+    """One line of the stages table."""
+    manifest = artifact.manifest
+    row = {key: manifest[key] for key in ("stage", "fingerprint", "seconds", "items", "version", "params")}
+    return {**row, "created": manifest["written"]}
+
+
+def pictures(job: Job, maps: LabelMaps | None, count: int) -> list[Picture]:
+    """Evenly spaced predicted images with their masks and labels."""
+    total = job.inputs["masks"].manifest["items"]
+    wanted = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
+    found = []
+    sha256 = _digests(job)
+    for number, row in enumerate(read_masks(job.inputs["masks"])):
+        if number not in wanted or row["mask"] is None:
+            continue
+        try:
+            image = images.decode(
+                folder.read_checked(job.roots["dataset"], row["path"], sha256[row["path"]]), row["path"]
+            )
+        except images.DecodeError:
+            continue
+        label = maps.read(row["split"], row["id"]) if maps else None
+        if label is not None and maps:
+            label = np.where((label == maps.ignore) | (label >= len(maps.names)), -1, label)
+        masks = {"clusters": decode_png(row["mask"])}
+        if row["mask_crf"]:
+            masks["clusters + CRF"] = decode_png(row["mask_crf"])
+        found.append(Picture(row["id"], image, masks, label))
+    return found
+
+
+def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
+    """Per cluster, patches around the tokens that lie nearest to its centroid, at most one of each image."""
+    features = job.inputs["features"]
+    centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
+    found: list[list[np.ndarray]] = [[] for _ in centroids]
+    table = features.read_table("views.parquet")
+    rows = np.flatnonzero(np.asarray(table["training"]))
+    rows = rows[np.linspace(0, len(rows) - 1, min(params.gallery_images, len(rows))).round().astype(int)]
+    views = table.take(rows).to_pylist()
+    tokens = open_group(features)["tokens"]
+    cosines = normalise(TrainedHead(job.inputs["head"])(read_views(tokens, rows))) @ centroids.T  # type: ignore[arg-type]
+    columns = cosines.shape[2]
+    own = cosines.argmax(-1)
+    wanted: dict[int, list[tuple[int, int]]] = {}
+    for cluster in range(len(centroids)):
+        value = np.where(own == cluster, cosines[..., cluster], -np.inf).reshape(len(views), -1)
+        best = value.argmax(1)
+        order = np.argsort(-value[np.arange(len(views)), best])[: params.patches]
+        for view in order:
+            if np.isfinite(value[view, best[view]]):
+                wanted.setdefault(int(view), []).append((cluster, int(best[view])))
+    for number, picks in sorted(wanted.items()):
+        view = views[number]
+        image = images.decode(folder.read_checked(job.roots["dataset"], view["path"], view["sha256"]), view["path"])
+        for cluster, token in picks:
+            row, column = divmod(token, columns)
+            found[cluster].append(_patch(image, view, row, column, cosines.shape[1:3]))
+    return found
+
+
+def _patch(image: np.ndarray, view: dict[str, Any], row: int, column: int, grid: tuple[int, ...]) -> np.ndarray:
+    """The neighbourhood of a token, five tokens wide, moved inside the image."""
+    step_y, step_x = view["height"] / grid[0], view["width"] / grid[1]
+    side = int(min(max(24, 5 * max(step_y, step_x)), *image.shape[:2]))
+    y, x = view["y0"] + (row + 0.5) * step_y - side / 2, view["x0"] + (column + 0.5) * step_x - side / 2
+    y, x = (int(np.clip(v, 0, limit - side)) for v, limit in ((y, image.shape[0]), (x, image.shape[1])))
+    return image[y : y + side, x : x + side]
+
+
+def _digests(job: Job) -> dict[str, str]:
+    table = job.inputs["dataset"].read_table("images.parquet", ["path", "sha256"])
+    return dict(zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+
+
+STAGE = Stage(
+    "report",
+    version=1,
+    encoding=1,
+    inputs=(
+        "dataset",
+        "labels?",
+        "features",
+        "neighbours",
+        "head",
+        "clusters",
+        "probe?",
+        "baseline",
+        "masks",
+        "scores",
+    ),
+    params=ReportParams,
+    compute=compute,
+)

@@ -1,0 +1,166 @@
+"""scores: how good the masks are, where there are labels; how steady the clusters are, always.
+
+Artifact: `scores.json`. One confusion matrix over every labelled pixel of the predicted splits at the image's own size
+(protocol `full`), one Hungarian match, accuracy and mIoU in percent: for the masks with and without CRF, the linear
+probes and the baseline. Without labels the label-free numbers stand alone.
+"""
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from sklearn.metrics import silhouette_score
+
+from pipeline.core.engine import Job, Part, Stage, Work
+from pipeline.core.errors import StageError
+from pipeline.core.params import Params
+from pipeline.models.devices import pick_device
+from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
+from pipeline.models.metrics import confusion, match, scores, stability
+from pipeline.models.views import upsample
+from pipeline.stages.clusters import sample_tokens
+from pipeline.stages.head import TrainedHead
+from pipeline.stages.labels import LabelMaps
+from pipeline.stages.masks import Views, decode_png, read_masks
+
+PART = 16
+"""Images per part."""
+METHODS = ("cluster", "cluster_crf", "linear", "linear_tokens", "baseline")
+
+
+class ScoresParams(Params):
+    sample: int = Field(5000, ge=10)
+    """Tokens in the silhouette's sample."""
+    stability_tokens: int = Field(100_000, ge=10)
+    """Training tokens clustered twice, by halves of the views, to see whether the same clusters come out."""
+    seed: int = 0
+
+
+def compute(job: Job, work: Work) -> dict[str, Any]:
+    names: list[str] = []
+    result: dict[str, Any] = {"protocol": "full", "scores": dict.fromkeys(METHODS), "matching": {}, "confusion": {}}
+    images = 0
+    if "labels" in job.inputs:
+        maps = LabelMaps(job.inputs["labels"], job.roots["labels"])
+        names = maps.names
+        total = job.inputs["masks"].manifest["items"]
+        work.parts(score_part, total, PART, "images")
+        summed: dict[str, np.ndarray] = {}
+        for part in sorted(job.out.markers()):
+            marker = job.out.marker(part)
+            images += marker["labelled"]
+            for method, counts in marker["confusion"].items():
+                summed[method] = summed.get(method, 0) + np.asarray(counts, np.int64)
+        for method, counts in summed.items():
+            linear = method.startswith("linear")
+            matching = np.arange(len(names)) if linear else match(counts)
+            found = scores(counts, matching)
+            result["scores"][method] = {key: found[key] for key in ("accuracy", "miou", "iou")}  # type: ignore[literal-required]
+            result["matching"][method] = matching.tolist()
+            result["confusion"][method] = found["confusion"].tolist()
+    result |= {"classes": names, "images": images, "label_free": label_free(job, work)}
+    result["cluster_share"] = cluster_share(job)
+    job.out.write_json("scores.json", result)
+    return {"items": job.inputs["masks"].manifest["items"], "labelled": images}
+
+
+def score_part(job: Job, part: Part) -> dict[str, Any]:
+    """Confusion counts (K + 1, class) of each method over images start..stop−1 of those that have masks."""
+    maps = LabelMaps(job.inputs["labels"], job.roots["labels"])
+    classes = len(maps.names)
+    head = TrainedHead(job.inputs["head"], pick_device(job.execution.device))
+    views = Views(job.inputs["features"])
+    probe = job.inputs["probe"].read_tensors("probe.safetensors")
+    baseline = job.inputs["baseline"].read_tensors("baseline.safetensors")
+    k = len(baseline["centroids"])
+    chosen = job.inputs["masks"].read_json("images.json")[part.start : part.stop]
+    totals: dict[str, np.ndarray] = {}
+    labelled = 0
+    for index, row in zip(chosen, _mask_rows(job, part), strict=True):
+        label = maps.read(row["split"], row["id"])
+        if label is None:
+            continue
+        height, width = row["height"], row["width"]
+        if label.shape != (height, width):
+            raise StageError(
+                f"the label of {row['path']} is {label.shape[1]}×{label.shape[0]}, the image {width}×{height}",
+                next="mend or remove that label map and run again",
+            )
+        labelled += 1
+        predicted = {
+            name: decode_png(row[column])
+            for name, column in (("cluster", "mask"), ("cluster_crf", "mask_crf"))
+            if row[column]
+        }
+        codes = views.plane(index, head)
+        if codes is None:
+            nothing = np.full(label.shape, -1)
+            predicted |= {"linear": nothing, "linear_tokens": nothing, "baseline": nothing}
+        else:
+            tokens = views.plane(index, lambda values: values.astype(np.float32))
+            logits = {
+                "linear": codes @ probe["codes.weight"].T + probe["codes.bias"],
+                "linear_tokens": (tokens - probe["center"]) @ probe["tokens.weight"].T + probe["tokens.bias"],
+                "baseline": (tokens - baseline["center"]) @ baseline["centroids"].T,
+            }
+            predicted |= {name: upsample(plane, height, width).argmax(0) for name, plane in logits.items()}
+        for name, mask in predicted.items():
+            size = classes if name.startswith("linear") else k
+            totals[name] = totals.get(name, 0) + confusion(mask, label, size, classes, maps.ignore)
+    return {"labelled": labelled, "confusion": {name: counts.tolist() for name, counts in totals.items()}}
+
+
+def _mask_rows(job: Job, part: Part) -> list[dict[str, Any]]:
+    masks = job.inputs["masks"]
+    rows = []
+    for name in sorted(masks.markers()):
+        start, stop = (int(number) for number in name.split("-"))
+        if start < part.stop and stop > part.start:
+            table = masks.read_table(f"masks/{name}.parquet").to_pylist()
+            rows += table[max(0, part.start - start) : part.stop - start]
+    return rows
+
+
+def cluster_share(job: Job) -> list[float]:
+    """Share of each cluster of all mask pixels."""
+    k = job.inputs["masks"].manifest["clusters"]
+    counts = np.zeros(k, np.int64)
+    for row in read_masks(job.inputs["masks"]):
+        if row["mask"]:
+            counts += np.bincount(decode_png(row["mask"]).ravel(), minlength=k)[:k]
+    return (counts / max(1, counts.sum())).tolist()
+
+
+def label_free(job: Job, work: Work) -> dict[str, float | None]:
+    """Numbers that need no label: silhouette of the training codes in −1..1 (cosine distance, on a sample), and
+    stability in 0..1: how far the clusterings of two halves of the views agree after matching (Lange et al. 2004)."""
+    params: ScoresParams = job.params
+    head = TrainedHead(job.inputs["head"], pick_device(job.execution.device))
+    centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
+    k = len(centroids)
+    views = [
+        normalise(head(v)) for v in sample_tokens(job.inputs["features"], params.stability_tokens, params.seed, work)
+    ]
+    generator = np.random.default_rng(params.seed)
+    order = generator.permutation(len(views))
+    codes = np.concatenate(views)
+    halves = [np.concatenate([views[i] for i in order[side::2]] or [codes[:0]]) for side in (0, 1)]
+    steady = silhouette = None
+    if min(len(half) for half in halves) >= k:
+        fits = [cosine_kmeans(half, k, restarts=2, iterations=20, seed=params.seed)[0] for half in halves]
+        steady = stability(nearest(codes, fits[0])[0], nearest(codes, fits[1])[0], k)
+    pick = generator.choice(len(codes), min(len(codes), params.sample), replace=False)
+    found = nearest(codes[pick], centroids)[0]
+    if 1 < len(np.unique(found)) < len(found):
+        silhouette = float(silhouette_score(codes[pick], found, metric="cosine"))
+    return {"silhouette": silhouette, "stability": steady}
+
+
+STAGE = Stage(
+    "scores",
+    version=1,
+    encoding=1,
+    inputs=("features", "head", "clusters", "baseline", "masks", "labels?", "probe?"),
+    params=ScoresParams,
+    compute=compute,
+)

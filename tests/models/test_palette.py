@@ -1,0 +1,72 @@
+"""Colours are fixed, distinct and never black; ignored pixels are black in a map and untouched in an overlay."""
+
+import numpy as np
+import pytest
+
+from pipeline.models.palette import colourise, overlay, palette
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+MASK = np.array([[0, 1, 2, 255], [2, 1, 0, 0], [255, 255, 1, 1]], np.uint8)
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 7, 8, 27, 256, 4096])
+def test_colours_are_distinct_and_a_beginning_of_the_longer_list(k):
+    colours = palette(k)
+    assert colours.shape == (k, 3)
+    assert colours.dtype == np.uint8
+    assert len({tuple(colour) for colour in colours.tolist()} - {(0, 0, 0)}) == k
+    assert np.array_equal(colours[:256], palette(256)[:k])
+
+
+def test_colours_are_fixed():
+    assert palette(9).tolist()[:2] == [[230, 159, 0], [86, 180, 233]]
+    assert palette(9).tolist()[7:] == [[85, 17, 17], [0, 0, 136]]
+
+
+def test_colours_are_far_apart():
+    def nearest(k):
+        colours = palette(k).astype(int)
+        distances = np.abs(colours[:, None] - colours[None]).max(-1) + 999 * np.eye(k, dtype=int)
+        return distances.min()
+
+    assert nearest(27) >= 40
+    assert nearest(256) >= 17
+
+
+@pytest.mark.parametrize("k", [-1, 4097])
+def test_impossible_number(k):
+    with pytest.raises(ValueError, match="4096 are possible"):
+        palette(k)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_map(dtype):
+    colours = palette(3)
+    mask = MASK.astype(dtype)
+    if dtype == np.uint16:
+        mask[mask == 255] = 65535
+    if dtype == np.int32:
+        mask[mask == 255] = -1
+    painted = colourise(mask, colours)
+    assert painted.dtype == np.uint8
+    for at in np.ndindex(MASK.shape):
+        assert painted[at].tolist() == ([0, 0, 0] if MASK[at] == 255 else colours[MASK[at]].tolist())
+
+
+def test_255_is_a_cluster_among_more():
+    colours = palette(300)
+    assert np.array_equal(colourise(np.array([[255, 299]], np.uint16), colours)[0], colours[[255, 299]])
+
+
+def test_overlay():
+    colours = palette(3)
+    ignored = MASK == 255
+    painted = overlay(IMAGE, MASK, colours, 0.25)
+    assert painted.dtype == np.uint8
+    assert np.array_equal(painted[ignored], IMAGE[ignored])
+    expected = np.rint(0.75 * IMAGE[~ignored] + 0.25 * colours[MASK[~ignored]])
+    assert np.abs(painted[~ignored] - expected).max() <= 1
+    assert np.array_equal(overlay(IMAGE, MASK, colours, 0), IMAGE)
+    assert np.array_equal(overlay(IMAGE, MASK, colours, 1)[~ignored], colours[MASK[~ignored]])
+    with pytest.raises(ValueError, match="differ in size"):
+        overlay(IMAGE, MASK[:2], colours)
