@@ -11,7 +11,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError
 from pipeline.core.store import Store
 from pipeline.run import find_run, run_artifact
-from pipeline.stages.features import open_group
+from pipeline.stages.feature_store import open_array
 
 
 @dataclass(frozen=True)
@@ -19,23 +19,22 @@ class Features:
     """A feature store: `tokens` (view, row, column, channel) float16, the table of `views`, `pooled`, `center`."""
 
     artifact: Artifact
-    group: zarr.Group
     views: pa.Table
 
     @property
     def tokens(self) -> zarr.Array:
         """(view, row, column, channel) float16, read on demand; NaN for an image that could not be decoded."""
-        return self.group["tokens"]  # type: ignore[return-value]
+        return open_array(self.artifact)
 
     @property
     def pooled(self) -> np.ndarray:
         """(view, channel) float32: the L2-normalised mean token of each view."""
-        return np.asarray(self.group["pooled"][:])  # type: ignore[index]
+        return np.asarray(open_array(self.artifact, "pooled")[:])
 
     @property
     def center(self) -> np.ndarray:
         """(channel,) float32: the training splits' mean token."""
-        return np.asarray(self.group["center"][:])  # type: ignore[index]
+        return np.asarray(open_array(self.artifact, "center")[:])
 
     def rows(self, image: str) -> list[int]:
         """The rows of an image's plain views, by its id."""
@@ -63,4 +62,4 @@ def open_features(store: str | Path, ref: str = "latest") -> Features:
             raise ConfigError(f"features {ref} is not finished", next="run its config again: finished parts are kept")
     else:
         artifact = run_artifact(opened, find_run(opened, ref), "features")
-    return Features(artifact, open_group(artifact), artifact.read_table("views.parquet"))
+    return Features(artifact, artifact.read_table("views.parquet"))

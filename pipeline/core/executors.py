@@ -69,10 +69,10 @@ class Executor(Protocol):
 @contextmanager
 def open_executor(execution: Execution) -> Iterator[Executor]:
     """The executor that `execution` names, closed at the end of the block (its workers stopped)."""
-    kinds = {"serial": _Serial, "processes": _Processes, "dask": _Dask}
+    kinds: dict[str, Callable[[Execution], Any]] = {"serial": _Serial, "processes": _Processes, "dask": _Dask}
     executor = kinds[execution.executor](execution)
     try:
-        yield executor  # type: ignore[misc]
+        yield executor
     finally:
         executor.close()
 

@@ -16,17 +16,18 @@ def cosine_kmeans(
     vectors = np.ascontiguousarray(vectors, np.float32)
     if len(vectors) < k:
         raise ValueError(f"{len(vectors)} vectors cannot make {k} clusters")
-    best, objectives = np.empty(0), []
+    best = np.empty((0, vectors.shape[1]), np.float32)
+    objectives: list[float] = []
     for restart in range(restarts):
         means = faiss.Kmeans(
             vectors.shape[1], k, niter=iterations, spherical=True, seed=seed * 1000 + restart,
             min_points_per_centroid=1, max_points_per_centroid=len(vectors),
         )  # fmt: skip
         means.train(vectors)
-        objective = float(nearest(vectors, means.centroids)[1].mean())
-        objectives.append(objective)
-        if objective == max(objectives):
-            best = means.centroids
+        centroids = np.asarray(means.centroids)
+        objectives.append(float(nearest(vectors, centroids)[1].mean()))
+        if objectives[-1] == max(objectives):
+            best = centroids
     return best / np.linalg.norm(best, axis=1, keepdims=True).clip(1e-12), objectives
 
 

@@ -82,7 +82,7 @@ class _PairLoss(torch.autograd.Function):
         return -(similarity.mul_(target).sum(dtype=wide) / target.numel())
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
+    def backward(ctx, grad: Tensor):
         first, second, target = ctx.saved_tensors
         scale = -grad / target.numel()
         to_first = torch.bmm(target, second) if ctx.needs_input_grad[0] else None

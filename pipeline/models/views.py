@@ -33,8 +33,8 @@ def windows(kind: str, height: int, width: int, size: tuple[int, int], overlap: 
         centre = (round((height - h) / 2), round((width - w) / 2))
         return [Window(y, x, h, w) for y, x in [*corners, centre]]
     scale = max(1.0, size[0] / height, size[1] / width)
-    h, w = size[0] / scale, size[1] / scale
-    return [Window(y, x, h, w) for y in _starts(height, h, overlap) for x in _starts(width, w, overlap)]
+    tall, wide = size[0] / scale, size[1] / scale
+    return [Window(y, x, tall, wide) for y in _starts(height, tall, overlap) for x in _starts(width, wide, overlap)]
 
 
 def _starts(length: float, window: float, overlap: float) -> list[float]:

@@ -11,7 +11,7 @@ from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, borrowed
 from pipeline.models.kmeans import normalise
 from pipeline.stages.clusters import fit, sample_tokens
-from pipeline.stages.features import open_group
+from pipeline.stages.feature_store import read_center
 
 
 class BaselineParams(Params):
@@ -28,9 +28,7 @@ class BaselineParams(Params):
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: BaselineParams = job.params
     features = job.inputs["features"]
-    center = np.asarray(open_group(features)["center"][:])  # type: ignore[index]
-    if params.center == "none":
-        center = np.zeros_like(center)
+    center = read_center(features, params.center)
     blocks = sample_tokens(features, params.tokens, params.seed, work)
     tokens = np.concatenate([normalise(block - center) for block in blocks])
     centroids, objectives = fit(tokens, params.k, params.restarts, params.iterations, params.seed)

@@ -16,8 +16,10 @@ from pipeline.core.errors import StageError
 from pipeline.core.params import Params
 from pipeline.models.devices import pick_device
 from pipeline.models.kmeans import cosine_kmeans, normalise
-from pipeline.stages.features import PART, open_group, training_views
-from pipeline.stages.head import TrainedHead, read_views
+from pipeline.stages.feature_store import open_array, read_views
+from pipeline.stages.features import PART
+from pipeline.stages.head import TrainedHead
+from pipeline.stages.view_table import training_views
 
 
 class ClustersParams(Params):
@@ -52,15 +54,15 @@ def fit(vectors: np.ndarray, k: int, restarts: int, iterations: int, seed: int) 
 
 def sample_tokens(features: Artifact, limit: int, seed: int, work: Work) -> Iterator[np.ndarray]:
     """Tokens of the training views, (n, channel) float16 view by view: all of them, or `limit` drawn evenly."""
-    tokens = open_group(features)["tokens"]
+    tokens = open_array(features)
     rows = training_views(features.read_table("views.parquet", ["training"]))
-    each = min(int(np.prod(tokens.shape[1:3])), max(1, limit // max(1, len(rows))))  # type: ignore[union-attr]
+    each = min(int(np.prod(tokens.shape[1:3])), max(1, limit // max(1, len(rows))))
     if len(rows) > limit:
         rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
     for start in range(0, len(rows), PART):
         work.tick(start, len(rows), "views")
         views = rows[start : start + PART]
-        block = read_views(tokens, views).reshape(len(views), -1, tokens.shape[-1])  # type: ignore[arg-type, union-attr]
+        block = read_views(tokens, views).reshape(len(views), -1, tokens.shape[-1])
         if each < block.shape[1]:
             generators = (np.random.default_rng([seed, int(view)]) for view in views)
             picks = np.stack([g.choice(block.shape[1], each, replace=False) for g in generators])

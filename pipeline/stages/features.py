@@ -13,32 +13,22 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
-import zarr
-from pydantic import Field, model_validator
+from pydantic import model_validator
+from zarr.codecs import Crc32cCodec
 
-from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params, borrowed, derived, hashed, location
 from pipeline.datasets import folder, images
 from pipeline.models.backbones import Backbone, create_backbone, describe, find_weights
 from pipeline.models.devices import autocast, pick_device
-from pipeline.models.views import Window, windows
+from pipeline.models.views import Window
+from pipeline.stages.feature_store import open_array, open_group
+from pipeline.stages.view_table import ViewParams, training_views, view_table
 
 PART = 32
 """Views per part: one shard of the store, about 20 MB at 26×34 tokens of 384 channels."""
-
-
-class ViewParams(Params):
-    kind: Literal["whole", "crops", "sliding"] = "whole"
-    """`whole`: each image resized to `size`. `crops`: STEGO's five crops of training images, whole images where masks
-    are made. `sliding`: windows of `size` pixels at native scale, for images much larger than the backbone's input."""
-    size: tuple[int, int] = (322, 322)
-    """Height and width of a view in pixels as the backbone sees it; multiples of its patch."""
-    overlap: float = Field(0.25, ge=0, lt=0.9)
-    """Share of a sliding window that it has in common with the next one."""
 
 
 class FeaturesParams(Params):
@@ -70,70 +60,17 @@ class FeaturesParams(Params):
         return self
 
 
-VIEW_SCHEMA = pa.schema(
-    [
-        ("view", pa.int64()),
-        ("image", pa.int64()),
-        ("split", pa.string()),
-        ("id", pa.string()),
-        ("path", pa.string()),
-        ("sha256", pa.string()),
-        ("image_height", pa.int32()),
-        ("image_width", pa.int32()),
-        ("y0", pa.float64()),
-        ("x0", pa.float64()),
-        ("height", pa.float64()),
-        ("width", pa.float64()),
-        ("scale_y", pa.float64()),
-        ("scale_x", pa.float64()),
-        ("mirrored", pa.bool_()),
-        ("training", pa.bool_()),
-    ]
-)
-
-
 def weights_digest(backbone: str, weights: str) -> str:
     """sha256 of the file that `weights` means: how weights enter the fingerprint."""
     with find_weights(backbone, weights).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def view_table(dataset: pa.Table, params: FeaturesParams) -> pa.Table:
-    """The views of a dataset: plain ones in the dataset's order, then the mirrored ones in the same order.
-
-    `training` marks what neighbours, head and clusters are fitted on: plain views of the training splits; of a dataset
-    cut in crops, the crops and not the whole images that masks are made from.
-    """
-    present = set(dataset["split"].to_pylist())
-    training = folder.training_splits(present)
-    predicted = folder.predicted_splits(present, params.predicted)
-    size = params.views.size
-    rows = []
-    for index, image in enumerate(dataset.to_pylist()):
-        trained = image["split"] in training
-        kinds = [params.views.kind]
-        if params.views.kind == "crops":
-            kinds = ["crops"] * trained + ["whole"] * (image["split"] in predicted or not trained)
-        mirrored = params.mirror == "all" or (params.mirror == "predicted" and image["split"] in predicted)
-        common = {key: image[key] for key in ("split", "id", "path", "sha256")}
-        common |= {"image": index, "image_height": image["height"], "image_width": image["width"]}
-        height, width = max(1, image["height"]), max(1, image["width"])
-        for kind in kinds:
-            for box in windows(kind, height, width, size, params.views.overlap):
-                scales = {"scale_y": size[0] / box.height, "scale_x": size[1] / box.width}
-                row = {**common, **box._asdict(), **scales}
-                rows.append({**row, "mirrored": False, "training": trained and kind == params.views.kind})
-                if mirrored and kind != "crops":
-                    rows.append({**row, "mirrored": True, "training": False})
-    rows.sort(key=lambda row: row["mirrored"])
-    return pa.Table.from_pylist([{**row, "view": number} for number, row in enumerate(rows)], schema=VIEW_SCHEMA)
-
-
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: FeaturesParams = job.params
     dataset = job.inputs["dataset"].read_table("images.parquet")
-    table = view_table(dataset, params)
-    group = _create(job, len(table))
+    table = view_table(dataset, params.views, params.mirror, params.predicted)
+    _create(job, len(table))
     job.out.write_table("views.parquet", table)
     work.parts(encode_part, len(table), PART, "views")
 
@@ -145,8 +82,9 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
             f"{len(failed)} of {len(dataset)} images cannot be decoded: {named}",
             next="mend or remove them, or allow more: --set execution.max_failed_fraction=0.5",
         )
-    _finish(group, table)
-    tokens = group["tokens"]
+    mean = np.asarray(open_array(job.out, "mean")[:])
+    open_group(job.out, "r+")["center"][:] = np.nanmean(mean[training_views(table)], axis=0)  # type: ignore[index]
+    tokens = open_array(job.out)
     return {
         "items": len(table),
         "images": len(dataset),
@@ -157,13 +95,13 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     }
 
 
-def _create(job: Job, views: int) -> zarr.Group:
+def _create(job: Job, views: int) -> None:
     params: FeaturesParams = job.params
     patch, channels, _ = describe(params.backbone)
     rows, columns = params.views.size[0] // patch, params.views.size[1] // patch
     group = open_group(job.out, "a")
     if "center" in group:
-        return group
+        return
     group.attrs.update(
         {
             "encoding-type": "stegoflow-features",
@@ -212,18 +150,11 @@ def _create(job: Job, views: int) -> zarr.Group:
             shards=shards,
             dtype=dtype,
             fill_value=float("nan"),
-            compressors=[zarr.codecs.Crc32cCodec()],
+            compressors=[Crc32cCodec()],
             dimension_names=dimensions,
             attributes={"long_name": meaning, "units": "1"},
             config={"write_empty_chunks": True},
         )
-    return group
-
-
-def open_group(artifact: Artifact, mode: Literal["r", "r+", "a"] = "r") -> zarr.Group:
-    """The Zarr group of a features artifact."""
-    store = artifact.store.zarr() if mode != "r" else artifact.store.zarr().with_read_only(True)
-    return zarr.open_group(store, path=artifact.data("features.zarr"), mode=mode)
 
 
 def encode_part(job: Job, part: Part) -> dict[str, Any]:
@@ -234,7 +165,7 @@ def encode_part(job: Job, part: Part) -> dict[str, Any]:
     backbone = _backbone(
         params.backbone, params.weights, params.weights_sha256, params.block, params.facet, params.norm, str(device)
     )
-    group = zarr.open_group(job.out.store.zarr(), path=job.out.data("features.zarr"), mode="r+")
+    group = open_group(job.out, "r+")
     shape = (len(rows), *group["tokens"].shape[1:])  # type: ignore[union-attr]
     tokens = np.full(shape, np.nan, np.float32)
     failed: set[str] = set()
@@ -278,7 +209,7 @@ def _batches(rows: list[dict[str, Any]], job: Job, failed: set[str]) -> Iterator
             failed.add(row["path"])
             continue
         box = Window(row["y0"], row["x0"], row["height"], row["width"])
-        view = images.resize(image, *size, box=tuple(box))
+        view = images.resize(image, size[0], size[1], box=box)
         indices.append(index)
         pixels.append(view[:, ::-1] if row["mirrored"] else view)
         if len(indices) == job.execution.batch_size:
@@ -306,17 +237,6 @@ def _ahead(batches: Iterator[Any], depth: int) -> Iterator[Any]:
         if isinstance(got, BaseException):
             raise got
         yield got
-
-
-def training_views(table: pa.Table) -> np.ndarray:
-    """Rows of the views that neighbours, head and clusters are fitted on."""
-    return np.flatnonzero(np.asarray(table["training"]))
-
-
-def _finish(group: zarr.Group, table: pa.Table) -> None:
-    rows = training_views(table)
-    mean = np.asarray(group["mean"][:])  # type: ignore[index]
-    group["center"][:] = np.nanmean(mean[rows], axis=0)  # type: ignore[index]
 
 
 STAGE = Stage("features", version=1, encoding=1, inputs=("dataset",), params=FeaturesParams, compute=compute)

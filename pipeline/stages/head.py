@@ -6,14 +6,11 @@ terms and correspondence statistics), and a checkpoint part every few hundred st
 Every random draw of step t comes from a generator seeded with (seed, t), so a checkpoint holds no generator state.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
-import zarr
 from pydantic import Field
 from torch import Tensor
 
@@ -30,7 +27,8 @@ from pipeline.models.stego import (
     random_positions,
     sample_tokens,
 )
-from pipeline.stages.features import open_group
+from pipeline.stages.feature_store import open_array, read_center
+from pipeline.stages.token_pool import Pools
 
 
 class HeadParams(Params):
@@ -72,17 +70,15 @@ LOG_EVERY = 10
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: HeadParams = job.params
-    group = open_group(job.inputs["features"])
     near = job.inputs["neighbours"].read_table("neighbours.parquet", ["view", "neighbours"])
-    center = (
-        np.asarray(group["center"][:]) if params.center == "dataset" else np.zeros(group["center"].shape, np.float32)
-    )  # type: ignore
+    center = read_center(job.inputs["features"], params.center)
     device = pick_device(job.execution.device)
     torch.manual_seed(params.seed)  # the initial weights; all later draws have generators of their own
     head = Head(len(center), params.code).to(device)
     optimiser = torch.optim.Adam(head.parameters(), params.learning_rate, fused=True)
     start = _resume(job.out, head, optimiser)
-    pools = Pools(group["tokens"], near, params, device)  # type: ignore[arg-type]
+    tokens = open_array(job.inputs["features"])
+    pools = Pools(tokens, near, params.batch, params.memory_gib, params.seed, device)
     centered = torch.from_numpy(center).to(device)
 
     rows: list[dict[str, float]] = []
@@ -142,7 +138,7 @@ def train_step(
     sources = [(anchors, first), (anchors, second)] + ([(others, second)] if others is not None else [])
     tokens = sample_tokens(
         table,
-        torch.cat([view for view, _ in sources]).to(device),  # type: ignore[misc]
+        torch.cat([view for view, _ in sources]).to(device),
         torch.cat([positions for _, positions in sources]).to(device),
         *grid,
     )
@@ -189,91 +185,6 @@ def unit(x: Tensor) -> Tensor:
 def _product_dtype(device: torch.device) -> torch.dtype:
     kind = device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-
-
-class Pools:
-    """The training tokens in memory: all of them, or a pool of views that is replaced while training goes on.
-
-    A pool holds anchors and one neighbour of each; it serves as many steps as show each anchor once, while a thread
-    reads the next. Which views are in pool p follows from (seed, p) alone.
-    """
-
-    def __init__(self, tokens: zarr.Array, near: pa.Table, params: HeadParams, device: torch.device) -> None:
-        self.tokens, self.params, self.device = tokens, params, device
-        self.views = np.asarray(near["view"])
-        position = {int(view): i for i, view in enumerate(self.views)}
-        self.near = [np.asarray([position[v] for v in line], np.int64) for line in near["neighbours"].to_pylist()]
-        self.grid = (int(tokens.shape[1]), int(tokens.shape[2]))
-        each = int(np.prod(tokens.shape[1:])) * 2
-        fits = int(params.memory_gib * 2**30 // each)
-        self.whole = len(self.views) <= fits
-        # Two pools are in memory while one replaces the other; half of each pool are anchors.
-        self.anchors = len(self.views) if self.whole else max(params.batch, fits // 4)
-        self.size = len(self.views) if self.whole else 2 * self.anchors
-        self.batch_size = min(params.batch, self.anchors)
-        self.steps_each = max(1, self.anchors // self.batch_size)
-        self.reader = ThreadPoolExecutor(1)
-        self.current = -1
-        self.next: tuple[int, Future[Tensor]] | None = None
-        self.table: Tensor
-        if self.whole:
-            self.table = self._load(self.views)
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """Anchors and a neighbour of each, as rows of `table`, for a step."""
-        generator = np.random.default_rng([self.params.seed, step, 1])
-        epoch, place = divmod(step, self.steps_each)
-        order = np.random.default_rng([self.params.seed, epoch, 2]).permutation(len(self.views))[: self.anchors]
-        span = slice(place * self.batch_size, (place + 1) * self.batch_size)
-        if self.whole:
-            anchors = order[span]
-            if not all(len(self.near[a]) for a in anchors):
-                return torch.from_numpy(anchors), None
-            others = np.asarray([generator.choice(self.near[a]) for a in anchors])
-            return torch.from_numpy(anchors), torch.from_numpy(others)
-        if epoch != self.current:
-            self._switch(epoch)
-        rows = np.arange(self.anchors)[span]
-        return torch.from_numpy(rows), torch.from_numpy(rows + self.anchors)
-
-    def _switch(self, epoch: int) -> None:
-        if self.next is None or self.next[0] != epoch:
-            self.next = epoch, self.reader.submit(self._load, self._members(epoch))
-        self.table, self.current = self.next[1].result(), epoch
-        self.next = epoch + 1, self.reader.submit(self._load, self._members(epoch + 1))
-
-    def _members(self, epoch: int) -> np.ndarray:
-        generator = np.random.default_rng([self.params.seed, epoch, 2])
-        anchors = generator.permutation(len(self.views))[: self.anchors]
-        others = [generator.choice(self.near[a]) if len(self.near[a]) else a for a in anchors]
-        return self.views[np.concatenate([anchors, np.asarray(others, np.int64)])]
-
-    def _load(self, views: np.ndarray) -> Tensor:
-        table = torch.from_numpy(read_views(self.tokens, views)).flatten(0, 2)
-        return table.to(self.device)
-
-    def close(self) -> None:
-        self.reader.shutdown(cancel_futures=True)
-
-
-def read_views(tokens: zarr.Array, views: np.ndarray) -> np.ndarray:
-    """Tokens of the given views in their order, (view, row, column, channel) float16. Neighbouring ones are read at
-    once; scattered ones one by one, which is many times faster on a sharded array than one orthogonal selection."""
-    out = np.empty((len(views), *tokens.shape[1:]), np.float16)
-    order = np.argsort(views, kind="stable")
-    for run in _runs(views[order], int(tokens.shards[0]) if tokens.shards else 32):
-        first, last = int(views[order[run.start]]), int(views[order[run.stop - 1]])
-        block = np.asarray(tokens[first : last + 1])
-        out[order[run]] = block[views[order[run]] - first]
-    return out
-
-
-def _runs(views: np.ndarray, longest: int) -> Iterator[slice]:
-    start = 0
-    for i in range(1, len(views) + 1):
-        if i == len(views) or views[i] > views[i - 1] + 1 or views[i] // longest != views[start] // longest:
-            yield slice(start, i)
-            start = i
 
 
 def _save(

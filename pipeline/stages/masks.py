@@ -22,8 +22,8 @@ from pipeline.datasets import folder, images
 from pipeline.models.crf import CrfParams, dense_crf
 from pipeline.models.devices import pick_device
 from pipeline.models.views import Window, cosine_logits, merge
-from pipeline.stages.features import open_group
-from pipeline.stages.head import TrainedHead, read_views
+from pipeline.stages.feature_store import open_array, read_views
+from pipeline.stages.head import TrainedHead
 
 PART = 8
 """Images per part: a few seconds of CRF."""
@@ -114,7 +114,7 @@ class Views:
     """The views of each image and their features, merged onto the image on demand."""
 
     def __init__(self, features: Artifact) -> None:
-        self.tokens = open_group(features)["tokens"]
+        self.tokens = open_array(features)
         table = features.read_table("views.parquet")
         self.table = table
         image, training = np.asarray(table["image"]), np.asarray(table["training"])
@@ -128,7 +128,7 @@ class Views:
         """What `encode` makes of an image's tokens (view, row, column, channel), mirrored views averaged with the
         plain ones, merged: (rows, columns, D) float32. None where the image could not be decoded."""
         views = self.table.take(self.rows[image]).to_pylist()
-        values = read_views(self.tokens, np.asarray([view["view"] for view in views]))  # type: ignore[arg-type]
+        values = read_views(self.tokens, np.asarray([view["view"] for view in views]))
         if not np.isfinite(values[:, 0, 0, 0]).all():
             return None
         encoded = encode(values)

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, borrowed
-from pipeline.stages.features import open_group, training_views
+from pipeline.stages.feature_store import open_array, read_center
+from pipeline.stages.view_table import training_views
 
 
 class NeighboursParams(Params):
@@ -63,10 +64,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 
 def pooled(features: Any, rows: np.ndarray, center: str) -> tuple[np.ndarray, np.ndarray]:
     """Unit pooled features (row, channel) float32 of the given views, centred or not, and which of them are finite."""
-    group = open_group(features)
-    mean = np.asarray(group["mean"][:])[rows]
-    if center == "dataset":
-        mean = mean - np.asarray(group["center"][:])
+    mean = np.asarray(open_array(features, "mean")[:])[rows] - read_center(features, center)
     norms = np.linalg.norm(mean, axis=1, keepdims=True)
     return np.ascontiguousarray(mean / norms.clip(1e-12), np.float32), np.isfinite(norms[:, 0])
 
@@ -76,7 +74,7 @@ def build_index(vectors: np.ndarray, exact_below: int) -> tuple[Any, dict[str, A
     import faiss
 
     n, channels = vectors.shape
-    flat = faiss.IndexFlatIP(channels)
+    flat: Any = faiss.IndexFlatIP(channels)
     if n <= exact_below:
         if faiss.get_num_gpus():
             flat = faiss.index_cpu_to_all_gpus(flat)

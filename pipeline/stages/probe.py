@@ -17,9 +17,11 @@ from pipeline.core.errors import StageError
 from pipeline.core.params import Params, borrowed
 from pipeline.models.devices import pick_device
 from pipeline.models.views import Window, area_fractions
-from pipeline.stages.features import PART, open_group, training_views
-from pipeline.stages.head import TrainedHead, read_views
+from pipeline.stages.feature_store import open_array, read_views
+from pipeline.stages.features import PART
+from pipeline.stages.head import TrainedHead
 from pipeline.stages.labels import LabelMaps
+from pipeline.stages.view_table import training_views
 
 
 class ProbeParams(Params):
@@ -56,20 +58,19 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 def labelled_tokens(job: Job, maps: LabelMaps, work: Work) -> tuple[np.ndarray, np.ndarray]:
     """Tokens (n, channel) float16 of labelled training views and their class shares (n, class) float32."""
     params: ProbeParams = job.params
-    group = open_group(job.inputs["features"])
-    tokens = group["tokens"]
+    tokens = open_array(job.inputs["features"])
     table = job.inputs["features"].read_table("views.parquet")
     every = table.take(training_views(table)).to_pylist()
     views = [view for view in every if (view["split"], view["id"]) in maps]
     if not views:
-        return np.empty((0, tokens.shape[-1]), np.float16), np.empty((0, len(maps.names)), np.float32)  # type: ignore[union-attr]
-    rows, columns = tokens.shape[1:3]  # type: ignore[union-attr]
+        return np.empty((0, tokens.shape[-1]), np.float16), np.empty((0, len(maps.names)), np.float32)
+    rows, columns = tokens.shape[1:3]
     each = min(rows * columns, max(1, params.tokens // len(views)))
     found, shares = [], []
     for start in range(0, len(views), PART):
         work.tick(start, len(views), "views")
         part = views[start : start + PART]
-        block = read_views(tokens, np.asarray([view["view"] for view in part]))  # type: ignore[arg-type]
+        block = read_views(tokens, np.asarray([view["view"] for view in part]))
         for view, values in zip(part, block.reshape(len(part), -1, block.shape[-1]), strict=True):
             label = maps.read(view["split"], view["id"])
             assert label is not None

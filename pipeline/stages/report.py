@@ -14,8 +14,8 @@ from pipeline.core.params import Params
 from pipeline.datasets import folder, images
 from pipeline.models.kmeans import normalise
 from pipeline.models.palette import palette
-from pipeline.stages.features import open_group
-from pipeline.stages.head import TrainedHead, read_views
+from pipeline.stages.feature_store import open_array, read_views
+from pipeline.stages.head import TrainedHead
 from pipeline.stages.labels import LabelMaps
 from pipeline.stages.masks import decode_png, read_masks
 from pipeline.stages.report_page import Page, Picture, render
@@ -71,12 +71,12 @@ def facts(job: Job, features: dict[str, Any], k: int, found: dict[str, Any]) -> 
     dataset = job.inputs["dataset"].manifest
     splits = ", ".join(f"{count} {name}" for name, count in dataset["splits"].items())
     block = "last" if params["block"] is None else str(params["block"])
-    size = params["views"]["size"]
+    size, grid = params["views"]["size"], features["shape"][1:3]
     return {
         "Images": f"{dataset['items']} ({splits})",
         "Backbone": f"{params['backbone']}, block {block}, {params['facet']}s",
         "Weights": weights,
-        "Views": f"{params['views']['kind']}, {size[0]}×{size[1]} px, {features['shape'][1]}×{features['shape'][2]} tokens",
+        "Views": f"{params['views']['kind']}, {size[0]}×{size[1]} px, {grid[0]}×{grid[1]} tokens",
         "Clusters": str(k),
         "Protocol": f"{found['protocol']}: every labelled pixel at the image's own size, one Hungarian match over "
         f"{found['images']} labelled images"
@@ -127,8 +127,8 @@ def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
     rows = np.flatnonzero(np.asarray(table["training"]))
     rows = rows[np.linspace(0, len(rows) - 1, min(params.gallery_images, len(rows))).round().astype(int)]
     views = table.take(rows).to_pylist()
-    tokens = open_group(features)["tokens"]
-    cosines = normalise(TrainedHead(job.inputs["head"])(read_views(tokens, rows))) @ centroids.T  # type: ignore[arg-type]
+    tokens = open_array(features)
+    cosines = normalise(TrainedHead(job.inputs["head"])(read_views(tokens, rows))) @ centroids.T
     columns = cosines.shape[2]
     own = cosines.argmax(-1)
     wanted: dict[int, list[tuple[int, int]]] = {}

@@ -55,7 +55,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
             linear = method.startswith("linear")
             matching = np.arange(len(names)) if linear else match(counts)
             found = scores(counts, matching)
-            result["scores"][method] = {key: found[key] for key in ("accuracy", "miou", "iou")}  # type: ignore[literal-required]
+            result["scores"][method] = {key: found[key] for key in ("accuracy", "miou", "iou")}
             result["matching"][method] = matching.tolist()
             result["confusion"][method] = found["confusion"].tolist()
     result |= {"classes": names, "images": images, "label_free": label_free(job, work)}

@@ -1,0 +1,78 @@
+"""The training tokens in memory, whole or as a pool of views that changes while the head is trained."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import torch
+import zarr
+from torch import Tensor
+
+from pipeline.stages.feature_store import read_views
+
+
+class Pools:
+    """The training tokens in memory: all of them, or a pool of views that is replaced while training goes on.
+
+    A pool holds anchors and one neighbour of each; it serves as many steps as show each anchor once, while a thread
+    reads the next. Which views are in pool p follows from (seed, p) alone.
+    """
+
+    def __init__(
+        self, tokens: zarr.Array, near: pa.Table, batch: int, memory_gib: float, seed: int, device: torch.device
+    ) -> None:
+        self.tokens, self.seed, self.device = tokens, seed, device
+        self.views = np.asarray(near["view"])
+        position = {int(view): i for i, view in enumerate(self.views)}
+        self.near = [np.asarray([position[v] for v in line], np.int64) for line in near["neighbours"].to_pylist()]
+        self.grid = (int(tokens.shape[1]), int(tokens.shape[2]))
+        each = int(np.prod(tokens.shape[1:])) * 2
+        fits = int(memory_gib * 2**30 // each)
+        self.whole = len(self.views) <= fits
+        # Two pools are in memory while one replaces the other; half of each pool are anchors.
+        self.anchors = len(self.views) if self.whole else max(batch, fits // 4)
+        self.size = len(self.views) if self.whole else 2 * self.anchors
+        self.batch_size = min(batch, self.anchors)
+        self.steps_each = max(1, self.anchors // self.batch_size)
+        self.reader = ThreadPoolExecutor(1)
+        self.current = -1
+        self.next: tuple[int, Future[Tensor]] | None = None
+        self.table: Tensor
+        if self.whole:
+            self.table = self._load(self.views)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """Anchors and a neighbour of each, as rows of `table`, for a step."""
+        generator = np.random.default_rng([self.seed, step, 1])
+        epoch, place = divmod(step, self.steps_each)
+        order = np.random.default_rng([self.seed, epoch, 2]).permutation(len(self.views))[: self.anchors]
+        span = slice(place * self.batch_size, (place + 1) * self.batch_size)
+        if self.whole:
+            anchors = order[span]
+            if not all(len(self.near[a]) for a in anchors):
+                return torch.from_numpy(anchors), None
+            others = np.asarray([generator.choice(self.near[a]) for a in anchors])
+            return torch.from_numpy(anchors), torch.from_numpy(others)
+        if epoch != self.current:
+            self._switch(epoch)
+        rows = np.arange(self.anchors)[span]
+        return torch.from_numpy(rows), torch.from_numpy(rows + self.anchors)
+
+    def _switch(self, epoch: int) -> None:
+        if self.next is None or self.next[0] != epoch:
+            self.next = epoch, self.reader.submit(self._load, self._members(epoch))
+        self.table, self.current = self.next[1].result(), epoch
+        self.next = epoch + 1, self.reader.submit(self._load, self._members(epoch + 1))
+
+    def _members(self, epoch: int) -> np.ndarray:
+        generator = np.random.default_rng([self.seed, epoch, 2])
+        anchors = generator.permutation(len(self.views))[: self.anchors]
+        others = [generator.choice(self.near[a]) if len(self.near[a]) else a for a in anchors]
+        return self.views[np.concatenate([anchors, np.asarray(others, np.int64)])]
+
+    def _load(self, views: np.ndarray) -> Tensor:
+        table = torch.from_numpy(read_views(self.tokens, views)).flatten(0, 2)
+        return table.to(self.device)
+
+    def close(self) -> None:
+        self.reader.shutdown(cancel_futures=True)
