@@ -2,8 +2,8 @@
 
 `open_executor(execution)` gives one object with one method, `run(function, items)`, which yields `(item, result)` as
 the items finish, in any order. A run opens one executor and every stage submits to it; its workers start with the
-first item, so a run that reuses everything starts none. Worker loss and I/O errors (OSError) are retried; anything
-else, and what still fails after the retries, is raised.
+first item, so a run that reuses everything starts none. Worker loss and I/O errors are retried; anything else, and
+what still fails after the retries, is raised.
 """
 
 import importlib
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Literal, Protocol, TypeVar
 
+from obstore.exceptions import BaseError as StoreFailure
 from pydantic import Field
 
 from pipeline.core.errors import ConfigError, StageError
@@ -22,6 +23,10 @@ from pipeline.core.params import Params
 
 log = logging.getLogger("stegoflow")
 Item = TypeVar("Item")
+IO_ERRORS = (OSError, StoreFailure)
+"""What trying again may mend. obstore's errors are no OSErrors."""
+CONNECT = 20
+"""Seconds that a Dask scheduler has to answer."""
 
 
 class Execution(Params):
@@ -87,7 +92,7 @@ class _Serial:
             for attempt in range(self.retries + 1):
                 try:
                     result = function(item)
-                except OSError as error:
+                except IO_ERRORS as error:
                     _retry_or_raise(item, attempt + 1, self.retries, error)
                 else:
                     yield item, result
@@ -109,29 +114,38 @@ class _Processes:
 
         queue = iter(items)
         tries: Counter[Any] = Counter()
-        running: dict[Any, Item] = {}
+        running: dict[Any, tuple[Item, Any]] = {}
         again: list[Item] = []
         while True:
             room = 2 * self.workers - len(running)
             fresh = [again.pop() for _ in range(min(room, len(again)))]
             fresh += islice(queue, room - len(fresh))
             for item in fresh:
-                running[self._pool().submit(function, item)] = item
+                running[self._submit(function, item)] = item, self.pool
             if not running:
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                item = running.pop(future)
+                item, pool = running.pop(future)
                 try:
                     result = future.result()
-                except (OSError, BrokenProcessPool) as error:
-                    if isinstance(error, BrokenProcessPool):
-                        self.close()
+                except (*IO_ERRORS, BrokenProcessPool) as error:
+                    if isinstance(error, BrokenProcessPool) and pool is self.pool:
+                        self.close()  # all items of one pool fail with it; the pool after it is sound
                     tries[item] += 1
                     _retry_or_raise(item, tries[item], self.retries, error)
                     again.append(item)
                 else:
                     yield item, result
+
+    def _submit(self, function: Callable[[Item], Any], item: Item) -> Any:
+        from concurrent.futures.process import BrokenProcessPool
+
+        try:
+            return self._pool().submit(function, item)
+        except BrokenProcessPool:  # a worker was lost since the last look
+            self.close()
+            return self._pool().submit(function, item)
 
     def _pool(self) -> Any:
         if self.pool is None:
@@ -173,19 +187,19 @@ class _Dask:
             running[future] = item
             finished.add(future)
 
-        for item in islice(queue, 4 * self.workers + 4):
-            submit(item)
-        while running:
+        while True:
+            for item in islice(queue, max(0, 4 * self.workers + 4 - len(running))):  # workers may come and go
+                submit(item)
+            if not running:
+                return
             future = next(finished)
             item = running.pop(future)
             if future.status == "finished":
                 yield item, future.result()
-                for following in islice(queue, 1):
-                    submit(following)
                 continue
             error = future.exception() if future.status == "error" else OSError("the scheduler lost the task")
             tries[item] += 1
-            if isinstance(error, OSError) or type(error).__name__ == "KilledWorker":
+            if isinstance(error, IO_ERRORS) or type(error).__name__ == "KilledWorker":
                 _retry_or_raise(item, tries[item], self.retries, error)
                 submit(item)
             else:
@@ -198,7 +212,7 @@ class _Dask:
             execution = self.execution
             try:
                 if execution.dask_address:
-                    self.client = Client(execution.dask_address, timeout=20)
+                    self.client = Client(execution.dask_address, timeout=CONNECT)
                 else:
                     module, _, name = execution.dask_cluster.rpartition(".")
                     options = dict(execution.dask_options)
@@ -207,13 +221,13 @@ class _Dask:
                         options = {**local, "dashboard_address": None, **options}
                     self.cluster = getattr(importlib.import_module(module), name)(**options)
                     self.client = Client(self.cluster)
-            except (OSError, ImportError, AttributeError, TypeError) as error:
+                self.client.wait_for_workers(1, timeout=300)
+            except (OSError, ImportError, AttributeError, TypeError, ValueError) as error:
                 where = execution.dask_address or execution.dask_cluster
                 raise ConfigError(
                     f"no Dask cluster at {where}: {error}",
                     next="start it, or set execution.executor=processes",
                 ) from error
-            self.client.wait_for_workers(1, timeout=300)
         return self.client
 
     def close(self) -> None:

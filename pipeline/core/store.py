@@ -1,11 +1,12 @@
 """One store, the same calls on a local folder and on S3, GCS or Azure (obstore underneath)."""
 
 import json
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
@@ -45,7 +46,8 @@ class Store:
             else:
                 self.objects = from_url(self.url)  # type: ignore[assignment]
         except Exception as error:
-            raise ConfigError(f"the store {self.shown} cannot be opened: {error}", next="stegoflow doctor") from error
+            text = f"the store {self.shown} cannot be opened: {_first_line(error)}"
+            raise ConfigError(text, next="stegoflow doctor") from None  # the error itself quotes the whole URL
 
     def __reduce__(self):
         return open_store, (self.url,)
@@ -68,7 +70,8 @@ class Store:
             self.create(MARK, json.dumps(wanted).encode())
             found = json.loads(self.get(MARK))
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise ConfigError(f"the store {self.shown} is not usable: {error}", next="stegoflow doctor") from error
+            text = f"the store {self.shown} is not usable: {_first_line(error)}"
+            raise ConfigError(text, next="stegoflow doctor") from error
         if found != wanted:
             raise ConfigError(
                 f"the store {self.shown} has layout {found.get('encoding-version')}; "
@@ -134,7 +137,7 @@ def local_folder(url: str) -> Path | None:
     if "://" not in url:
         return Path(url).expanduser().resolve()
     parts = urlsplit(url)
-    return Path(parts.path).resolve() if parts.scheme == "file" else None
+    return Path(unquote(parts.path)).resolve() if parts.scheme == "file" else None
 
 
 def redact(url: str) -> str:
@@ -143,6 +146,12 @@ def redact(url: str) -> str:
         return url
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without obstore's "Debug source", and without the credentials and query of a URL in it."""
+    line = str(error).partition("\n")[0]
+    return re.sub(r"\?[^\s\"]*", "", re.sub(r"://[^/\s]*@", "://", line))
 
 
 @lru_cache(maxsize=8)

@@ -7,7 +7,7 @@ An image's id is its path below its split folder. Content decides: where ROOT li
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,8 +48,9 @@ def image_folder(root: str) -> str:
 
 
 def has_labels(root: str) -> bool:
-    """Whether ROOT/labels holds anything."""
-    return _has_folder(root, "labels")
+    """Whether ROOT/labels holds a label map."""
+    found = _walk(root, "labels") if _has_folder(root, "labels") else ()
+    return any(path.lower().endswith(LABEL_SUFFIXES) for path, _, _ in found)
 
 
 def scan(
@@ -69,6 +70,10 @@ def scan(
             f"dataset.root: no image under {where} (looked for {', '.join(suffixes)})",
             next="set dataset.root to a folder of images:  stegoflow run CONFIG --set dataset.root=FOLDER",
         )
+    for path, _, _ in found:
+        if path != path.encode(errors="replace").decode():
+            name = path.encode(errors="backslashreplace").decode()
+            raise ConfigError(f"dataset.root: the name {name} is not UTF-8", next="rename that file")
     known = _remembered(cache, root, kind)
     now = time.time()
     fresh = [entry for entry in found if known.get(entry[0], (None,))[0] != entry[1]]
@@ -99,6 +104,12 @@ def scan(
 def content_digest(items: list[Item], extra: Any = None) -> str:
     """The digest of a listing: split, id and content of every file (and `extra`), not where they lie."""
     return digest([[[item.split, item.id, item.sha256] for item in items], extra])
+
+
+def check_digest(items: list[Item], wanted: str, extra: Any = None) -> None:
+    """StageError unless a listing is still the one that a run was planned with."""
+    if content_digest(items, extra) != wanted:
+        raise StageError("files changed since the run was planned", next="run the same command again: it lists anew")
 
 
 def read_file(root: str, path: str) -> bytes:
@@ -158,22 +169,31 @@ def _has_folder(root: str, name: str) -> bool:
     return name in Store(root, create=False).folders("")
 
 
-def _walk(root: str, top: str) -> list[tuple[str, str, float]]:
-    """(path below the root, stamp of size and change, time of change) of every file; links to folders not followed."""
+def _walk(root: str, top: str) -> Iterator[tuple[str, str, float]]:
+    """(path below the root, stamp of size and change, time of change) of every file; links to folders not followed.
+
+    Hidden files and folders are left out, and so is ROOT/labels where the images have no folder of their own.
+    """
+    start = len(top) + 1 if top else 0
+    for path, size, stamp, modified in _files(root, top):
+        names = path[start:].split("/")
+        if not any(name.startswith(".") for name in names) and (top or names[0] != "labels" or len(names) == 1):
+            yield path, f"{size}:{stamp}", modified
+
+
+def _files(root: str, top: str) -> Iterator[tuple[str, int, float, float]]:
     folder = local_folder(root)
     if folder is None:
-        entries = Store(root, create=False).entries(top)
-        return [(entry.path, f"{entry.size}:{entry.modified}", entry.modified) for entry in entries]
-    found = []
+        for entry in Store(root, create=False).entries(top):
+            yield entry.path, entry.size, entry.modified, entry.modified
+        return
     for parent, folders, names in os.walk(folder / top):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if not name.startswith(".") and path.is_file():
+            if path.is_file():
                 stat = path.stat()
-                relative = path.relative_to(folder).as_posix()
-                found.append((relative, f"{stat.st_size}:{stat.st_mtime_ns}", stat.st_mtime))
-    return found
+                yield path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns, stat.st_mtime
 
 
 def _splitter(paths: list[str], top: str) -> Callable[[str], tuple[str, str]]:

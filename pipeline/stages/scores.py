@@ -81,7 +81,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
         if label is None:
             continue
         height, width = row["height"], row["width"]
-        if label.shape != (height, width):
+        if height and label.shape != (height, width):  # 0: not even the image's header can be read
             raise StageError(
                 f"the label of {row['path']} is {label.shape[1]}×{label.shape[0]}, the image {width}×{height}",
                 next="mend or remove that label map and run again",
@@ -94,8 +94,8 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
         }
         codes = views.plane(index, head)
         if codes is None:
-            nothing = np.full(label.shape, -1)
-            predicted |= {"linear": nothing, "linear_tokens": nothing, "baseline": nothing}
+            names = [name for name in METHODS if name != "cluster_crf" or job.inputs["masks"].manifest["params"]["crf"]]
+            predicted = dict.fromkeys(names, np.full(label.shape, -1))
         else:
             tokens = views.plane(index, lambda values: values.astype(np.float32))
             logits = {

@@ -19,9 +19,18 @@ class Pools:
     """
 
     def __init__(
-        self, tokens: zarr.Array, near: pa.Table, batch: int, memory_gib: float, seed: int, device: torch.device
+        self,
+        tokens: zarr.Array,
+        center: np.ndarray,
+        near: pa.Table,
+        batch: int,
+        memory_gib: float,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
-        self.tokens, self.seed, self.device = tokens, seed, device
+        self.tokens, self.center, self.seed, self.device = tokens, torch.from_numpy(center), seed, device
+        self.dtype = torch.bfloat16 if dtype == torch.bfloat16 else torch.float16
         self.views = np.asarray(near["view"])
         position = {int(view): i for i, view in enumerate(self.views)}
         self.near = [np.asarray([position[v] for v in line], np.int64) for line in near["neighbours"].to_pylist()]
@@ -30,7 +39,7 @@ class Pools:
         fits = int(memory_gib * 2**30 // each)
         self.whole = len(self.views) <= fits
         # Two pools are in memory while one replaces the other; half of each pool are anchors.
-        self.anchors = len(self.views) if self.whole else max(batch, fits // 4)
+        self.anchors = len(self.views) if self.whole else min(len(self.views), max(batch, fits // 4))
         self.size = len(self.views) if self.whole else 2 * self.anchors
         self.batch_size = min(batch, self.anchors)
         self.steps_each = max(1, self.anchors // self.batch_size)
@@ -71,7 +80,12 @@ class Pools:
         return self.views[np.concatenate([anchors, np.asarray(others, np.int64)])]
 
     def _load(self, views: np.ndarray) -> Tensor:
-        table = torch.from_numpy(read_views(self.tokens, views)).flatten(0, 2)
+        """(view × row × column, channel), centred, in two bytes a number."""
+        table = torch.empty(len(views) * self.grid[0] * self.grid[1], self.tokens.shape[-1], dtype=self.dtype)
+        for start in range(0, len(views), 32):
+            block = torch.from_numpy(read_views(self.tokens, views[start : start + 32])).flatten(0, 2).float()
+            row = start * self.grid[0] * self.grid[1]
+            table[row : row + len(block)] = (block - self.center).to(self.dtype)
         return table.to(self.device)
 
     def close(self) -> None:

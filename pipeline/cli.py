@@ -1,0 +1,320 @@
+"""The command line `stegoflow`. Heavy imports stand inside the commands, so that --help answers at once."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from pipeline.core.errors import ConfigError, StageError
+
+app = App(
+    name="stegoflow",
+    help="""Unsupervised semantic segmentation from a cache of frozen ViT features.
+
+A frozen backbone sees every image once; its tokens are cached. Everything after that runs from the cache, stage by
+stage: dataset, labels, features, neighbours, head, clusters, probe, baseline, masks, scores, report. A stage whose
+inputs and params did not change is reused.
+
+First steps:  copy configs/folder.yaml, then  stegoflow plan my.yaml  and  stegoflow run my.yaml""",
+)
+Sets = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--set",
+        negative="",
+        help="stage.field=VALUE, VALUE as in YAML; repeatable: --set clusters.k=20 --set masks.crf=false",
+    ),
+]
+StoreURL = Annotated[
+    str | None, Parameter(name="--store", help="Folder or object-store URL; default: the config's, or ./store")
+]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout and nothing else")]
+
+
+@app.command
+def run(
+    config: str, /, *, set: Sets = None, stage: str | None = None, store: StoreURL = None, json: Json = False
+) -> int:
+    """Run all stages of a config; what exists is reused, what was cut short goes on where it stopped.
+
+    Parameters
+    ----------
+    config
+        YAML file; see configs/folder.yaml.
+    stage
+        Run this stage alone; its inputs must exist.
+    """
+    with _progress() as progress:
+        try:
+            from pipeline.config import load
+            from pipeline.run import run as run_config
+
+            result = run_config(load(config, set, store), stage=stage, progress=progress)
+        except ConfigError as error:
+            if json:
+                name = getattr(error, "stage", None)
+                _print_json({"error": {"stage": name, "message": error.message, "next": error.next}})
+                return _status(error)
+            raise
+        except Exception as error:
+            if not json:
+                raise
+            name, message = getattr(error, "stage", None), f"{type(error).__name__}: {error}"
+            _print_json({"error": {"stage": name, "message": message, "next": "run the same command without --json"}})
+            return 1
+    if json:
+        _print_json(result)
+        return 0
+    from rich.console import Console
+
+    from pipeline.tables import scores_table, stages_table
+
+    console = Console()
+    console.print(stages_table(result["stages"]))
+    if result["report"]:
+        console.print(scores_table(result["scores"]))
+        console.print(f"report: {result['report']}", soft_wrap=True)
+    console.print(f"run {result['run']}   next: stegoflow export {result['run']} --out masks/", soft_wrap=True)
+    return 0
+
+
+@app.command
+def plan(config: str, /, *, set: Sets = None, store: StoreURL = None, json: Json = False) -> int:
+    """Say what `run` would do: per stage reuse or run, why, and what it cost the last time. Runs nothing.
+
+    Parameters
+    ----------
+    config
+        YAML file; see configs/folder.yaml.
+    """
+    from dataclasses import asdict
+
+    from pipeline.config import load
+    from pipeline.run import plan as plan_config
+
+    with _progress() as progress:
+        rows = plan_config(load(config, set, store), progress=progress)
+    if json:
+        _print_json({"stages": [asdict(row) for row in rows]})
+        return 0
+    from rich.console import Console
+
+    from pipeline.tables import plan_table
+
+    Console().print(plan_table(rows))
+    return 0
+
+
+@app.command
+def status(*, store: StoreURL = None, json: Json = False) -> int:
+    """What exists in a store: artifacts, finished or half done, and runs."""
+    from pipeline.inspect import status as read_status
+
+    facts = read_status(_open(store))
+    if json:
+        _print_json(facts)
+        return 0
+    from rich.console import Console
+
+    from pipeline.tables import status_tables
+
+    for table in status_tables(facts):
+        Console().print(table)
+    return 0
+
+
+@app.command
+def show(ref: str, /, *, store: StoreURL = None, json: Json = False) -> int:
+    """A run or an artifact: its params, and the artifacts that it was made from.
+
+    Parameters
+    ----------
+    ref
+        A run's id, `latest`, or a fingerprint; the beginning is enough.
+    """
+    from pipeline.inspect import show as read_ref
+
+    facts = read_ref(_open(store), ref)
+    if json:
+        _print_json(facts)
+        return 0
+    import yaml
+    from rich.console import Console
+
+    Console().print(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).rstrip(), markup=False, soft_wrap=True)
+    return 0
+
+
+@app.command
+def export(
+    run: str,
+    /,
+    *,
+    out: str,
+    split: str | None = None,
+    crf: bool = True,
+    matched: Annotated[bool, Parameter(negative="")] = False,
+    store: StoreURL = None,
+    json: Json = False,
+) -> int:
+    """Write a run's label maps as PNG: cluster ids, at every image's own size, under its path below the split.
+
+    Parameters
+    ----------
+    run
+        A run's id or `latest`.
+    out
+        Folder to write to; made if needed, nothing else is put there.
+    split
+        Only this split; default: every predicted one (with several, a folder each).
+    crf
+        With the dense CRF (--no-crf: without). A run with masks.crf=false has none: --no-crf then.
+    matched
+        Class ids of the Hungarian match instead of cluster ids; unmatched clusters become 255. Needs labels.
+    """
+    from pipeline.inspect import export as write_masks
+
+    with _progress() as progress:
+        facts = write_masks(_open(store), run, Path(out), split=split, crf=crf, matched=matched, progress=progress)
+    if json:
+        _print_json(facts)
+    else:
+        print(f"{facts['written']} label maps in {facts['out']}")
+    return 0
+
+
+@app.command
+def segment(run: str, images: str, /, *, out: str, crf: bool = True, store: StoreURL = None, json: Json = False) -> int:
+    """Segment new images with the head and clusters of an existing run; nothing is trained.
+
+    Parameters
+    ----------
+    run
+        A run's id or `latest`.
+    images
+        Folder of images.
+    out
+        Folder for the label maps.
+    crf
+        With the dense CRF (--no-crf: without).
+    """
+    from pipeline.inspect import segment as segment_images
+
+    with _progress() as progress:
+        facts = segment_images(_open(store), run, images, Path(out), crf=crf, progress=progress)
+    if json:
+        _print_json(facts)
+    else:
+        print(f"{facts['written']} label maps in {facts['out']}")
+    return 0
+
+
+@app.command
+def demo(*, folder: str = ".demo", json: Json = False) -> int:
+    """Compose the demo corpus and run every stage on it with the packaged weights, without Prefect (make demo: with).
+
+    Parameters
+    ----------
+    folder
+        Where the corpus and the store go.
+    """
+    from pipeline.datasets.demo import build
+
+    with _progress() as progress:
+        build(Path(folder, "corpus"), progress=lambda done, total: progress("demo corpus", done, total, "images"))
+    config = str(Path(__file__).parent.parent / "configs" / "demo.yaml")
+    return run(config, set=[f"dataset.root={folder}/corpus"], store=f"{folder}/store", json=json)
+
+
+@app.command
+def doctor(config: str | None = None, /, *, store: StoreURL = None, json: Json = False) -> int:
+    """Check the installation: packages, device, weights, store, Prefect server. Exit status 1 where a run would fail.
+
+    Parameters
+    ----------
+    config
+        Check the weights, dataset and store of this config.
+    """
+    from pipeline.doctor import examine
+
+    checks = examine(config, store)
+    if json:
+        _print_json({"checks": checks})
+    else:
+        for check in checks:
+            mark = {"ok": "ok  ", "warning": "warn", "error": "FAIL"}[check["state"]]
+            print(
+                f"{mark}  {check['what']}: {check['found']}"
+                + (f"\n      next: {check['next']}" if check["next"] else "")
+            )
+    return 1 if any(check["state"] == "error" for check in checks) else 0
+
+
+def main() -> None:
+    """Entry point: exit status 0, 2 for a config or input that cannot be used, 1 for anything else."""
+    try:
+        sys.exit(app(result_action="return_value"))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(_status(error))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _status(error: ConfigError) -> int:
+    return 1 if isinstance(error, StageError) else 2
+
+
+def _open(store: str | None) -> Any:
+    from pipeline.core.store import MARK, Store
+
+    opened = Store(store or "./store", create=False)
+    if not opened.exists(MARK):
+        raise ConfigError(f"{opened.shown} is not a stegoflow store", next="name one: --store FOLDER_OR_URL")
+    opened.mark()
+    return opened
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """Bars on standard error: one per stage, none for what takes less than a moment."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<11}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        known: dict[tuple[str, str], Any] = {}
+
+        def show(stage: str, done: int, total: int, unit: str) -> None:
+            key = stage, unit
+            if key not in known:
+                if done >= total:
+                    return
+                known[key] = bars.add_task(stage, total=total, unit=unit)
+            bars.update(known[key], completed=done, total=total)
+
+        yield show
