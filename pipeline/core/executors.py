@@ -218,11 +218,11 @@ class _Dask:
                     options = dict(execution.dask_options)
                     if name == "LocalCluster":
                         local = {"n_workers": execution.worker_count(), "threads_per_worker": 1, "host": "127.0.0.1"}
-                        options = {**local, "dashboard_address": None, **options}
+                        options = {**local, "dashboard_address": "127.0.0.1:0", **options}  # any free port
                     self.cluster = getattr(importlib.import_module(module), name)(**options)
                     self.client = Client(self.cluster)
                 self.client.wait_for_workers(1, timeout=300)
-            except (OSError, ImportError, AttributeError, TypeError, ValueError) as error:
+            except (OSError, ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
                 where = execution.dask_address or execution.dask_cluster
                 raise ConfigError(
                     f"no Dask cluster at {where}: {error}",

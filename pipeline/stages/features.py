@@ -13,18 +13,20 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from pydantic import model_validator
 from zarr.codecs import Crc32cCodec
 
-from pipeline.core.engine import Job, Part, Stage, Work
+from pipeline.core.artifact import Artifact
+from pipeline.core.engine import Job, Part, Stage, Work, finished
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params, borrowed, derived, hashed, location
 from pipeline.datasets import folder, images
 from pipeline.models.backbones import Backbone, create_backbone, describe, find_weights
 from pipeline.models.devices import autocast, pick_device
 from pipeline.models.views import Window
-from pipeline.stages.feature_store import open_array, open_group
+from pipeline.stages.feature_store import open_array, open_group, read_views
 from pipeline.stages.view_table import ViewParams, training_views, view_table
 
 PART = 32
@@ -72,9 +74,11 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     table = view_table(dataset, params.views, params.mirror, params.predicted)
     _create(job, len(table))
     job.out.write_table("views.parquet", table)
+    job.out.write_table("known.parquet", known_rows(job.out, table))
     work.parts(encode_part, len(table), PART, "views")
 
-    failed = sorted({name for part in job.out.markers() for name in job.out.marker(part)["failed"]})
+    markers = [job.out.marker(part) for part in job.out.markers()]
+    failed = sorted({name for marker in markers for name in marker["failed"]})
     share = len(failed) / len(dataset)
     if share > job.execution.max_failed_fraction or len(failed) == len(dataset):
         named = ", ".join(failed[:10]) + (f" and {len(failed) - 10} more" if len(failed) > 10 else "")
@@ -89,6 +93,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         "items": len(table),
         "images": len(dataset),
         "failed": failed,
+        "copied": sum(marker["copied"] for marker in markers),
         "shape": list(tokens.shape),
         "weights": params.weights if params.weights in ("hub", "packaged") else params.weights.rsplit("/", 1)[-1],
         "bytes": math.prod(tokens.shape) * 2,
@@ -157,22 +162,47 @@ def _create(job: Job, views: int) -> None:
         )
 
 
+def known_rows(out: Artifact, table: pa.Table) -> pa.Table:
+    """Rows that earlier artifacts of the same recipe already hold: (view, fingerprint, row), wherever they stand now.
+
+    A row is known by its image's content, its window and its mirroring: a grown corpus pays for its new images only.
+    """
+    keys = ("sha256", "y0", "x0", "height", "width", "mirrored")
+    wanted = {tuple(row[key] for key in keys): row["view"] for row in table.select(["view", *keys]).to_pylist()}
+    found: dict[int, tuple[str, int]] = {}
+    for other in finished(out.store, out.stage):
+        if other.manifest["recipe"] != out.spec["recipe"] or len(found) == len(wanted):
+            continue
+        failed = set(other.manifest["failed"])
+        for row in other.read_table("views.parquet", ["view", "path", *keys]).to_pylist():
+            view = wanted.get(tuple(row[key] for key in keys))
+            if view is not None and row["path"] not in failed:
+                found[view] = (other.fingerprint, row["view"])
+    rows = [{"view": view, "fingerprint": name, "row": row} for view, (name, row) in sorted(found.items())]
+    schema = pa.schema([("view", pa.int64()), ("fingerprint", pa.string()), ("row", pa.int64())])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _copy_known(job: Job, part: Part, tokens: np.ndarray) -> set[int]:
+    """Fill the rows of a part that an earlier artifact holds; returns which, counted from the part's start."""
+    known = job.out.read_table("known.parquet").to_pylist()
+    sources: dict[str, list[tuple[int, int]]] = {}
+    for row in known:
+        if part.start <= row["view"] < part.stop:
+            sources.setdefault(row["fingerprint"], []).append((row["view"] - part.start, row["row"]))
+    for name, pairs in sources.items():
+        source = open_array(Artifact(job.out.store, job.out.stage, name))
+        tokens[[here for here, _ in pairs]] = read_views(source, np.asarray([there for _, there in pairs]))
+    return {here for pairs in sources.values() for here, _ in pairs}
+
+
 def encode_part(job: Job, part: Part) -> dict[str, Any]:
-    """Decode, resize and encode views start..stop−1, and write their shard. Decoding overlaps with the backbone."""
-    params: FeaturesParams = job.params
+    """Encode views start..stop−1, or copy them from an earlier artifact that holds them, and write their shard."""
     rows = job.out.read_table("views.parquet").slice(part.start, part.stop - part.start).to_pylist()
-    device = pick_device(job.execution.device)
-    backbone = _backbone(
-        params.backbone, params.weights, params.weights_sha256, params.block, params.facet, params.norm, str(device)
-    )
     group = open_group(job.out, "r+")
-    shape = (len(rows), *group["tokens"].shape[1:])  # type: ignore[union-attr]
-    tokens = np.full(shape, np.nan, np.float32)
-    failed: set[str] = set()
-    for indices, pixels in _ahead(_batches(rows, job, failed), depth=2):
-        batch = torch.from_numpy(pixels).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
-        with torch.inference_mode(), autocast(device, job.execution.precision):
-            tokens[indices] = backbone(batch).float().cpu().numpy()
+    tokens = np.full((len(rows), *open_array(job.out).shape[1:]), np.nan, np.float32)
+    copied = _copy_known(job, part, tokens)
+    failed = _encode(job, {i: row for i, row in enumerate(rows) if i not in copied}, tokens)
     mean = tokens.mean(axis=(1, 2))
     pooled = mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
     # float16 ends at 65504: a backbone whose tokens pass that would become infinite in silence.
@@ -182,7 +212,25 @@ def encode_part(job: Job, part: Part) -> dict[str, Any]:
     for name, values in (("tokens", stored), ("mean", mean), ("pooled", pooled)):
         array = group[name].with_config({"write_empty_chunks": True})  # type: ignore[union-attr]
         array[part.start : part.stop] = values
-    return {"failed": sorted(failed), "clipped": clipped}
+    return {"failed": sorted(failed), "clipped": clipped, "copied": len(copied)}
+
+
+def _encode(job: Job, rows: dict[int, dict[str, Any]], tokens: np.ndarray) -> set[str]:
+    """Run the backbone on some rows of a part, into `tokens`; the paths that cannot be decoded. A thread decodes and
+    resizes the next batches meanwhile."""
+    params: FeaturesParams = job.params
+    failed: set[str] = set()
+    if not rows:
+        return failed
+    device = pick_device(job.execution.device)
+    backbone = _backbone(
+        params.backbone, params.weights, params.weights_sha256, params.block, params.facet, params.norm, str(device)
+    )
+    for indices, pixels in _ahead(_batches(rows, job, failed), depth=2):
+        batch = torch.from_numpy(pixels).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+        with torch.inference_mode(), autocast(device, job.execution.precision):
+            tokens[indices] = backbone(batch).float().cpu().numpy()
+    return failed
 
 
 @lru_cache(maxsize=2)
@@ -192,12 +240,12 @@ def _backbone(name: str, weights: str, sha256: str, block: int | None, facet: An
     return create_backbone(name, weights, block=block, facet=facet, norm=norm).to(device)
 
 
-def _batches(rows: list[dict[str, Any]], job: Job, failed: set[str]) -> Iterator[tuple[list[int], np.ndarray]]:
+def _batches(rows: dict[int, dict[str, Any]], job: Job, failed: set[str]) -> Iterator[tuple[list[int], np.ndarray]]:
     size = job.params.views.size
     last: tuple[str, np.ndarray | None] = ("", None)
     indices: list[int] = []
     pixels: list[np.ndarray] = []
-    for index, row in enumerate(rows):
+    for index, row in rows.items():
         if row["path"] != last[0]:
             data = folder.read_checked(job.roots["dataset"], row["path"], row["sha256"])
             try:
