@@ -139,4 +139,5 @@ def area_fractions(label: np.ndarray, box: Window, rows: int, columns: int, clas
     known = (part >= 0) & (part < classes) & (part != ignore)
     counts = np.bincount(cell[known] * classes + part[known], minlength=rows * columns * classes)
     counts = counts.reshape(rows, columns, classes).astype(np.float32)
-    return counts / np.bincount(cell.ravel(), minlength=rows * columns).reshape(rows, columns, 1).clip(1)
+    pixels = np.bincount(cell.ravel(), minlength=rows * columns).reshape(rows, columns, 1)
+    return counts / pixels.clip(1).astype(np.float32)

@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 from pipeline.core.errors import ConfigError
-from pipeline.datasets import demo
+from pipeline.datasets import demo, demo_scene, demo_sources
 
 RECIPE_OF_STARS = 2  # every fourth scene, from this one on, has a night sky
 
@@ -66,39 +66,39 @@ def test_every_category_occurs(corpus, split):
 
 def test_labels_follow_the_pixels():
     """In a scene with the night sky, the pixels labelled so are the dark ones."""
-    picture, labels = demo.scene(0, "train", RECIPE_OF_STARS)
+    picture, labels = demo_scene.scene(0, "train", RECIPE_OF_STARS)
     stars = labels == demo.CLASSES.index("stars")
     assert stars.any()
     assert np.median(picture[stars]) < 40 < np.median(picture[~stars])
 
 
-def bounds(quad: demo.Quad) -> tuple[float, float, float, float]:
+def bounds(quad: demo_sources.Quad) -> tuple[float, float, float, float]:
     xs, ys = zip(*quad, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
 
 
-@pytest.mark.parametrize("material", demo.MATERIALS, ids=demo.CLASSES)
+@pytest.mark.parametrize("material", demo_sources.MATERIALS, ids=demo.CLASSES)
 def test_train_and_val_share_no_source_pixel(material):
     left, top, right, bottom = bounds(material.train)
     other_left, other_top, other_right, other_bottom = bounds(material.val)
     assert right <= other_left or other_right <= left or bottom <= other_top or other_bottom <= top
     for split in demo.SPLITS:
-        assert min(demo._patch(material.name, split).size) > 50
+        assert min(demo_sources.source_patch(material.name, split).size) > 50
 
 
 def test_no_two_materials_share_a_source():
-    assert len({material.file for material in demo.MATERIALS}) == len(demo.MATERIALS)
+    assert len({material.file for material in demo_sources.MATERIALS}) == len(demo_sources.MATERIALS)
 
 
 @pytest.mark.parametrize("split", demo.SPLITS)
 def test_every_coin_is_found(split):
-    coins = demo._coins(split)
+    coins = demo_sources.source_coins(split)
     assert len(coins) == 12
     assert all(15 < radius < 35 for _, _, radius in coins)
 
 
 def test_mirrored_copies_meet_without_a_seam():
-    assert demo._mirror(-3, 12, 4).tolist() == [2, 1, 0, 0, 1, 2, 3, 3, 2, 1, 0, 0]
+    assert demo_scene._mirror(-3, 12, 4).tolist() == [2, 1, 0, 0, 1, 2, 3, 3, 2, 1, 0, 0]
 
 
 def test_same_seed_same_bytes_another_seed_other_bytes(tmp_path):
@@ -159,9 +159,9 @@ def test_files_of_somebody_else_are_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("recipe", range(len(demo.RECIPES)))
+@pytest.mark.parametrize("recipe", range(len(demo_scene.RECIPES)))
 def test_any_seed_makes_a_full_scene(seed, recipe):
-    picture, labels = demo.scene(seed + 100, "val", recipe)
+    picture, labels = demo_scene.scene(seed + 100, "val", recipe)
     assert picture.shape == (*labels.shape, 3)
     assert picture.dtype == labels.dtype == np.uint8
     assert labels.max() < len(demo.CLASSES)
