@@ -121,11 +121,13 @@ class Store:
         except FileNotFoundError:
             return
 
-    def zarr(self):
-        """This store as Zarr sees it (`zarr.open_group(store.zarr(), path=…)`)."""
+    def zarr(self, path: str, *, read_only: bool = False):
+        """The folder `path` as a Zarr store of its own: Zarr writes nothing outside of it."""
         from zarr.storage import ObjectStore
 
-        return ObjectStore(self.objects)
+        if self.folder is not None:
+            return ObjectStore(LocalStore(prefix=self.folder / path, mkdir=not read_only), read_only=read_only)
+        return ObjectStore(from_url(f"{self.url.rstrip('/')}/{path}"), read_only=read_only)
 
     def path_of(self, path: str) -> str:
         """What to show a user for an object: a file path for a local store, else a URL."""

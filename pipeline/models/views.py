@@ -34,16 +34,18 @@ def windows(kind: str, height: int, width: int, size: tuple[int, int], overlap: 
         return [Window(y, x, h, w) for y, x in [*corners, centre]]
     scale = max(1.0, size[0] / height, size[1] / width)
     tall, wide = size[0] / scale, size[1] / scale
-    return [Window(y, x, tall, wide) for y in _starts(height, tall, overlap) for x in _starts(width, wide, overlap)]
+    native = scale == 1  # windows then start at whole pixels, so that nothing is resampled
+    rows, columns = _starts(height, tall, overlap, native), _starts(width, wide, overlap, native)
+    return [Window(y, x, tall, wide) for y in rows for x in columns]
 
 
-def _starts(length: float, window: float, overlap: float) -> list[float]:
+def _starts(length: float, window: float, overlap: float, native: bool) -> list[float]:
     free = length - window
     if free <= 1e-6:
         return [0.0]
     steps = int(np.ceil(free / (window * (1 - overlap))))
-    whole = [min(float(np.round(free * i / steps)), free) for i in range(steps)]
-    return [*whole, float(free)]  # the last one ends where the image does, whole pixel or not
+    starts = np.linspace(0, free, steps + 1)
+    return (starts.round() if native else starts).tolist()
 
 
 def bilinear(positions: np.ndarray, n: int) -> np.ndarray:

@@ -25,8 +25,8 @@ from pipeline.stages.view_table import training_views
 class ClustersParams(Params):
     k: int = Field(27, ge=1, le=65535)
     """Number of clusters K: how many categories to look for. Never taken from the labels."""
-    restarts: int = Field(5, ge=1)
-    """k-means starts anew this often; the best objective is kept."""
+    restarts: int = Field(10, ge=1)
+    """k-means starts anew this often on a sample; the start with the best objective is finished on all tokens."""
     iterations: int = Field(30, ge=1)
     tokens: int = Field(500_000, ge=1)
     """k-means reads at most this many training tokens, the same number of every view."""

@@ -11,10 +11,7 @@ from pipeline.core.artifact import Artifact
 
 def open_group(artifact: Artifact, mode: Literal["r", "r+", "a"] = "r") -> zarr.Group:
     """The Zarr group of a features artifact."""
-    store = artifact.store.zarr()
-    if mode == "r":
-        store = store.with_read_only(True)
-    return zarr.open_group(store, path=artifact.data("features.zarr"), mode=mode)
+    return zarr.open_group(artifact.store.zarr(artifact.data("features.zarr"), read_only=mode == "r"), mode=mode)
 
 
 def open_array(artifact: Artifact, name: str = "tokens") -> zarr.Array:

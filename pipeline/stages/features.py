@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 from pydantic import model_validator
 from zarr.codecs import Crc32cCodec
+from zarr.errors import ContainsArrayError, ContainsGroupError
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work, finished
@@ -86,8 +87,10 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
             f"{len(failed)} of {len(dataset)} images cannot be decoded: {named}",
             next="mend or remove them, or allow more: --set execution.max_failed_fraction=0.5",
         )
-    mean = np.asarray(open_array(job.out, "mean")[:])
-    open_group(job.out, "r+")["center"][:] = np.nanmean(mean[training_views(table)], axis=0)  # type: ignore[index]
+    mean = np.asarray(open_array(job.out, "mean")[:])[training_views(table)]
+    if not np.isfinite(mean).any():
+        raise StageError("no training image can be decoded", next="mend the images of the training split")
+    open_group(job.out, "r+")["center"][:] = np.nanmean(mean, axis=0)  # type: ignore[index]
     tokens = open_array(job.out)
     return {
         "items": len(table),
@@ -101,12 +104,20 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 
 
 def _create(job: Job, views: int) -> None:
+    """Lay out the group, unless it is there. Whoever loses a race for a piece of it looks again."""
+    for chance in reversed(range(10)):
+        try:
+            return _lay_out(job, views)
+        except (ContainsArrayError, ContainsGroupError):
+            if not chance:
+                raise
+
+
+def _lay_out(job: Job, views: int) -> None:
     params: FeaturesParams = job.params
     patch, channels, _ = describe(params.backbone)
     rows, columns = params.views.size[0] // patch, params.views.size[1] // patch
     group = open_group(job.out, "a")
-    if "center" in group:
-        return
     group.attrs.update(
         {
             "encoding-type": "stegoflow-features",
@@ -117,6 +128,8 @@ def _create(job: Job, views: int) -> None:
             "views": "views.parquet beside this group, one row per view; y0, x0, height, width in image pixels",
         }
     )
+    if "center" in group:
+        return
     arrays: list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], str, list[str], str]] = [
         (
             "tokens",
@@ -184,7 +197,8 @@ def known_rows(out: Artifact, table: pa.Table) -> pa.Table:
 
 
 def _copy_known(job: Job, part: Part, tokens: np.ndarray) -> set[int]:
-    """Fill the rows of a part that an earlier artifact holds; returns which, counted from the part's start."""
+    """Fill the rows of a part that an earlier artifact holds; returns which, counted from the part's start. A row
+    that is a hole there (its shard is gone) is not one of them."""
     known = job.out.read_table("known.parquet").to_pylist()
     sources: dict[str, list[tuple[int, int]]] = {}
     for row in known:
@@ -193,7 +207,7 @@ def _copy_known(job: Job, part: Part, tokens: np.ndarray) -> set[int]:
     for name, pairs in sources.items():
         source = open_array(Artifact(job.out.store, job.out.stage, name))
         tokens[[here for here, _ in pairs]] = read_views(source, np.asarray([there for _, there in pairs]))
-    return {here for pairs in sources.values() for here, _ in pairs}
+    return {here for pairs in sources.values() for here, _ in pairs if np.isfinite(tokens[here, 0, 0, 0])}
 
 
 def encode_part(job: Job, part: Part) -> dict[str, Any]:

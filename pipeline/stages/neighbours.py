@@ -80,17 +80,18 @@ def build_index(vectors: np.ndarray, exact_below: int) -> tuple[Any, dict[str, A
             flat = faiss.index_cpu_to_all_gpus(flat)
         flat.add(vectors)
         return flat, {"index": "exact", "recall": 1.0}
-    lists = int(4 * np.sqrt(n))
+    lists = min(n, int(4 * np.sqrt(n)))
     index = faiss.IndexIVFFlat(flat, channels, lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = 0
     generator = np.random.default_rng(0)
     index.train(vectors[generator.choice(n, min(n, 64 * lists), replace=False)])
     index.add(vectors)
     queries = vectors[generator.choice(n, min(n, SAMPLE), replace=False)]
-    exact = faiss.knn(queries, vectors, 10, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    near = min(10, n)
+    exact = faiss.knn(queries, vectors, near, metric=faiss.METRIC_INNER_PRODUCT)[1]
     index.nprobe, recall = 1, 0.0
     while True:
-        got = index.search(queries, 10)[1]
+        got = index.search(queries, near)[1]
         recall = float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(got, exact, strict=True)]))
         if recall >= RECALL or index.nprobe >= lists:
             return index, {"index": f"ivf{lists}", "nprobe": int(index.nprobe), "recall": round(recall, 4)}

@@ -84,8 +84,19 @@ def test_label_maps_are_never_images(tmp_path: Path):
 
 
 def test_suffixes(tmp_path: Path):
-    put(tmp_path, "a.JPG", "b.jpeg", "c.PnG", "d.tif", "e.TIFF", "f.webp", "g.bmp", "h.gif", "i.txt", "j.png.bak", "png")
-    assert [name for _, name in ids(tmp_path)] == ["a.JPG", "b.jpeg", "c.PnG", "d.tif", "e.TIFF", "f.webp", "g.bmp", "h.gif"]
+    put(
+        tmp_path, "a.JPG", "b.jpeg", "c.PnG", "d.tif", "e.TIFF", "f.webp", "g.bmp", "h.gif", "i.txt", "j.png.bak", "png"
+    )
+    assert [name for _, name in ids(tmp_path)] == [
+        "a.JPG",
+        "b.jpeg",
+        "c.PnG",
+        "d.tif",
+        "e.TIFF",
+        "f.webp",
+        "g.bmp",
+        "h.gif",
+    ]
 
 
 def test_labels(tmp_path: Path):
@@ -124,7 +135,7 @@ def test_a_root_that_is_no_folder(name: str, tmp_path: Path):
 
 ODD = [
     "with space.png",
-    "it's \"quoted\".png",
+    'it\'s "quoted".png',
     "new\nline.png",
     "tab\t.png",
     "Füße–東京–🦊.png",
@@ -326,7 +337,9 @@ def test_a_file_url_is_a_folder(tmp_path: Path):
 
 def test_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The way through obstore instead of the file system, here on a local folder, gives the same listing."""
-    root = put(tmp_path / "root", "images/train/a b.png", "images/val/deep/c.png", "labels/train/a b.png", "images/.h.png")
+    root = put(
+        tmp_path / "root", "images/train/a b.png", "images/val/deep/c.png", "labels/train/a b.png", "images/.h.png"
+    )
     (root / "dataset.yaml").write_text("classes: [x, y]\nignore_index: 3\n")
     wanted = scan(str(root), "images")
     monkeypatch.setattr(folder, "local_folder", lambda url: None)

@@ -1,0 +1,120 @@
+"""`python -m flows.demo`: a corpus made on this machine, all stages of it through Prefect, scores and a report.
+
+Prefect's API is a temporary server on this machine, whose records stay in `.demo/prefect`; a user's own Prefect
+settings are neither read nor changed. Results go to standard output, progress to standard error.
+"""
+
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+CONFIG, CORPUS, PREFECT = Path("configs/demo.yaml"), Path(".demo/corpus"), Path(".demo/prefect")
+LINE = "%(asctime)s │ %(message)s"
+PREFECT_SETTINGS = {
+    "PREFECT_HOME": str(PREFECT.resolve()),
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "stegoflow",
+    "PREFECT_LOGGING_LOGGERS_PREFECT_LEVEL": "WARNING",
+    "PREFECT_LOGGING_LOGGERS_PREFECT_EXTRA_LEVEL": "INFO",
+    "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "INFO",
+    "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "INFO",
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": LINE,
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": LINE.replace("│", "│ %(task_run_name)-10s │"),
+}
+"""Of this process and of the server that it starts; read when Prefect is imported."""
+
+
+def main() -> int:
+    """Build the corpus, run the flow, print what came out; the exit status."""
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        del os.environ[name]
+    os.environ.update(PREFECT_SETTINGS)
+    started = time.monotonic()
+    from pipeline.core.errors import ConfigError
+
+    try:
+        if not CONFIG.is_file():
+            raise ConfigError(f"{CONFIG} is not here", next="run `make demo` in the folder that holds the Makefile")
+        build_corpus()
+        result = run_flow()
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if result is None:
+        return 1
+    show(result, time.monotonic() - started)
+    return 0
+
+
+def build_corpus() -> None:
+    """Make the corpus unless it is there."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from pipeline.datasets import demo
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        bar = bars.add_task("making the demo corpus", total=None, visible=False)
+        demo.build(CORPUS, progress=lambda done, total: bars.update(bar, completed=done, total=total, visible=True))
+
+
+def run_flow() -> Any:
+    """The flow's result, or None where it failed; Prefect has then said why."""
+    print("starting a temporary Prefect server …", file=sys.stderr, flush=True)
+    with ThreadPoolExecutor(1) as pool:  # it takes as long as the imports, and a core of its own
+        from prefect.server.api.server import SubprocessASGIServer
+
+        server = pool.submit(SubprocessASGIServer().start)
+        from flows.segment import segment
+
+        server.result()
+    state = segment(str(CONFIG), return_state=True)
+    return state.result() if state.is_completed() else None
+
+
+def show(result: dict[str, Any], seconds: float) -> None:
+    """Print stages, scores and where the report lies."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from flows.artifacts import METHODS
+    from pipeline.config import load
+    from pipeline.core.artifact import Artifact
+    from pipeline.core.store import open_store
+
+    console = Console()
+    store = open_store(load(CONFIG).store)
+    stages = Table("stage", "", *(("seconds", "items")), title=f"Run {result['run']}")
+    for column in stages.columns[2:]:
+        column.justify = "right"
+    for outcome in result["stages"]:
+        items = Artifact(store, outcome["stage"], outcome["fingerprint"]).manifest["items"]
+        reused = outcome["status"] == "reused"
+        stages.add_row(
+            outcome["stage"], "Reused" if reused else "ran", "" if reused else f"{outcome['seconds']:.1f}", f"{items:,}"
+        )
+    console.print(stages)
+    scores = Table("percent", "accuracy", "mIoU", title="Scores on the validation pictures")
+    for method, score in result["scores"].items():
+        if score:
+            scores.add_row(METHODS[method], f"{score['accuracy']:.1f}", f"{score['miou']:.1f}")
+    for column in scores.columns[1:]:
+        column.justify = "right"
+    console.print(scores)
+    again = (
+        "" if any(outcome["status"] == "reused" for outcome in result["stages"]) else " Again, it reuses every stage."
+    )
+    print("Weights: packaged, a DINOv2 ViT-S/14 that its author trained further for saliency.")
+    print(f"Took {seconds:.0f} s.{again}")
+    print(f"Report: {result['report']}")  # not through rich, which would break a long path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

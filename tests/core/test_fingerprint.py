@@ -1,0 +1,164 @@
+"""Names of artifacts: what is hashed, what is not, and that the defaults' names have not drifted."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import PipelineConfig, validate
+from pipeline.core.engine import Node
+from pipeline.core.errors import ConfigError
+from pipeline.core.fingerprint import canonical, digest, fingerprint
+from pipeline.core.params import Params, hashed, resolve, role
+from pipeline.run import STAGES
+
+GOLDEN = Path(__file__).parents[1] / "golden/fingerprints.json"
+MEND = "If the change is meant (and `version` is bumped where values change): delete the file and run this test twice."
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def default_fingerprints() -> dict[str, str]:
+    """The name of each stage's artifact with default params, every input and weights named by 64 zeros."""
+    config = PipelineConfig.model_validate({"dataset": {"root": "/nowhere"}})
+    names = {}
+    for stage in STAGES:
+        found = {"weights_sha256": "0" * 64} if stage.name == "features" else {}
+        params = resolve(getattr(config, stage.name), config, **found)
+        names[stage.name] = Node(stage, params, {written.rstrip("?"): "0" * 64 for written in stage.inputs}).fingerprint
+    return names
+
+
+def test_default_params_have_their_recorded_names():
+    names = default_fingerprints()
+    if not GOLDEN.exists():
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(json.dumps(names, indent=1) + "\n")
+        pytest.fail(f"{GOLDEN} was missing and has been written: look at it, commit it, run again")
+    golden = json.loads(GOLDEN.read_text())
+    drifted = sorted(name for name in {**golden, **names} if golden.get(name) != names.get(name))
+    assert not drifted, f"artifacts of {', '.join(drifted)} get new names: every user's cache is lost for them. {MEND}"
+
+
+# Canonical JSON -------------------------------------------------------------------------------------------------------
+
+
+@given(st.dictionaries(st.text(), JSON, max_size=6), st.randoms())
+def test_the_order_of_keys_does_not_count(value, random):
+    keys = list(value)
+    random.shuffle(keys)
+    assert canonical({key: value[key] for key in keys}) == canonical(value)
+    assert json.loads(canonical(value)) == value
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_json_cannot_hold_is_refused(value: float):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        canonical({"a": [value]})
+
+
+def test_the_bytes_are_fixed():
+    assert canonical({"b": [1, 2.5, None], "a": "é\n"}) == b'{"a":"\xc3\xa9\\n","b":[1,2.5,null]}'
+    assert digest({}) == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"  # sha256sum of "{}"
+
+
+def test_every_part_of_the_name_counts():
+    base = {"stage": "a", "version": 1, "encoding": 1, "params": {"k": 1}, "inputs": {"x": "f"}}
+    others = {
+        "stage": "b", "version": 2, "encoding": 2, "params": {"k": 2}, "inputs": {"y": "f"}
+    }  # fmt: skip
+    names = {fingerprint(**base)} | {fingerprint(**{**base, key: value}) for key, value in others.items()}
+    assert len(names) == 6
+    assert all(len(name) == 64 for name in names)
+
+
+# Fields ---------------------------------------------------------------------------------------------------------------
+
+SECTIONS = {stage.name: stage.params for stage in STAGES}
+FIELDS = [(section, field) for section, model in SECTIONS.items() for field in model.model_fields]
+BORROWED = [
+    (section, field, str(SECTIONS[section].model_fields[field].json_schema_extra["path"]))  # type: ignore[index]
+    for section, field in FIELDS
+    if role(SECTIONS[section], field) == "borrowed"
+]
+
+
+def resolved(section: str, **changes) -> Params:
+    config = PipelineConfig.model_validate({"dataset": {"root": "/nowhere"}, **changes})
+    return resolve(getattr(config, section), config)
+
+
+@pytest.mark.parametrize(("section", "field"), FIELDS)
+def test_locations_alone_are_not_hashed(section: str, field: str):
+    assert (field in hashed(resolved(section))) == (role(SECTIONS[section], field) != "location")
+
+
+def test_there_are_two_locations():
+    """A third one must be argued for: what a location points at has to be hashed by content."""
+    assert [pair for pair in FIELDS if role(SECTIONS[pair[0]], pair[1]) == "location"] == [
+        ("dataset", "root"),
+        ("features", "weights"),
+    ]
+
+
+@pytest.mark.parametrize(("section", "field", "path"), BORROWED)
+def test_a_borrowed_field_is_hashed_where_it_is_used(section: str, field: str, path: str):
+    owner, name = path.split(".")
+    value = {"center": "none", "splits": ["elsewhere"]}.get(name, 3)
+    assert hashed(resolved(section))[field] == hashed(resolved(owner))[name]
+    assert hashed(resolved(section, **{owner: {name: value}}))[field] == value
+
+
+@pytest.mark.parametrize(("section", "field", "path"), BORROWED)
+def test_a_borrowed_field_is_refused_in_the_wrong_section(section: str, field: str, path: str):
+    with pytest.raises(ConfigError, match=rf"{section}\.{field} cannot be set here: it is {path}; set that"):
+        validate({"dataset": {"root": "x"}, section: {field: 1}})
+
+
+def test_a_computed_field_cannot_be_set():
+    with pytest.raises(ConfigError, match=r"features\.weights_sha256 cannot be set here: it is computed"):
+        validate({"dataset": {"root": "x"}, "features": {"weights_sha256": "0" * 64}})
+
+
+def test_an_unknown_field_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"head\.step: unknown field; did you mean steps\?"):
+        validate({"dataset": {"root": "x"}, "head": {"step": 3}})
+
+
+def test_params_cannot_be_changed_after_they_were_hashed():
+    for section in SECTIONS:
+        params = resolved(section)
+        for field in type(params).model_fields:
+            with pytest.raises(ValueError, match="frozen"):
+                setattr(params, field, 1)
+
+
+def test_equal_numbers_written_differently_have_one_name():
+    one, other = resolved("head", head={"learning_rate": 5e-4}), resolved("head", head={"learning_rate": "0.0005"})
+    assert digest(hashed(one)) == digest(hashed(other)) == digest(hashed(resolved("head")))
+    assert digest(hashed(resolved("masks", masks={"splits": ["b", "a", "a"]}))) == digest(
+        hashed(resolved("masks", masks={"splits": ["a", "b"]}))
+    )
+
+
+def test_a_stage_reads_only_stages_before_it():
+    seen = {"content"}
+    for stage in STAGES:
+        assert {written.rstrip("?") for written in stage.inputs} <= seen
+        seen.add(stage.name)
+
+
+def test_labels_reach_nothing_but_the_measuring():
+    """No label may influence the output: everything downstream of `labels` is listed here."""
+    after = {"labels"}
+    for stage in STAGES:
+        if after & {written.rstrip("?") for written in stage.inputs}:
+            after.add(stage.name)
+    assert after == {"labels", "probe", "scores", "report"}

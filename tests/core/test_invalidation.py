@@ -1,0 +1,224 @@
+"""One case per field: changing it renames the artifacts that it decides and no other, and `plan` says so."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+
+from pipeline.config import PipelineConfig
+from pipeline.core.executors import Execution
+from pipeline.core.params import Params, role
+from pipeline.core.store import Store
+from pipeline.run import STAGES, nodes, plan
+
+CHANGED: dict[str, Any] = {
+    "features.backbone": "test_vit2",
+    "features.block": 3,
+    "features.facet": "key",
+    "features.norm": "never",
+    "features.views.kind": "crops",
+    "features.views.size": [64, 80],
+    "features.views.overlap": 0.5,
+    "features.mirror": "all",
+    "neighbours.k": 3,
+    "neighbours.exact_below": 5,
+    "head.method": None,
+    "head.center": "none",
+    "head.steps": 21,
+    "head.batch": 3,
+    "head.code": 9,
+    "head.samples": 2,
+    "head.negatives": 1,
+    "head.learning_rate": 1e-3,
+    "head.dropout": 0.2,
+    "head.weight_self": 1.0,
+    "head.weight_neighbours": 1.0,
+    "head.weight_random": 1.0,
+    "head.shift_self": 0.0,
+    "head.shift_neighbours": 0.0,
+    "head.shift_random": 0.0,
+    "head.zero_clamp": False,
+    "head.memory_gib": 1.0,
+    "head.seed": 1,
+    "clusters.k": 3,
+    "clusters.restarts": 1,
+    "clusters.iterations": 9,
+    "clusters.tokens": 1000,
+    "clusters.seed": 1,
+    "probe.tokens": 1000,
+    "probe.epochs": 1,
+    "probe.batch": 100,
+    "probe.learning_rate": 1e-2,
+    "probe.seed": 1,
+    "masks.splits": ["train", "val"],
+    "masks.crf": False,
+    "masks.crf_params.iterations": 1,
+    "masks.crf_params.gaussian_sxy": 2.0,
+    "masks.crf_params.gaussian_compat": 2.0,
+    "masks.crf_params.bilateral_sxy": 60.0,
+    "masks.crf_params.bilateral_srgb": 4.0,
+    "masks.crf_params.bilateral_compat": 5.0,
+    "masks.sharpness": 3.0,
+    "scores.sample": 100,
+    "scores.stability_tokens": 1000,
+    "scores.seed": 1,
+    "report.images": 3,
+    "report.patches": 3,
+    "report.gallery_images": 3,
+}
+"""Another value for every plain field; None where there is only one."""
+EXECUTION: dict[str, Any] = {
+    "device": "meta",
+    "precision": "bf16",
+    "batch_size": 3,
+    "executor": "processes",
+    "workers": 3,
+    "dask_address": "tcp://nowhere:8786",
+    "dask_cluster": "dask_jobqueue.SLURMCluster",
+    "dask_options": {"cores": 4},
+    "retries": 7,
+    "max_failed_fraction": 0.9,
+}
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def plain_fields(section: str, model: type[Params]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Params):
+            yield from plain_fields(f"{section}.{name}", inner)
+        elif role(model, name) == "plain":
+            yield f"{section}.{name}"
+
+
+def borrowers(field: str) -> set[str]:
+    """Stages whose params take this field over."""
+    return {
+        stage.name
+        for stage in STAGES
+        for name, info in stage.params.model_fields.items()
+        if role(stage.params, name) == "borrowed" and info.json_schema_extra["path"] == field  # type: ignore[index,call-overload]
+    }
+
+
+def downstream(changed: set[str]) -> set[str]:
+    """The stages named and all that read them, by the declared inputs."""
+    found = set(changed)
+    for stage in STAGES:  # in an order that runs inputs first
+        if found & {written.rstrip("?") for written in stage.inputs}:
+            found.add(stage.name)
+    return found
+
+
+def fingerprints(config: PipelineConfig) -> dict[str, str]:
+    return {node.stage.name: node.fingerprint for node in nodes(config, Store(config.store))}
+
+
+def changed_config(field: str, value: Any, finished, make_config: Callable[..., PipelineConfig]) -> PipelineConfig:
+    section, *inner = field.split(".")
+    content = {inner[-1]: value}
+    if len(inner) == 2:
+        before = getattr(getattr(finished.config, section), inner[0]).model_dump()
+        content = {inner[0]: {**before, **content}}
+    return make_config(store=finished.config.store, **{section: content})
+
+
+def test_every_field_has_a_case():
+    """A new field: add it to CHANGED (or to EXECUTION, if it changes no value)."""
+    fields = {field for stage in STAGES for field in plain_fields(stage.name, stage.params)}
+    assert fields == set(CHANGED)
+    assert set(Execution.model_fields) == set(EXECUTION)
+
+
+@pytest.mark.parametrize("field", [field for field, value in CHANGED.items() if value is not None])
+def test_a_field_renames_what_it_decides(field: str, finished, make_config):
+    section = field.split(".")[0]
+    owners = {section} | borrowers(field)
+    wanted = downstream(owners)
+    config = changed_config(field, CHANGED[field], finished, make_config)
+    weights_differ = field == "features.backbone"
+    if weights_differ:  # a model of another shape: the tiny weights do not fit, which planning does not look at
+        assert config.features.weights == finished.config.features.weights
+    before, after = fingerprints(finished.config), fingerprints(config)
+    assert {name for name in before if before[name] != after[name]} == wanted
+
+    rows = {row.stage: row for row in plan(config)}
+    assert {name for name, row in rows.items() if row.action == "run"} == wanted
+    for owner in owners:
+        name = field.removeprefix(f"{section}.")
+        if owner != section:  # under the name that it has there
+            fields = BY_NAME[owner].params.model_fields.items()
+            name = next(n for n, i in fields if (i.json_schema_extra or {}).get("path") == field)  # type: ignore[union-attr]
+        assert rows[owner].why.startswith(f"{owner}.{name} ") or rows[owner].why.endswith(" runs"), rows[owner].why
+    first = min(wanted, key=list(rows).index)
+    assert not rows[first].why.endswith(" runs"), "the first stage to run has a reason of its own"
+    for name in wanted - owners:
+        assert rows[name].why.endswith(" runs"), rows[name].why
+        assert rows[name].items is not None, "the nearest artifact says what it will cost"
+
+
+@pytest.mark.parametrize("field", EXECUTION)
+def test_execution_renames_nothing(field: str, finished, make_config):
+    value = EXECUTION[field]
+    assert getattr(finished.config.execution, field) != value
+    config = make_config(store=finished.config.store, execution={field: value})
+    assert getattr(config.execution, field) == value
+    assert fingerprints(config) == fingerprints(finished.config)
+
+
+def test_weights_count_by_content(finished, make_config, vit: Path, tmp_path: Path):
+    same, other = tmp_path / "copy.safetensors", tmp_path / "other.safetensors"
+    same.write_bytes(vit.read_bytes())
+    tensors = safetensors.torch.load_file(vit)
+    tensors["norm.bias"] += 1
+    safetensors.torch.save_file(tensors, other)
+    before = fingerprints(finished.config)
+    configs = [make_config(store=finished.config.store, features={"weights": str(path)}) for path in (same, other)]
+    assert fingerprints(configs[0]) == before
+    changed = fingerprints(configs[1])
+    assert {name for name in before if before[name] != changed[name]} == downstream({"features"})
+    rows = {row.stage: row for row in plan(configs[1])}
+    assert rows["features"].why.startswith("features.weights_sha256 ")
+
+
+def test_an_image_renames_the_dataset_and_what_follows(finished, make_config, corpus: Path, tmp_path: Path):
+    import shutil
+
+    shutil.copytree(corpus, tmp_path / "corpus")
+    (tmp_path / "corpus/images/val/00.png").unlink()
+    config = make_config(root=tmp_path / "corpus", store=finished.config.store)
+    before, after = fingerprints(finished.config), fingerprints(config)
+    assert {name for name in before if before[name] != after[name]} == downstream({"dataset"})
+    rows = {row.stage: row for row in plan(config)}
+    assert rows["dataset"].why.startswith("input content ")
+    assert rows["features"].why == "dataset runs"
+    assert rows["labels"].action == "reuse"
+
+
+def test_an_empty_store_says_so(make_config):
+    rows = plan(make_config())
+    assert [row.stage for row in rows] == list(BY_NAME)
+    assert {row.action for row in rows} == {"run"}
+    assert rows[0].why == "no dataset artifact in this store yet"
+
+
+def test_a_plan_writes_nothing_but_the_scan_cache(make_config, tmp_path: Path):
+    plan(make_config())
+    written = {
+        path.relative_to(tmp_path / "store").parts[0] for path in (tmp_path / "store").rglob("*") if path.is_file()
+    }
+    assert written <= {"stegoflow.json", "cache"}
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_a_new_version_renames_a_stage_and_what_follows(stage, finished, monkeypatch: pytest.MonkeyPatch):
+    from dataclasses import replace
+
+    from pipeline import run
+
+    before = fingerprints(finished.config)
+    monkeypatch.setattr(run, "STAGES", tuple(replace(s, version=99) if s is stage else s for s in STAGES))
+    after = fingerprints(finished.config)
+    assert {name for name in before if before[name] != after[name]} == downstream({stage.name})
