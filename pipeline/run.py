@@ -17,7 +17,7 @@ from pipeline.core.engine import Node, Outcome, Progress, Stage, ensure, silent,
 from pipeline.core.errors import ConfigError
 from pipeline.core.executors import Executor, open_executor
 from pipeline.core.params import resolve
-from pipeline.core.store import Store, open_store
+from pipeline.core.store import Store, open_store, redact
 from pipeline.datasets import folder
 from pipeline.stages import (
     baseline,
@@ -68,9 +68,12 @@ def nodes(
     pins = pins or {}
     images = folder.scan(root, "images", store, lambda done, total: progress("dataset", done, total, "images"))
     content = {"dataset": folder.content_digest(images)}
+    without: tuple[str, ...] = ()
     if not pins and folder.has_labels(root):
         maps = folder.scan(root, "labels", store, lambda done, total: progress("labels", done, total, "label maps"))
         content["labels"] = folder.content_digest(maps, folder.read_description(root))
+        trained_on = folder.training_splits({item.split for item in images})
+        without = () if any(item.split in trained_on for item in maps) else ("probe",)
     folder.predicted_splits({item.split for item in images}, config.masks.splits)
     found: dict[str, Any] = {
         "features": {
@@ -80,7 +83,7 @@ def nodes(
     made: list[Node] = []
     names = dict(pins)
     for stage in STAGES:
-        if stage.name in names or (stage.needs_labels and "labels" not in content):
+        if stage.name in names or stage.name in without or (stage.needs_labels and "labels" not in content):
             continue
         inputs = {}
         for written in stage.inputs:
@@ -183,12 +186,19 @@ def session(
     run_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(2)
     content = {
         "run": run_id,
-        "config": config.model_dump(mode="json", exclude={"store"}),
+        "config": _recorded(config),
         "stages": {**(pins or {}), **{node.stage.name: node.fingerprint for node in planned}},
     }
     store.create(f"runs/{run_id}.json", record("run", content))
     with open_executor(config.execution) as executor:
         yield Session(run_id, config, store, wanted, executor, progress)
+
+
+def _recorded(config: PipelineConfig) -> dict[str, Any]:
+    """The config as a run's record keeps it: without whatever may hold a password."""
+    data = config.model_dump(mode="json", exclude={"store": True, "execution": {"dask_address", "dask_options"}})
+    data["dataset"]["root"] = redact(config.dataset.root)
+    return data
 
 
 def run(config: PipelineConfig, *, stage: str | None = None, progress: Progress = silent) -> dict[str, Any]:

@@ -6,9 +6,9 @@ channel) float32, `center` (channel) float32; `views.parquet`, one row per view.
 
 import hashlib
 import math
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -283,22 +283,11 @@ def _batches(rows: dict[int, dict[str, Any]], job: Job, failed: set[str]) -> Ite
 
 def _ahead(batches: Iterator[Any], depth: int) -> Iterator[Any]:
     """The same batches, made by a thread that stays up to `depth` ahead; its error is raised here."""
-    ready: queue.Queue[Any] = queue.Queue(depth)
-    end = object()
-
-    def produce() -> None:
-        try:
-            for batch in batches:
-                ready.put(batch)
-            ready.put(end)
-        except BaseException as error:
-            ready.put(error)
-
-    threading.Thread(target=produce, daemon=True).start()
-    while (got := ready.get()) is not end:
-        if isinstance(got, BaseException):
-            raise got
-        yield got
+    with ThreadPoolExecutor(1) as thread:
+        coming = deque(thread.submit(next, batches, None) for _ in range(depth))
+        while (batch := coming.popleft().result()) is not None:
+            coming.append(thread.submit(next, batches, None))
+            yield batch
 
 
 STAGE = Stage("features", version=1, encoding=1, inputs=("dataset",), params=FeaturesParams, compute=compute)

@@ -6,6 +6,7 @@ terms and correspondence statistics), and a checkpoint part every few hundred st
 Every random draw of step t comes from a generator seeded with (seed, t), so a checkpoint holds no generator state.
 """
 
+from contextlib import closing
 from typing import Any, Literal
 
 import numpy as np
@@ -85,22 +86,22 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     pools = Pools(tokens, center, near, params.batch, params.memory_gib, params.seed, device, dtype)
 
     rows: list[dict[str, float]] = []
-    for step in range(start, params.steps):
-        anchors, others = pools.batch(step)
-        log = step % LOG_EVERY == 0 or step + 1 == params.steps
-        loss, terms = train_step(head, pools.table, pools.grid, anchors, others, params, dtype, step, log)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        if log:
-            rows.append({"step": step, **{name: float(value) for name, value in terms.items()}})
-            work.tick(step + 1, params.steps, "steps")
-        if (step + 1) % CHECKPOINT == 0 or step + 1 == params.steps:
-            part = Part(start, step + 1)
-            _save(job.out, part, head, optimiser, rows)
-            work.parts_run += 1
-            start, rows = step + 1, []
-    pools.close()
+    with closing(pools):
+        for step in range(start, params.steps):
+            anchors, others = pools.batch(step)
+            log = step % LOG_EVERY == 0 or step + 1 == params.steps
+            loss, terms = train_step(head, pools.table, pools.grid, anchors, others, params, dtype, step, log)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            if log:
+                rows.append({"step": step, **{name: float(value) for name, value in terms.items()}})
+                work.tick(step + 1, params.steps, "steps")
+            if (step + 1) % CHECKPOINT == 0 or step + 1 == params.steps:
+                part = Part(start, step + 1)
+                _save(job.out, part, head, optimiser, rows)
+                work.parts_run += 1
+                start, rows = step + 1, []
 
     parts = sorted(job.out.markers())
     work.parts_total = len(parts)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
+from pipeline.core.errors import StageError
 from pipeline.core.params import Params
 from pipeline.datasets import folder, images
 
@@ -65,7 +66,10 @@ class LabelMaps:
         if row is None:
             return None
         data = folder.read_checked(self.root, row["path"], row["sha256"])
-        return images.decode_label(data, row["path"])
+        try:
+            return images.decode_label(data, row["path"])
+        except images.DecodeError as error:
+            raise StageError(f"label map {error}", next="mend or remove that file and run again") from error
 
 
 STAGE = Stage(

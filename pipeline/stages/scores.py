@@ -70,7 +70,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
     classes = len(maps.names)
     head = TrainedHead(job.inputs["head"], pick_device(job.execution.device))
     views = Views(job.inputs["features"])
-    probe = job.inputs["probe"].read_tensors("probe.safetensors")
+    probe = job.inputs["probe"].read_tensors("probe.safetensors") if "probe" in job.inputs else None
     baseline = job.inputs["baseline"].read_tensors("baseline.safetensors")
     k = len(baseline["centroids"])
     chosen = job.inputs["masks"].read_json("images.json")[part.start : part.stop]
@@ -94,15 +94,16 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
         }
         codes = views.plane(index, head)
         if codes is None:
-            names = [name for name in METHODS if name != "cluster_crf" or job.inputs["masks"].manifest["params"]["crf"]]
+            crf = job.inputs["masks"].manifest["params"]["crf"]
+            absent = ([] if crf else ["cluster_crf"]) + ([] if probe else ["linear", "linear_tokens"])
+            names = [name for name in METHODS if name not in absent]
             predicted = dict.fromkeys(names, np.full(label.shape, -1))
         else:
             tokens = views.plane(index, lambda values: values.astype(np.float32))
-            logits = {
-                "linear": codes @ probe["codes.weight"].T + probe["codes.bias"],
-                "linear_tokens": (tokens - probe["center"]) @ probe["tokens.weight"].T + probe["tokens.bias"],
-                "baseline": (tokens - baseline["center"]) @ baseline["centroids"].T,
-            }
+            logits = {"baseline": (tokens - baseline["center"]) @ baseline["centroids"].T}
+            if probe is not None:
+                logits["linear"] = codes @ probe["codes.weight"].T + probe["codes.bias"]
+                logits["linear_tokens"] = (tokens - probe["center"]) @ probe["tokens.weight"].T + probe["tokens.bias"]
             predicted |= {name: upsample(plane, height, width).argmax(0) for name, plane in logits.items()}
         for name, mask in predicted.items():
             size = classes if name.startswith("linear") else k

@@ -34,6 +34,7 @@ class Pools:
         self.views = np.asarray(near["view"])
         position = {int(view): i for i, view in enumerate(self.views)}
         self.near = [np.asarray([position[v] for v in line], np.int64) for line in near["neighbours"].to_pylist()]
+        self.alone = not any(len(line) for line in self.near)
         self.grid = (int(tokens.shape[1]), int(tokens.shape[2]))
         each = int(np.prod(tokens.shape[1:])) * 2
         fits = int(memory_gib * 2**30 // each)
@@ -58,10 +59,8 @@ class Pools:
         span = slice(place * self.batch_size, (place + 1) * self.batch_size)
         if self.whole:
             anchors = order[span]
-            if not all(len(self.near[a]) for a in anchors):
-                return torch.from_numpy(anchors), None
-            others = np.asarray([generator.choice(self.near[a]) for a in anchors])
-            return torch.from_numpy(anchors), torch.from_numpy(others)
+            others = None if self.alone else torch.from_numpy(self._neighbours(anchors, generator))
+            return torch.from_numpy(anchors), others
         if epoch != self.current:
             self._switch(epoch)
         rows = np.arange(self.anchors)[span]
@@ -76,8 +75,11 @@ class Pools:
     def _members(self, epoch: int) -> np.ndarray:
         generator = np.random.default_rng([self.seed, epoch, 2])
         anchors = generator.permutation(len(self.views))[: self.anchors]
-        others = [generator.choice(self.near[a]) if len(self.near[a]) else a for a in anchors]
-        return self.views[np.concatenate([anchors, np.asarray(others, np.int64)])]
+        return self.views[np.concatenate([anchors, self._neighbours(anchors, generator)])]
+
+    def _neighbours(self, anchors: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """One neighbour of each anchor, drawn; itself where an approximate search found none."""
+        return np.asarray([generator.choice(self.near[a]) if len(self.near[a]) else a for a in anchors], np.int64)
 
     def _load(self, views: np.ndarray) -> Tensor:
         """(view × row × column, channel), centred, in two bytes a number."""
