@@ -15,7 +15,9 @@ from pipeline import open_features
 
 store = sys.argv[1] if len(sys.argv) > 1 else ".demo/store"
 features = open_features(store)  # the latest run; or open_features(store, "RUN_OR_FINGERPRINT")
-print(features.tokens.shape, features.tokens.dtype, dict(zip(("view", "row", "column", "channel"), features.tokens.shape)))
+print(
+    features.tokens.shape, features.tokens.dtype, dict(zip(("view", "row", "column", "channel"), features.tokens.shape))
+)
 print(features.views.slice(0, 3).select(["view", "id", "split", "height", "width", "mirrored"]).to_pylist())
 
 # %% The same without stegoflow: plain Zarr
@@ -38,7 +40,7 @@ ids = features.views["id"].to_pylist()
 near = list(dict.fromkeys(int(v) for v in order if ids[v] != image and not features.views["mirrored"][v].as_py()))[:2]
 
 figure = Figure(figsize=(12, 3.6), layout="constrained")
-for axes, other in zip(figure.subplots(1, 3), [view, *near]):
+for axes, other in zip(figure.subplots(1, 1 + len(near), squeeze=False)[0], [view, *near], strict=True):
     heat = features.similarity(view, row, column, other)
     drawn = axes.imshow(heat, vmin=-0.2, vmax=1, cmap="magma")
     axes.set_title(f"{ids[other]}" + (f"  patch ({row}, {column})" if other == view else ""), fontsize=9)

@@ -72,6 +72,7 @@ def run_flow() -> Any:
         from prefect.server.api.server import SubprocessASGIServer
 
         server = pool.submit(SubprocessASGIServer().start)
+        from flows import tasks  # noqa: F401
         from flows.segment import segment
 
         server.result()
@@ -109,7 +110,9 @@ def show(result: dict[str, Any], seconds: float) -> None:
         column.justify = "right"
     console.print(scores)
     again = (
-        "" if any(outcome["status"] == "reused" for outcome in result["stages"]) else " Again, it reuses every stage."
+        ""
+        if any(outcome["status"] == "reused" for outcome in result["stages"])
+        else " Run it again: every stage is Reused."
     )
     print("Weights: packaged, a DINOv2 ViT-S/14 that its author trained further for saliency.")
     print(f"Took {seconds:.0f} s.{again}")

@@ -5,8 +5,6 @@ from typing import Any
 
 from prefect import State, flow
 
-from flows.tasks import run_stages
-
 
 @flow(name="segment", persist_result=False)
 def segment(config: str, set: list[str] = [], store: str | None = None) -> dict[str, Any] | State:  # noqa: B006
@@ -19,4 +17,6 @@ def segment(config: str, set: list[str] = [], store: str | None = None) -> dict[
         set: Changes to the file, as on the command line: "clusters.k=20", "dataset.root=/data/street".
         store: Where artifacts live, instead of the file's `store`: a folder, or a URL such as s3://bucket/prefix.
     """
+    from flows.tasks import run_stages  # seconds of imports, which deploying does without
+
     return run_stages(config, set, store)

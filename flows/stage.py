@@ -5,8 +5,6 @@ from typing import Any, Literal
 
 from prefect import State, flow
 
-from flows.tasks import run_stages
-
 StageName = Literal[
     "dataset",
     "labels",
@@ -38,4 +36,6 @@ def stage(
         set: Changes to the file, as on the command line: "clusters.k=20", "dataset.root=/data/street".
         store: Where artifacts live, instead of the file's `store`: a folder, or a URL such as s3://bucket/prefix.
     """
+    from flows.tasks import run_stages  # seconds of imports, which deploying does without
+
     return run_stages(config, set, store, stage)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
-from sklearn.metrics import silhouette_score
 
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import StageError
@@ -153,6 +152,8 @@ def label_free(job: Job, work: Work) -> dict[str, float | None]:
     pick = generator.choice(len(codes), min(len(codes), params.sample), replace=False)
     found = nearest(codes[pick], centroids)[0]
     if 1 < len(np.unique(found)) < len(found):
+        from sklearn.metrics import silhouette_score  # takes two seconds to import, in every process that only scores
+
         silhouette = float(silhouette_score(codes[pick], found, metric="cosine"))
     return {"silhouette": silhouette, "stability": steady}
 

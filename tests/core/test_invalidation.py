@@ -32,6 +32,7 @@ CHANGED: dict[str, Any] = {
     "head.samples": 2,
     "head.negatives": 1,
     "head.learning_rate": 1e-3,
+    "head.schedule": "constant",
     "head.dropout": 0.2,
     "head.weight_self": 1.0,
     "head.weight_neighbours": 1.0,
