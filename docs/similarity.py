@@ -15,9 +15,7 @@ from pipeline import open_features
 
 store = sys.argv[1] if len(sys.argv) > 1 else ".demo/store"
 features = open_features(store)  # the latest run; or open_features(store, "RUN_OR_FINGERPRINT")
-print(
-    features.tokens.shape, features.tokens.dtype, dict(zip(("view", "row", "column", "channel"), features.tokens.shape))
-)
+print("tokens (view, row, column, channel):", features.tokens.shape, features.tokens.dtype)
 print(features.views.slice(0, 3).select(["view", "id", "split", "height", "width", "mirrored"]).to_pylist())
 
 # %% The same without stegoflow: plain Zarr

@@ -86,7 +86,8 @@ class Sampled(NamedTuple):
 def sampled(features: Tensor, codes: Tensor) -> Sampled:
     """The centring of F is linear in the second view, so it is done here, once per view instead of once per pair."""
     with torch.no_grad():
-        mean = features.mean(1, keepdim=True)
+        ones = features.new_ones(1, 1, features.shape[1]).expand(len(features), -1, -1)
+        mean = torch.bmm(ones, features) / features.shape[1]  # `mean` would copy a bf16 tensor to float32 first
         return Sampled(features, mean, features - mean, codes)
 
 

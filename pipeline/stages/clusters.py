@@ -16,8 +16,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.params import Params
 from pipeline.models.devices import pick_device
 from pipeline.models.kmeans import cosine_kmeans, normalise
-from pipeline.stages.feature_store import open_array, read_views
-from pipeline.stages.features import PART
+from pipeline.stages.feature_store import PART, open_array, read_views
 from pipeline.stages.head import TrainedHead
 from pipeline.stages.view_table import training_views
 

@@ -8,6 +8,9 @@ import zarr
 
 from pipeline.core.artifact import Artifact
 
+PART = 32
+"""Views per part: one shard of the store, about 20 MB at 26×34 tokens of 384 channels."""
+
 
 def open_group(artifact: Artifact, mode: Literal["r", "r+", "a"] = "r") -> zarr.Group:
     """The Zarr group of a features artifact."""

@@ -27,11 +27,8 @@ from pipeline.datasets import folder, images
 from pipeline.models.backbones import Backbone, create_backbone, describe, find_weights
 from pipeline.models.devices import autocast, pick_device
 from pipeline.models.views import Window
-from pipeline.stages.feature_store import open_array, open_group, read_views
+from pipeline.stages.feature_store import PART, open_array, open_group, read_views
 from pipeline.stages.view_table import ViewParams, training_views, view_table
-
-PART = 32
-"""Views per part: one shard of the store, about 20 MB at 26×34 tokens of 384 channels."""
 
 
 class FeaturesParams(Params):
