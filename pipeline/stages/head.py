@@ -145,22 +145,19 @@ def train_step(
     views, channels, device = len(anchors), table.shape[1], table.device
     first = random_positions(views, params.samples, *grid, generator)
     second = random_positions(views, params.samples, *grid, generator)
-    # Masks of the linear branch, the hidden branch and the teacher; an anchor's two samples are one forward pass.
-    anchor, other = (
-        [channel_dropout(views, channels, params.dropout, generator).to(device, dtype) for _ in range(3)]
-        for _ in range(2)
-    )
-    sources = [(anchors, first, anchor), (anchors, second, anchor)]
-    if others is not None:
-        sources.append((others, second, other))
-    sides = []
-    for rows, positions, (linear, hidden, teacher) in sources:  # one by one: the tensors then stay in the caches
-        tokens = sample_tokens(table, rows.to(device), positions.to(device), *grid).to(dtype)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            codes = head(tokens, linear, hidden)
-        with torch.no_grad():
-            features = unit(tokens * teacher)
-        sides.append(sampled(features, unit(codes).to(dtype)))
+    # An anchor's two samples are one forward pass and share a mask; a neighbour is another.
+    kept = channel_dropout(6 * views, channels, params.dropout, generator).to(device, dtype).unflatten(0, (3, 2, views))
+    sources = [(anchors, first, 0), (anchors, second, 0)] + ([] if others is None else [(others, second, 1)])
+    rows = torch.cat([row for row, _, _ in sources]).to(device)
+    positions = torch.cat([position for _, position, _ in sources]).to(device)
+    tokens = sample_tokens(table, rows, positions, *grid).to(dtype)
+    linear, hidden, teacher = (torch.cat([masks[who] for _, _, who in sources]) for masks in kept)
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        codes = head(tokens, linear, hidden)
+    with torch.no_grad():
+        features = unit(tokens * teacher)
+    pieces = zip(features.split(views), unit(codes).to(dtype).split(views), strict=True)
+    sides = [sampled(f, z) for f, z in pieces]
 
     terms: dict[str, tuple[float, float, list[tuple[Sampled, Sampled, Tensor | None]]]] = {}
     terms["self"] = params.weight_self, params.shift_self, [(sides[0], sides[0], None)]
