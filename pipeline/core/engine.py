@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pipeline.core.artifact import Artifact, environment, record, shown, spec_record
 from pipeline.core.executors import Execution, Executor
 from pipeline.core.fingerprint import digest, fingerprint
-from pipeline.core.params import Params, hashed
+from pipeline.core.params import Params, hashed, written_as
 from pipeline.core.store import Store
 
 log = logging.getLogger("stegoflow")
@@ -215,7 +215,7 @@ def why(node: Node, store: Store) -> tuple[str, Artifact | None]:
         theirs = _facts(manifest["params"], manifest["inputs"], manifest["version"], manifest["encoding"])
         changed = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
         if nearest is None or len(changed) < nearest[0]:
-            lines = [_change(node.stage.name, key, theirs.get(key), mine.get(key)) for key in changed]
+            lines = [_change(node, key, theirs.get(key), mine.get(key)) for key in changed]
             nearest = len(changed), lines, artifact
     if nearest is None:
         return f"no {node.stage.name} artifact in this store yet", None
@@ -243,9 +243,9 @@ def _facts(params: dict[str, Any], inputs: dict[str, str], version: int, encodin
     }
 
 
-def _change(stage: str, key: str, old: Any, new: Any) -> str:
+def _change(node: Node, key: str, old: Any, new: Any) -> str:
     if key.startswith("input "):
         if old is None or new is None:
             return f"{key} {'added' if old is None else 'removed'}"
         return f"{key} {shown(str(old))} → {shown(str(new))}"
-    return f"{stage}.{key} {old} → {new}"
+    return f"{written_as(node.stage.name, type(node.params), key)} {old} → {new}"

@@ -39,6 +39,13 @@ def role(model: type[BaseModel], field: str) -> str:
     return str(extra["role"]) if isinstance(extra, dict) and "role" in extra else "plain"
 
 
+def written_as(stage: str, model: type[BaseModel], field: str) -> str:
+    """Where a config says what a hashed field is: "stage.field", or the place that it is borrowed from."""
+    if field in model.model_fields and role(model, field) == "borrowed":
+        return str(model.model_fields[field].json_schema_extra["path"])  # type: ignore[index]
+    return f"{stage}.{field}"
+
+
 def settable(model: type[BaseModel]) -> list[str]:
     """The fields that a config may set."""
     return [name for name in model.model_fields if role(model, name) in ("plain", "location")]
