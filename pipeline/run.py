@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact, record
 from pipeline.core.engine import Node, Outcome, Progress, Stage, ensure, silent, why
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import Executor, open_executor
 from pipeline.core.params import resolve
 from pipeline.core.store import Store, open_store, redact
@@ -219,8 +219,11 @@ def run(config: PipelineConfig, *, stage: str | None = None, progress: Progress 
 
 
 def summary(opened: Session, outcomes: list[Outcome]) -> dict[str, Any]:
-    """The object that `run --json` prints."""
+    """The object that `run --json` prints. StageError where an artifact of the run was deleted while it ran."""
     found = {outcome.stage: Artifact(opened.store, outcome.stage, outcome.fingerprint) for outcome in outcomes}
+    for stage, artifact in found.items():
+        if not artifact.exists:
+            raise StageError(f"{stage} {artifact.fingerprint} was deleted during the run", next="run it again")
     values: dict[str, Any] = dict.fromkeys(scores.METHODS)
     if "scores" in found:
         for method, value in found["scores"].read_json("scores.json")["scores"].items():

@@ -40,15 +40,16 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     patches = gallery(job, params)
     work.tick(2, 3, "sections")
     losses = job.inputs["head"].read_table("losses.parquet")
+    product = "cluster_crf" if "cluster_crf" in found["matching"] else "cluster"
     features = job.inputs["features"].manifest
     page = Page(
         title="Segmentation report",
         facts=facts(job, features, k, found),
         stages=[stage_row(artifact) for artifact in job.inputs.values()],
-        scores=found["scores"],
+        scores={method: fractions(value) for method, value in found["scores"].items()},
         classes=found["classes"],
-        matching=found["matching"].get("cluster", []),
-        confusion=np.asarray(found["confusion"]["cluster"]) if "cluster" in found["confusion"] else None,
+        matching=found["matching"].get(product, []),
+        confusion=np.asarray(found["confusion"][product]) if product in found["confusion"] else None,
         cluster_share=found["cluster_share"],
         label_free=found["label_free"],
         losses={name: np.asarray(losses[name]) for name in losses.column_names},
@@ -86,6 +87,14 @@ def facts(job: Job, features: dict[str, Any], k: int, found: dict[str, Any]) -> 
     }
 
 
+def fractions(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Scores in percent as the fractions that the page formats."""
+    if value is None:
+        return None
+    part = {key: None if value[key] is None else value[key] / 100 for key in ("accuracy", "miou")}
+    return {**part, "iou": [None if iou is None else iou / 100 for iou in value["iou"]]}
+
+
 def stage_row(artifact: Artifact) -> dict[str, Any]:
     """One line of the stages table."""
     manifest = artifact.manifest
@@ -110,7 +119,7 @@ def pictures(job: Job, maps: LabelMaps | None, count: int) -> list[Picture]:
             continue
         label = maps.read(row["split"], row["id"]) if maps else None
         if label is not None and maps:
-            label = np.where((label == maps.ignore) | (label >= len(maps.names)), -1, label)
+            label = np.where((label == maps.ignore) | (label >= len(maps.names)), -1, label.astype(np.int32))
         masks = {"clusters": decode_png(row["mask"])}
         if row["mask_crf"]:
             masks["clusters + CRF"] = decode_png(row["mask_crf"])
