@@ -110,6 +110,21 @@ def plan(config: str, /, *, set: Sets = None, store: StoreURL = None, json: Json
 
 
 @app.command
+def params(section: str | None = None, /) -> int:
+    """Explain every field that a config may set, with its default, as YAML.
+
+    Parameters
+    ----------
+    section
+        Only this stage, or `execution`.
+    """
+    from pipeline.config import reference
+
+    print(reference(section))
+    return 0
+
+
+@app.command
 def status(*, store: StoreURL = None, json: Json = False) -> int:
     """What exists in a store: artifacts, finished or half done, and runs."""
     from pipeline.inspect import status as read_status

@@ -1,5 +1,6 @@
 """PipelineConfig: params per stage, execution, and the store. Defaults are written in the stages, once."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def validate(data: dict[str, Any], source: str = "config") -> PipelineConfig:
     try:
         config = PipelineConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error)}", next="stegoflow run --help lists the fields") from None
+        raise ConfigError(f"{source}: {_explain(error)}", next="stegoflow params explains every field") from None
     weights = config.features.weights
     if weights not in ("hub", "packaged"):
         weights = str(local_folder(weights) or weights)
@@ -114,6 +115,42 @@ def validate(data: dict[str, Any], source: str = "config") -> PipelineConfig:
             "features": config.features.model_copy(update={"weights": weights}),
         }
     )
+
+
+def reference(section: str | None = None) -> str:
+    """Every field that a config may set, with its default and what it means, as YAML that a config can begin with."""
+    models: dict[str, Any] = {name: field.annotation for name, field in PipelineConfig.model_fields.items()}
+    if section is not None and section not in models:
+        raise ConfigError(f"{section}: no such section", next=f"one of {', '.join(models)}")
+    lines: list[str] = []
+    for name in [section] if section else models:
+        if isinstance(models[name], type) and issubclass(models[name], Params):
+            if settable(models[name]):
+                lines += [f"{name}:", *_reference(models[name], "  "), ""]
+        else:
+            lines += [*_field(PipelineConfig, name, ""), ""]
+    return "\n".join(lines).rstrip()
+
+
+def _reference(model: type[Params], indent: str) -> list[str]:
+    lines = []
+    for name in settable(model):
+        inner = model.model_fields[name].annotation
+        if isinstance(inner, type) and issubclass(inner, Params):
+            lines += [f"{indent}{name}:", *_reference(inner, indent + "  ")]
+        else:
+            lines += _field(model, name, indent)
+    return lines
+
+
+def _field(model: type[Params], name: str, indent: str) -> list[str]:
+    field = model.model_fields[name]
+    default = field.get_default(call_default_factory=True)
+    value = (
+        "   # must be set" if field.is_required() else yaml.safe_dump(default, default_flow_style=True).split("\n")[0]
+    )
+    text = textwrap.wrap(" ".join((field.description or "").split()), 100)
+    return [*(f"{indent}# {line}" for line in text), f"{indent}{name}: {value}"]
 
 
 def _explain(error: ValidationError) -> str:

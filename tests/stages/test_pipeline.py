@@ -75,7 +75,10 @@ def test_a_run_makes_every_artifact(finished):
         assert manifest["items"] > 0
         assert manifest["environment"]["torch"] == torch.__version__.split("+")[0] or manifest["environment"]["torch"]
     assert all(0 <= value[key] <= 100 for value in result["scores"].values() for key in ("accuracy", "miou"))
-    assert Path(result["report"]).read_text().startswith("<!")
+    page = Path(result["report"]).read_text()
+    assert page.startswith("<!")
+    for method in ("cluster", "cluster_crf", "baseline", "linear_tokens"):
+        assert f">{result['scores'][method]['miou']:.1f}<" in page, "the page shows the scores in percent"
     assert runs(Store(finished.config.store)) == [result["run"]]
 
 

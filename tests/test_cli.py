@@ -1,0 +1,179 @@
+"""The command line as a script sees it: stdout, exit status, files."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import SHAPES, small, write_corpus
+from PIL import Image
+
+from pipeline import cli
+from pipeline.config import reference, validate
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run `stegoflow ARGS` in this process: (exit status, stdout, stderr)."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["stegoflow", *args])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def store(finished) -> str:
+    return finished.config.store
+
+
+@pytest.fixture
+def config(finished, corpus, vit, tmp_path) -> str:
+    """The YAML file of the finished run."""
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(small(corpus, finished.config.store, vit)))
+    return str(path)
+
+
+def test_help_answers_in_under_a_second():
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "--help"], capture_output=True, text=True, check=True)
+    assert time.monotonic() - start < 3  # under a second when the machine is quiet
+    assert done.stderr == ""
+    heavy = "import sys, pipeline.cli; print(sorted({'torch', 'timm', 'zarr', 'pyarrow', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_run_json_prints_one_object_and_nothing_else(call, config):
+    status, out, _ = call("run", config, "--json")
+    result = json.loads(out)
+    assert status == 0
+    assert {row["status"] for row in result["stages"]} == {"reused"}
+    assert Path(result["report"]).is_file()
+    assert out.count("\n") == 1
+
+
+def test_run_for_people_names_report_and_next_command(call, config):
+    status, out, _ = call("run", config)
+    assert status == 0
+    assert "report.html" in out
+    assert "stegoflow export" in out
+
+
+def test_plan_says_why(call, config):
+    status, out, _ = call("plan", config, "--set", "clusters.k=3", "--json")
+    rows = {row["stage"]: row for row in json.loads(out)["stages"]}
+    assert status == 0
+    assert [name for name, row in rows.items() if row["action"] == "run"] == [
+        "clusters", "baseline", "masks", "scores", "report",
+    ]  # fmt: skip
+    assert rows["clusters"]["why"] == "clusters.k 4 → 3"
+    assert call("plan", config)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("clusters.kk=3", "did you mean k?"),
+        ("clusters.k=lots", "clusters.k"),
+        ("nothing=3", "nothing"),
+        ("clusters.k", "expected stage.field=VALUE"),
+        ("features.views.size=[65,64]", "no multiple of the patch 16; 64 is"),
+        ("features.block=99", "99"),
+        ("baseline.k=3", "clusters.k"),
+        ("dataset.root=/no/such/folder", "/no/such/folder"),
+        ("masks.splits=[test]", "masks.splits"),
+        ("features.backbone=vit_smal_patch16_224", "vit_small_patch16_224"),
+    ],
+)
+def test_a_bad_field_is_status_2_and_names_itself(call, config, change, named):
+    status, out, err = call("run", config, "--set", change)
+    assert (status, out) == (2, "")
+    assert named in err
+    assert "next:" in err
+    status, out, _ = call("run", config, "--set", change, "--json")
+    assert status == 2
+    assert named in json.loads(out)["error"]["message"]
+
+
+def test_one_stage_needs_its_inputs(call, config, tmp_path):
+    status, out, _ = call("run", config, "--stage", "head", "--store", str(tmp_path / "empty"), "--json")
+    assert status == 2
+    assert "--stage features" in json.loads(out)["error"]["next"]
+    status, out, _ = call("run", config, "--stage", "clusters", "--json")
+    assert [row["stage"] for row in json.loads(out)["stages"]] == ["clusters"]
+
+
+def test_status_and_show(call, store, finished):
+    assert call("status", "--store", store)[0] == 0
+    facts = json.loads(call("status", "--store", store, "--json")[1])
+    assert {row["state"] for row in facts["artifacts"]} == {"finished"}
+    head = next(row for row in finished.result["stages"] if row["stage"] == "head")["fingerprint"]
+    shown = json.loads(call("show", head[:16], "--store", store, "--json")[1])
+    assert list(shown["lineage"]) == ["features", "neighbours"]
+    assert call("show", "latest", "--store", store)[0] == 0
+    assert call("show", "nothing", "--store", store)[0] == 2
+    assert call("status", "--store", "/no/such/store")[0] == 2
+
+
+def test_export_writes_masks_and_nothing_else(call, store, finished, corpus, tmp_path):
+    run = finished.result["run"]
+    assert call("export", run, "--out", str(tmp_path / "a"), "--store", store)[0] == 0
+    wanted = {path.relative_to(corpus / "images/val") for path in (corpus / "images/val").rglob("*.png")}
+    assert {path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()} == wanted
+    for path in wanted:
+        mask = np.asarray(Image.open(tmp_path / "a" / path))
+        assert mask.dtype == np.uint8
+        assert mask.shape == np.asarray(Image.open(corpus / "images/val" / path)).shape[:2]
+        assert mask.max() < 4
+    matched = call("export", run, "--out", str(tmp_path / "b"), "--no-crf", "--matched", "--store", store)
+    assert matched[0] == 0
+    values = {int(v) for path in wanted for v in np.unique(np.asarray(Image.open(tmp_path / "b" / path)))}
+    assert values <= {0, 1, 2, 255}  # three classes, four clusters
+    assert call("export", run, "--out", str(tmp_path / "c"), "--split", "test", "--store", store)[0] == 2
+    assert not (tmp_path / "c").exists()
+
+
+def test_segment_gives_known_images_the_masks_that_they_have(call, store, finished, corpus, tmp_path):
+    run = finished.result["run"]
+    call("export", run, "--out", str(tmp_path / "a"), "--store", store)
+    new = tmp_path / "new images"
+    new.mkdir()
+    (new / "copy.png").write_bytes((corpus / "images/val/00.png").read_bytes())
+    other = write_corpus(tmp_path / "other", train=1, val=0, labels=False)
+    (new / "other.png").write_bytes((other / "images/train/00.png").read_bytes())
+    status, out, err = call("segment", run, str(new), "--out", str(tmp_path / "b"), "--store", store, "--json")
+    assert status == 0, err
+    assert json.loads(out)["written"] == 2
+    mine, theirs = (np.asarray(Image.open(tmp_path / p)) for p in ("b/copy.png", "a/00.png"))
+    assert (mine == theirs).mean() > 0.99
+    assert np.asarray(Image.open(tmp_path / "b/other.png")).shape == SHAPES[0]
+
+
+def test_params_are_a_config(call):
+    status, out, _ = call("params")
+    data = yaml.safe_load(out)
+    data["dataset"]["root"] = "."
+    assert status == 0
+    assert validate(data) == validate({"dataset": {"root": "."}})
+    assert "restarts" in reference("clusters")
+    assert call("params", "nothing")[0] == 2
+
+
+def test_doctor_finds_what_is_wrong(call, config, store, tmp_path):
+    status, out, _ = call("doctor", config, "--json")
+    states = {check["what"]: check["state"] for check in json.loads(out)["checks"]}
+    assert status == 0
+    assert {states[what] for what in ("packages", "faiss", "device", "weights", "dataset", "store")} == {"ok"}
+    (tmp_path / "file").write_text("")
+    status, out, _ = call("doctor", config, "--store", str(tmp_path / "file"))
+    assert status == 1
+    assert "FAIL  store" in out
