@@ -272,7 +272,7 @@ def doctor(config: str | None = None, /, *, store: StoreURL = None, json: Json =
 def main() -> None:
     """Entry point: exit status 0, 2 for a config or input that cannot be used, 1 for anything else."""
     try:
-        sys.exit(app(result_action="return_value"))
+        sys.exit(app(sys.argv[1:], result_action="return_value"))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(_status(error))
@@ -333,3 +333,7 @@ def _progress() -> Iterator[Any]:
             bars.update(known[key], completed=done, total=total)
 
         yield show
+
+
+if __name__ == "__main__":
+    main()

@@ -101,7 +101,9 @@ def test_a_bad_field_is_status_2_and_names_itself(call, config, change, named):
     assert "next:" in err
     status, out, _ = call("run", config, "--set", change, "--json")
     assert status == 2
-    assert named in json.loads(out)["error"]["message"]
+    error = json.loads(out)["error"]
+    assert error["next"]
+    assert named in error["message"] + error["next"]
 
 
 def test_one_stage_needs_its_inputs(call, config, tmp_path):
