@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import sys
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,8 +131,3 @@ def environment() -> dict[str, str]:
 def shown(fingerprint: str) -> str:
     """The short form of a fingerprint for people."""
     return fingerprint[:12]
-
-
-def warn(text: str) -> None:
-    """One line to standard error."""
-    print(text, file=sys.stderr, flush=True)

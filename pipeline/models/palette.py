@@ -33,17 +33,6 @@ def colourise(mask: np.ndarray, colours: np.ndarray) -> np.ndarray:
     return table[np.where((mask >= 0) & (mask < len(colours)), mask, len(colours)).astype(np.int64)]
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, colours: np.ndarray, alpha: float = 0.5) -> np.ndarray:
-    """`image` uint8 (H, W, 3) under its mask (H, W) of opacity `alpha`: uint8 (H, W, 3); ignored pixels do not change.
-
-    `colours` is uint8 (K, 3); ignored is whatever lies outside 0..K-1. Raises ValueError if the sizes differ.
-    """
-    if image.shape[:2] != mask.shape:
-        raise ValueError(f"image {image.shape} and mask {mask.shape} differ in size")
-    opacity = np.where((mask >= 0) & (mask < len(colours)), np.float32(alpha), np.float32(0))[..., None]
-    return np.rint(image + opacity * (colourise(mask, colours) - image.astype(np.float32))).astype(np.uint8)
-
-
 def _oklab(colours: np.ndarray) -> np.ndarray:
     """sRGB uint8 (N, 3) to float64 (N, 3) in which distance is perceived difference (Ottosson 2020, OKLab)."""
     srgb = colours / 255.0

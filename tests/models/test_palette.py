@@ -1,9 +1,9 @@
-"""Colours are fixed, distinct and never black; ignored pixels are black in a map and untouched in an overlay."""
+"""Colours are fixed, distinct and never black; ignored pixels are black in a map."""
 
 import numpy as np
 import pytest
 
-from pipeline.models.palette import colourise, overlay, palette
+from pipeline.models.palette import colourise, palette
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
 MASK = np.array([[0, 1, 2, 255], [2, 1, 0, 0], [255, 255, 1, 1]], np.uint8)
@@ -56,17 +56,3 @@ def test_map(dtype):
 def test_255_is_a_cluster_among_more():
     colours = palette(300)
     assert np.array_equal(colourise(np.array([[255, 299]], np.uint16), colours)[0], colours[[255, 299]])
-
-
-def test_overlay():
-    colours = palette(3)
-    ignored = MASK == 255
-    painted = overlay(IMAGE, MASK, colours, 0.25)
-    assert painted.dtype == np.uint8
-    assert np.array_equal(painted[ignored], IMAGE[ignored])
-    expected = np.rint(0.75 * IMAGE[~ignored] + 0.25 * colours[MASK[~ignored]])
-    assert np.abs(painted[~ignored] - expected).max() <= 1
-    assert np.array_equal(overlay(IMAGE, MASK, colours, 0), IMAGE)
-    assert np.array_equal(overlay(IMAGE, MASK, colours, 1)[~ignored], colours[MASK[~ignored]])
-    with pytest.raises(ValueError, match="differ in size"):
-        overlay(IMAGE, MASK[:2], colours)
