@@ -57,7 +57,8 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         "similarities": pa.array(values, pa.list_(pa.float32())),
     }
     job.out.write_table("neighbours.parquet", pa.table(columns))
-    cpu = faiss.index_gpu_to_cpu(index) if hasattr(index, "getDevice") else index
+    on_gpu = facts["index"] == "exact" and faiss.get_num_gpus() > 0
+    cpu = faiss.index_gpu_to_cpu(index) if on_gpu else index
     job.out.store.put(job.out.data("index.faiss"), faiss.serialize_index(cpu).tobytes())
     return {"items": len(rows), **facts}
 
