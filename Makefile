@@ -4,7 +4,7 @@ EXTRA ?= cpu
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test lint bench constraints check-tools clean
+.PHONY: demo test lint constraints check-tools clean
 
 demo: .venv
 	$(BIN)/python -m flows.demo

@@ -14,10 +14,9 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params
-from pipeline.models.devices import pick_device
 from pipeline.models.kmeans import cosine_kmeans, normalise
 from pipeline.stages.feature_store import PART, open_array, read_views
-from pipeline.stages.head import TrainedHead
+from pipeline.stages.head import open_head
 from pipeline.stages.view_table import training_views
 
 
@@ -34,7 +33,7 @@ class ClustersParams(Params):
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: ClustersParams = job.params
-    head = TrainedHead(job.inputs["head"], pick_device(job.execution.device))
+    head = open_head(job.inputs["head"], job.execution.device)
     sample = [head(block) for block in sample_tokens(job.inputs["features"], params.tokens, params.seed, work)]
     codes = normalise(np.concatenate(sample))
     centroids, objectives = fit(codes, params.k, params.restarts, params.iterations, params.seed)

@@ -8,6 +8,7 @@ Every random draw of step t comes from a generator seeded with (seed, t), so a c
 
 import math
 from contextlib import closing
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -232,6 +233,12 @@ class TrainedHead:
         with torch.inference_mode():
             centered = torch.from_numpy(np.ascontiguousarray(tokens)).to(self.device).float() - self.center
             return self.head(centered).float().cpu().numpy()
+
+
+@lru_cache(maxsize=2)
+def open_head(artifact: Artifact, device: str) -> TrainedHead:
+    """The head of an artifact on `execution.device`, loaded once per process."""
+    return TrainedHead(artifact, pick_device(device))
 
 
 STAGE = Stage("head", version=1, encoding=1, inputs=("features", "neighbours"), params=HeadParams, compute=compute)

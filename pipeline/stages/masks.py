@@ -7,7 +7,6 @@ Source: STEGO, section 4.3 (mirror averaging, bilinear upsampling of codes, dens
 
 import io
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,9 @@ from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
 from pipeline.datasets import folder, images
 from pipeline.models.crf import CrfParams, dense_crf
-from pipeline.models.devices import pick_device
 from pipeline.models.views import Window, cosine_logits, merge
 from pipeline.stages.feature_store import open_array, read_views
-from pipeline.stages.head import TrainedHead
+from pipeline.stages.head import open_head
 
 PART = 8
 """Images per part: a few seconds of CRF."""
@@ -81,7 +79,7 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
     params: MasksParams = job.params
     dataset = job.inputs["dataset"].read_table("images.parquet").to_pylist()
     chosen = job.out.read_json("images.json")[part.start : part.stop]
-    head = _head(job.inputs["head"], job.execution.device)
+    head = open_head(job.inputs["head"], job.execution.device)
     centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
     views = Views(job.inputs["features"])
     rows, failed = [], []
@@ -138,11 +136,6 @@ class Views:
             boxes.setdefault(box, []).append(code[:, ::-1] if view["mirrored"] else code)
         means = np.stack([np.mean(codes, axis=0) for codes in boxes.values()])
         return merge(means, list(boxes), views[0]["image_height"], views[0]["image_width"])
-
-
-@lru_cache(maxsize=2)
-def _head(artifact: Artifact, device: str) -> TrainedHead:
-    return TrainedHead(artifact, pick_device(device))
 
 
 def mask_dtype(clusters: int) -> type[np.unsignedinteger]:

@@ -18,7 +18,7 @@ from pipeline.core.params import Params, borrowed
 from pipeline.models.devices import pick_device
 from pipeline.models.views import Window, area_fractions
 from pipeline.stages.feature_store import PART, open_array, read_views
-from pipeline.stages.head import TrainedHead
+from pipeline.stages.head import open_head
 from pipeline.stages.labels import LabelMaps
 from pipeline.stages.view_table import training_views
 
@@ -38,7 +38,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     params: ProbeParams = job.params
     features = job.inputs["features"]
     device = pick_device(job.execution.device)
-    head = TrainedHead(job.inputs["head"], device)
+    head = open_head(job.inputs["head"], job.execution.device)
     maps = LabelMaps(job.inputs["labels"], job.roots["labels"])
     tokens, shares = labelled_tokens(job, maps, work)
     if not len(tokens):

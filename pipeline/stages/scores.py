@@ -13,12 +13,11 @@ from pydantic import Field
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params
-from pipeline.models.devices import pick_device
 from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
 from pipeline.models.metrics import confusion, match, scores, stability
 from pipeline.models.views import upsample
 from pipeline.stages.clusters import sample_tokens
-from pipeline.stages.head import TrainedHead
+from pipeline.stages.head import open_head
 from pipeline.stages.labels import LabelMaps
 from pipeline.stages.masks import Views, decode_png, read_masks
 
@@ -67,7 +66,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
     """Confusion counts (K + 1, class) of each method over images start..stop−1 of those that have masks."""
     maps = LabelMaps(job.inputs["labels"], job.roots["labels"])
     classes = len(maps.names)
-    head = TrainedHead(job.inputs["head"], pick_device(job.execution.device))
+    head = open_head(job.inputs["head"], job.execution.device)
     views = Views(job.inputs["features"])
     probe = job.inputs["probe"].read_tensors("probe.safetensors") if "probe" in job.inputs else None
     baseline = job.inputs["baseline"].read_tensors("baseline.safetensors")
@@ -91,14 +90,14 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
             for name, column in (("cluster", "mask"), ("cluster_crf", "mask_crf"))
             if row[column]
         }
-        codes = views.plane(index, head)
-        if codes is None:
+        both = views.plane(index, lambda values: np.concatenate([head(values), values.astype(np.float32)], -1))
+        if both is None:
             crf = job.inputs["masks"].manifest["params"]["crf"]
             absent = ([] if crf else ["cluster_crf"]) + ([] if probe else ["linear", "linear_tokens"])
             names = [name for name in METHODS if name not in absent]
             predicted = dict.fromkeys(names, np.full(label.shape, -1))
         else:
-            tokens = views.plane(index, lambda values: values.astype(np.float32))
+            codes, tokens = np.split(both, [both.shape[-1] - len(baseline["center"])], axis=-1)
             logits = {"baseline": (tokens - baseline["center"]) @ baseline["centroids"].T}
             if probe is not None:
                 logits["linear"] = codes @ probe["codes.weight"].T + probe["codes.bias"]
@@ -135,7 +134,7 @@ def label_free(job: Job, work: Work) -> dict[str, float | None]:
     """Numbers that need no label: silhouette of the training codes in −1..1 (cosine distance, on a sample), and
     stability in 0..1: how far the clusterings of two halves of the views agree after matching (Lange et al. 2004)."""
     params: ScoresParams = job.params
-    head = TrainedHead(job.inputs["head"], pick_device(job.execution.device))
+    head = open_head(job.inputs["head"], job.execution.device)
     centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
     k = len(centroids)
     views = [
