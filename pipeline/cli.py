@@ -2,14 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from pipeline.core.errors import ConfigError, StageError
+from pipeline.progress import progress_bars
 
 app = App(
     name="stegoflow",
@@ -48,7 +47,7 @@ def run(
     stage
         Run this stage alone; its inputs must exist.
     """
-    with _progress() as progress:
+    with progress_bars() as progress:
         try:
             from pipeline.config import load
             from pipeline.run import run as run_config
@@ -96,7 +95,7 @@ def plan(config: str, /, *, set: Sets = None, store: StoreURL = None, json: Json
     from pipeline.config import load
     from pipeline.run import plan as plan_config
 
-    with _progress() as progress:
+    with progress_bars() as progress:
         rows = plan_config(load(config, set, store), progress=progress)
     if json:
         _print_json({"stages": [asdict(row) for row in rows]})
@@ -193,13 +192,9 @@ def export(
     """
     from pipeline.inspect import export as write_masks
 
-    with _progress() as progress:
+    with progress_bars() as progress:
         facts = write_masks(_open(store), run, Path(out), split=split, crf=crf, matched=matched, progress=progress)
-    if json:
-        _print_json(facts)
-    else:
-        print(f"{facts['written']} label maps in {facts['out']}")
-    return 0
+    return _written(facts, json)
 
 
 @app.command
@@ -219,13 +214,9 @@ def segment(run: str, images: str, /, *, out: str, crf: bool = True, store: Stor
     """
     from pipeline.inspect import segment as segment_images
 
-    with _progress() as progress:
+    with progress_bars() as progress:
         facts = segment_images(_open(store), run, images, Path(out), crf=crf, progress=progress)
-    if json:
-        _print_json(facts)
-    else:
-        print(f"{facts['written']} label maps in {facts['out']}")
-    return 0
+    return _written(facts, json)
 
 
 @app.command
@@ -239,7 +230,7 @@ def demo(*, folder: str = ".demo", json: Json = False) -> int:
     """
     from pipeline.datasets.demo import build
 
-    with _progress() as progress:
+    with progress_bars() as progress:
         build(Path(folder, "corpus"), progress=lambda done, total: progress("demo corpus", done, total, "images"))
     config = str(Path(__file__).parent.parent / "configs" / "demo.yaml")
     return run(config, set=[f"dataset.root={folder}/corpus"], store=f"{folder}/store", json=json)
@@ -295,44 +286,16 @@ def _open(store: str | None) -> Any:
     return opened
 
 
+def _written(facts: dict[str, Any], json: bool) -> int:
+    if json:
+        _print_json(facts)
+    else:
+        print(f"{facts['written']} label maps in {facts['out']}")
+    return 0
+
+
 def _print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False), flush=True)
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """Bars on standard error: one per stage, none for what takes less than a moment."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description:<11}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bars:
-        known: dict[tuple[str, str], Any] = {}
-
-        def show(stage: str, done: int, total: int, unit: str) -> None:
-            key = stage, unit
-            if key not in known:
-                if done >= total:
-                    return
-                known[key] = bars.add_task(stage, total=total, unit=unit)
-            bars.update(known[key], completed=done, total=total)
-
-        yield show
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError
 from pipeline.core.store import Store
-from pipeline.run import STAGES, find_run, nodes, run_artifact, runs, session
+from pipeline.run import STAGES, find_run, run_artifact, runs, session
 from pipeline.stages.labels import stem
 from pipeline.stages.masks import decode_png, read_masks
 
@@ -136,32 +136,18 @@ def segment(
     """Label maps of new images by the head and clusters of a run. Features and masks are cached like any others."""
     record = find_run(store, run)
     pins = {stage: run_artifact(store, record, stage).fingerprint for stage in ("head", "clusters")}
-    data = {**record["config"], "store": store.url}
-    for stage, names in _not_settable().items():
-        data[stage] = {key: value for key, value in data[stage].items() if key not in names}
-    data["dataset"] = {"root": images}
+    data = {**record["config"], "store": store.url, "dataset": {"root": images}}
     apply(data, f"masks.crf={str(crf).lower()}")
     config = validate(data, f"run {record['run']}")
     trained_on = run_artifact(store, record, "features")
-    planned = {node.stage.name: node for node in nodes(config, store, pins=pins, progress=progress)}
-    mine = planned["features"].params.model_dump(mode="json")
-    if mine["weights_sha256"] != trained_on.manifest["params"]["weights_sha256"]:
-        raise ConfigError(
-            "the weights found now are not those that the run was made with",
-            next=f"put back the weights of features {trained_on.fingerprint[:12]}",
-        )
     with session(config, pins=pins, until="masks", progress=progress) as opened:
-        wanted = ("dataset", "features", "masks")
+        planned = {node.stage.name: node for node in opened.nodes}
+        weights = planned["features"].params.model_dump()["weights_sha256"]
+        if weights != trained_on.manifest["params"]["weights_sha256"]:
+            raise ConfigError(
+                "the weights found now are not those that the run was made with",
+                next=f"put back the weights of features {trained_on.fingerprint[:12]}",
+            )
         for node in opened.nodes:
-            if node.stage.name in wanted:
-                opened.ensure(node)
+            opened.ensure(node)
     return _write(planned["masks"].artifact(store), out, split=None, crf=crf, table=None, progress=progress)
-
-
-def _not_settable() -> dict[str, list[str]]:
-    from pipeline.core.params import settable
-
-    return {
-        stage.name: [name for name in stage.params.model_fields if name not in settable(stage.params)]
-        for stage in STAGES
-    }

@@ -16,7 +16,7 @@ from pipeline.core.artifact import Artifact, record
 from pipeline.core.engine import Node, Outcome, Progress, Stage, ensure, silent, why
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import Executor, open_executor
-from pipeline.core.params import resolve
+from pipeline.core.params import resolve, settable
 from pipeline.core.store import Store, open_store, redact
 from pipeline.datasets import folder
 from pipeline.stages import (
@@ -162,7 +162,7 @@ def session(
 ) -> Iterator[Session]:
     """Open a run: plan it, write `runs/<id>.json`, open the executor.
 
-    `stage` names a single stage to run, whose inputs must exist; `until` the last stage that is wanted.
+    `stage` names a single stage to run, whose inputs must exist; `until` a stage that is wanted with what it needs.
     """
     store = open_store(config.store)
     store.mark()
@@ -174,7 +174,10 @@ def session(
             known = ", ".join(by_name)
             raise ConfigError(f"--stage {name}: this run has the stages {known}", next=f"--stage {list(by_name)[-1]}")
     if until is not None:
-        wanted = planned[: planned.index(by_name[until]) + 1]
+        needed = {until}
+        for node in reversed(planned):  # inputs stand before what reads them
+            needed |= set(node.inputs) if node.stage.name in needed else set()
+        wanted = planned = [node for node in planned if node.stage.name in needed]
     if stage is not None:
         for role, name in by_name[stage].inputs.items():
             if role != "content" and not Artifact(store, role, name).exists:
@@ -195,8 +198,10 @@ def session(
 
 
 def _recorded(config: PipelineConfig) -> dict[str, Any]:
-    """The config as a run's record keeps it: without whatever may hold a password."""
+    """The config as a run's record keeps it: what a config may set, without whatever may hold a password."""
     data = config.model_dump(mode="json", exclude={"store": True, "execution": {"dask_address", "dask_options"}})
+    for stage in STAGES:
+        data[stage.name] = {key: data[stage.name][key] for key in settable(stage.params)}
     data["dataset"]["root"] = redact(config.dataset.root)
     return data
 
