@@ -44,7 +44,7 @@ def publish(opened: Session, outcomes: list[Outcome]) -> None:
             text = f"![masks]({data_uri(sheet)})\n\n" + ", ".join(escape(name) for name in names)
             create_markdown_artifact(text, key="masks", description="Images above their masks, one colour per cluster")
     if "report" in found:
-        path = opened.store.path_of(found["report"].data("report.html"))
+        path = found["report"].path("report.html")
         create_markdown_artifact(
             f"Open in a browser: {escape(path)}", key="report", description=f"The report of run {opened.id}"
         )

@@ -1,12 +1,12 @@
 """The command line `stegoflow`. Heavy imports stand inside the commands, so that --help answers at once."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from pipeline.cli_store import COMMANDS, Json, StoreURL, open_existing, print_json
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.progress import progress_bars
 
@@ -28,10 +28,6 @@ Sets = Annotated[
         help="stage.field=VALUE, VALUE as in YAML; repeatable: --set clusters.k=20 --set masks.crf=false",
     ),
 ]
-StoreURL = Annotated[
-    str | None, Parameter(name="--store", help="Folder or object-store URL; default: the config's, or ./store")
-]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout and nothing else")]
 
 
 @app.command
@@ -56,17 +52,17 @@ def run(
         except ConfigError as error:
             if json:
                 name = getattr(error, "stage", None)
-                _print_json({"error": {"stage": name, "message": error.message, "next": error.next}})
+                print_json({"error": {"stage": name, "message": error.message, "next": error.next}})
                 return _status(error)
             raise
         except Exception as error:
             if not json:
                 raise
             name, message = getattr(error, "stage", None), f"{type(error).__name__}: {error}"
-            _print_json({"error": {"stage": name, "message": message, "next": "run the same command without --json"}})
+            print_json({"error": {"stage": name, "message": message, "next": "run the same command without --json"}})
             return 1
     if json:
-        _print_json(result)
+        print_json(result)
         return 0
     from rich.console import Console
 
@@ -82,13 +78,23 @@ def run(
 
 
 @app.command
-def plan(config: str, /, *, set: Sets = None, store: StoreURL = None, json: Json = False) -> int:
+def plan(
+    config: str,
+    /,
+    *,
+    set: Sets = None,
+    why: Annotated[bool, Parameter(negative="")] = False,
+    store: StoreURL = None,
+    json: Json = False,
+) -> int:
     """Say what `run` would do: per stage reuse or run, why, and what it cost the last time. Runs nothing.
 
     Parameters
     ----------
     config
         YAML file; see configs/folder.yaml.
+    why
+        List everything that differs from the nearest artifact, stage by stage.
     """
     from dataclasses import asdict
 
@@ -98,13 +104,21 @@ def plan(config: str, /, *, set: Sets = None, store: StoreURL = None, json: Json
     with progress_bars() as progress:
         rows = plan_config(load(config, set, store), progress=progress)
     if json:
-        _print_json({"stages": [asdict(row) for row in rows]})
+        print_json({"stages": [asdict(row) for row in rows]})
         return 0
     from rich.console import Console
 
     from pipeline.tables import plan_table
 
-    Console().print(plan_table(rows))
+    console = Console()
+    console.print(plan_table(rows))
+    for row in rows if why else ():
+        nearest = f", compared with {row.nearest}" if row.nearest else ""
+        console.print(f"{row.stage} {row.fingerprint}: {row.action}{nearest}", soft_wrap=True, markup=False)
+        for change in row.changes or [row.why]:
+            console.print(f"    {change}", soft_wrap=True, markup=False)
+    changes = "".join(f" --set {change}" for change in set or ())
+    console.print(f"next: stegoflow run {config}{changes}", soft_wrap=True, markup=False)
     return 0
 
 
@@ -120,46 +134,6 @@ def params(section: str | None = None, /) -> int:
     from pipeline.config import reference
 
     print(reference(section))
-    return 0
-
-
-@app.command
-def status(*, store: StoreURL = None, json: Json = False) -> int:
-    """What exists in a store: artifacts, finished or half done, and runs."""
-    from pipeline.inspect import status as read_status
-
-    facts = read_status(_open(store))
-    if json:
-        _print_json(facts)
-        return 0
-    from rich.console import Console
-
-    from pipeline.tables import status_tables
-
-    for table in status_tables(facts):
-        Console().print(table)
-    return 0
-
-
-@app.command
-def show(ref: str, /, *, store: StoreURL = None, json: Json = False) -> int:
-    """A run or an artifact: its params, and the artifacts that it was made from.
-
-    Parameters
-    ----------
-    ref
-        A run's id, `latest`, or a fingerprint; the beginning is enough.
-    """
-    from pipeline.inspect import show as read_ref
-
-    facts = read_ref(_open(store), ref)
-    if json:
-        _print_json(facts)
-        return 0
-    import yaml
-    from rich.console import Console
-
-    Console().print(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).rstrip(), markup=False, soft_wrap=True)
     return 0
 
 
@@ -193,7 +167,9 @@ def export(
     from pipeline.inspect import export as write_masks
 
     with progress_bars() as progress:
-        facts = write_masks(_open(store), run, Path(out), split=split, crf=crf, matched=matched, progress=progress)
+        facts = write_masks(
+            open_existing(store), run, Path(out), split=split, crf=crf, matched=matched, progress=progress
+        )
     return _written(facts, json)
 
 
@@ -215,7 +191,7 @@ def segment(run: str, images: str, /, *, out: str, crf: bool = True, store: Stor
     from pipeline.inspect import segment as segment_images
 
     with progress_bars() as progress:
-        facts = segment_images(_open(store), run, images, Path(out), crf=crf, progress=progress)
+        facts = segment_images(open_existing(store), run, images, Path(out), crf=crf, progress=progress)
     return _written(facts, json)
 
 
@@ -249,7 +225,7 @@ def doctor(config: str | None = None, /, *, store: StoreURL = None, json: Json =
 
     checks = examine(config, store)
     if json:
-        _print_json({"checks": checks})
+        print_json({"checks": checks})
     else:
         for check in checks:
             mark = {"ok": "ok  ", "warning": "warn", "error": "FAIL"}[check["state"]]
@@ -260,12 +236,17 @@ def doctor(config: str | None = None, /, *, store: StoreURL = None, json: Json =
     return 1 if any(check["state"] == "error" for check in checks) else 0
 
 
+for command in COMMANDS:
+    app.command(command)
+
+
 def main() -> None:
     """Entry point: exit status 0, 2 for a config or input that cannot be used, 1 for anything else."""
     try:
         sys.exit(app(sys.argv[1:], result_action="return_value"))
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        stage = getattr(error, "stage", None)
+        print(f"error{f' in {stage}' if stage else ''}: {error}", file=sys.stderr)
         sys.exit(_status(error))
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -276,26 +257,12 @@ def _status(error: ConfigError) -> int:
     return 1 if isinstance(error, StageError) else 2
 
 
-def _open(store: str | None) -> Any:
-    from pipeline.core.store import MARK, Store
-
-    opened = Store(store or "./store", create=False)
-    if not opened.exists(MARK):
-        raise ConfigError(f"{opened.shown} is not a stegoflow store", next="name one: --store FOLDER_OR_URL")
-    opened.mark()
-    return opened
-
-
 def _written(facts: dict[str, Any], json: bool) -> int:
     if json:
-        _print_json(facts)
+        print_json(facts)
     else:
         print(f"{facts['written']} label maps in {facts['out']}")
     return 0
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
 if __name__ == "__main__":

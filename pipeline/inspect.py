@@ -7,69 +7,81 @@ import numpy as np
 from PIL import Image
 
 from pipeline.config import apply, validate
-from pipeline.core.artifact import Artifact
+from pipeline.core.artifact import Artifact, read_record
 from pipeline.core.engine import Progress, silent
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, DamageError
+from pipeline.core.gc import every_artifact, find_artifact, status_of
+from pipeline.core.roots import find_run, names, run_artifact, runs
 from pipeline.core.store import Store
-from pipeline.run import STAGES, find_run, run_artifact, runs, session
+from pipeline.run import STAGES, session
 from pipeline.stages.labels import stem
 from pipeline.stages.masks import decode_png, read_masks
 
 
 def status(store: Store) -> dict[str, Any]:
-    """Every artifact (finished, or how many parts it has) with its size in bytes, and every run."""
+    """Every artifact (finished, unfinished, damaged) with its size in bytes and the number of runs that planned it,
+    and every run with its names."""
+    order = {stage.name: number for number, stage in enumerate(STAGES)}
+    planned: dict[tuple[str, str], int] = {}
+    rows = []
+    named: dict[str, list[str]] = {}
+    for name, run in names(store).items():
+        named.setdefault(run, []).append(name)
+    for name in runs(store):
+        row: dict[str, Any] = {"run": name, "names": named.get(name, []), "dataset": None, "finished": 0, "planned": 0}
+        rows.append(row)
+        try:
+            record = read_record(store, f"runs/{name}.json")
+        except DamageError:
+            row["dataset"] = "damaged record"
+            continue
+        row["dataset"], row["stages"] = record["config"]["dataset"]["root"], record["stages"]
+        for pair in record["stages"].items():
+            planned[pair] = planned.get(pair, 0) + 1
     artifacts = []
     finished = set()
-    for stage in STAGES:
-        for name in store.folders(f"artifacts/{stage.name}"):
-            artifact = Artifact(store, stage.name, name)
-            exists = artifact.exists
-            if exists:
-                finished.add((stage.name, name))
-            facts = artifact.manifest if exists else {}
-            state = "finished" if exists else f"unfinished, {len(artifact.markers())} parts done"
-            size = sum(entry.size for entry in store.entries(artifact.root))
-            row = {"stage": stage.name, "fingerprint": name, "state": state, "written": facts.get("written", "–")}
-            artifacts.append({**row, "items": facts.get("items", 0), "bytes": size})
-    rows = []
-    for name in runs(store):
-        record = find_run(store, name)
-        done = sum((stage, planned) in finished for stage, planned in record["stages"].items())
-        dataset = record["config"]["dataset"]["root"]
-        rows.append({"run": name, "dataset": dataset, "finished": done, "planned": len(record["stages"])})
+    for artifact in sorted(every_artifact(store), key=lambda a: (order.get(a.stage, len(order)), a.fingerprint)):
+        pair = artifact.stage, artifact.fingerprint
+        facts = status_of(artifact)
+        if facts["state"] == "finished":
+            finished.add(pair)
+        size = sum(entry.size for entry in store.entries(artifact.root))
+        row = {"stage": artifact.stage, "fingerprint": artifact.fingerprint, **facts}
+        artifacts.append({**row, "bytes": size, "runs": planned.get(pair, 0)})
+    for row in rows:
+        stages = row.pop("stages", {})
+        row["finished"], row["planned"] = sum(pair in finished for pair in stages.items()), len(stages)
     return {"store": store.shown, "artifacts": artifacts, "runs": rows}
 
 
 def show(store: Store, ref: str) -> dict[str, Any]:
     """A run's record with the state of its stages, or an artifact's manifest with its lineage."""
-    found = [
-        Artifact(store, stage.name, name)
-        for stage in STAGES
-        for name in store.folders(f"artifacts/{stage.name}")
-        if len(ref) >= 4 and name.startswith(ref)
-    ]
-    if len(found) > 1:
-        names = ", ".join(f"{artifact.stage} {artifact.fingerprint[:16]}" for artifact in found[:5])
-        raise ConfigError(f"{ref} names several artifacts: {names}", next="give more characters")
-    if not found:
+    try:
         record = find_run(store, ref)
+    except DamageError:
+        raise
+    except ConfigError:
+        artifact = find_artifact(store, ref)
+    else:
         stages = {
-            stage: {"fingerprint": name, "state": "finished" if Artifact(store, stage, name).exists else "missing"}
+            stage: {"fingerprint": name, "state": status_of(Artifact(store, stage, name))["state"]}
             for stage, name in record["stages"].items()
         }
         return {**record, "stages": stages}
-    artifact = found[0]
     facts = artifact.manifest if artifact.exists else {**artifact.spec, "state": "unfinished"}
     return {**facts, "lineage": _lineage(artifact), "path": store.path_of(artifact.root)}
 
 
 def _lineage(artifact: Artifact) -> dict[str, Any]:
-    """Inputs of inputs, down to the roots."""
-    inputs = (artifact.manifest if artifact.exists else artifact.spec)["inputs"]
+    """Inputs of inputs, down to the roots; what is no longer in the store is named, and ends there."""
+    try:
+        inputs = (artifact.manifest if artifact.exists else artifact.spec)["inputs"]
+    except FileNotFoundError:
+        return {}
     return {
         role: {"fingerprint": name, "inputs": _lineage(Artifact(artifact.store, role, name))}
         for role, name in inputs.items()
-        if role != "content" and Artifact(artifact.store, role, name).exists
+        if role != "content"
     }
 
 
@@ -118,8 +130,8 @@ def _write(
         # a.jpg and a.png beside each other keep their suffixes, so that neither overwrites the other.
         relative = PurePosixPath((row["id"] if name in shared else name[1]) + ".png")
         path = out / row["split"] / relative if several else out / relative
-        if ".." in relative.parts or relative.is_absolute():
-            raise ConfigError(f"{row['id']}: not a path below the split", next="rename the image")
+        if ".." in path.parts[len(out.parts) :] or not path.resolve().is_relative_to(out.resolve()):
+            raise ConfigError(f"{row['id']}: its mask would be written outside of {out}", next="use an empty --out")
         path.parent.mkdir(parents=True, exist_ok=True)
         if table is None:
             path.write_bytes(data)

@@ -9,9 +9,9 @@ import zarr
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError
+from pipeline.core.roots import find_run, run_artifact
 from pipeline.core.store import Store
-from pipeline.run import find_run, run_artifact
-from pipeline.stages.feature_store import open_array
+from pipeline.stages.feature_store import open_array, read_center, read_rows
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Features:
     @property
     def pooled(self) -> np.ndarray:
         """(view, channel) float32: the L2-normalised mean token of each view."""
-        return np.asarray(open_array(self.artifact, "pooled")[:])
+        return read_rows(self.artifact, "pooled")
 
     @property
     def center(self) -> np.ndarray:
         """(channel,) float32: the training splits' mean token."""
-        return np.asarray(open_array(self.artifact, "center")[:])
+        return read_center(self.artifact, "dataset")
 
     def rows(self, image: str) -> list[int]:
         """The rows of an image's plain views, by its id."""

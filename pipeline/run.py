@@ -3,20 +3,18 @@
 The same `Session.ensure` serves Python, the command line and the Prefect flows.
 """
 
-import json
-import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.config import PipelineConfig
-from pipeline.core.artifact import Artifact, record
+from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Node, Outcome, Progress, Stage, ensure, silent, why
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import Executor, open_executor
 from pipeline.core.params import resolve, settable
+from pipeline.core.roots import open_run
 from pipeline.core.store import Store, open_store, redact
 from pipeline.datasets import folder
 from pipeline.stages import (
@@ -49,6 +47,10 @@ class PlanRow:
     action: str
     """`run` or `reuse`."""
     why: str
+    """The first reason, in short."""
+    changes: list[str]
+    """All that differs from the nearest artifact, which `nearest` names."""
+    nearest: str | None
     items: int | None
     """Items of the nearest earlier artifact, as a hint of the cost; None where nothing is known."""
     seconds: float | None
@@ -111,21 +113,24 @@ def plan(config: PipelineConfig, *, progress: Progress = silent) -> list[PlanRow
     for node in nodes(config, store, progress=progress):
         artifact = node.artifact(store)
         if artifact.exists:
-            rows.append(_row(node, "reuse", "its manifest is in the store", artifact))
+            rows.append(_row(node, "reuse", "its manifest is in the store", [], artifact))
             continue
-        reason, nearest = why(node, store)
+        changes, nearest = why(node, store)
         waits = [role for role in node.inputs if role in running]
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        reason = f"{changes[0]}{more}" if changes else "its manifest was removed"
         if nearest is not None and waits and reason.startswith("input "):
             reason = f"{waits[0]} runs"
         running.add(node.stage.name)
-        rows.append(_row(node, "run", reason, nearest))
+        rows.append(_row(node, "run", reason, changes, nearest))
     return rows
 
 
-def _row(node: Node, action: str, reason: str, known: Artifact | None) -> PlanRow:
+def _row(node: Node, action: str, reason: str, changes: list[str], known: Artifact | None) -> PlanRow:
     facts = known.manifest if known else {}
     cost = (facts.get("items"), facts.get("seconds"), facts.get("bytes"))
-    return PlanRow(node.stage.name, node.fingerprint, action, reason, *cost)
+    name = known.fingerprint if known else None
+    return PlanRow(node.stage.name, node.fingerprint, action, reason, changes, name, *cost)
 
 
 @dataclass
@@ -186,13 +191,8 @@ def session(
                     next=f"the same command with --stage {role}",
                 )
         wanted = [by_name[stage]]
-    run_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(2)
-    content = {
-        "run": run_id,
-        "config": _recorded(config),
-        "stages": {**(pins or {}), **{node.stage.name: node.fingerprint for node in planned}},
-    }
-    store.create(f"runs/{run_id}.json", record("run", content))
+    stages = {**(pins or {}), **{node.stage.name: node.fingerprint for node in planned}}
+    run_id = open_run(store, _recorded(config), stages)
     with open_executor(config.execution) as executor:
         yield Session(run_id, config, store, wanted, executor, progress)
 
@@ -233,32 +233,5 @@ def summary(opened: Session, outcomes: list[Outcome]) -> dict[str, Any]:
     if "scores" in found:
         for method, value in found["scores"].read_json("scores.json")["scores"].items():
             values[method] = {key: value[key] for key in ("accuracy", "miou")} if value else None
-    path = opened.store.path_of(found["report"].data("report.html")) if "report" in found else None
+    path = found["report"].path("report.html") if "report" in found else None
     return {"run": opened.id, "stages": [asdict(outcome) for outcome in outcomes], "scores": values, "report": path}
-
-
-def runs(store: Store) -> list[str]:
-    """Ids of every run in a store, oldest first."""
-    return sorted(entry.path.rsplit("/", 1)[-1][: -len(".json")] for entry in store.entries("runs"))
-
-
-def find_run(store: Store, name: str) -> dict[str, Any]:
-    """The record of a run: its id, the beginning of one, or `latest`."""
-    known = runs(store)
-    hits = known[-1:] if name == "latest" else [run for run in known if run.startswith(name)]
-    if name in known:
-        hits = [name]
-    if len(hits) != 1:
-        problem = "names several runs" if hits else "is not a run of this store"
-        raise ConfigError(f"{name} {problem} ({store.shown})", next=f"stegoflow status --store {store.shown}")
-    return json.loads(store.get(f"runs/{hits[0]}.json"))
-
-
-def run_artifact(store: Store, run: dict[str, Any], stage: str) -> Artifact:
-    """A stage's artifact of a run, which must exist."""
-    artifact = Artifact(store, stage, run["stages"].get(stage, "none"))
-    if not artifact.exists:
-        raise ConfigError(
-            f"run {run['run']} has no finished {stage}", next="run its config again: finished parts are kept"
-        )
-    return artifact

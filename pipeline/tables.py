@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.core.artifact import shown
@@ -23,7 +24,8 @@ def stages_table(stages: list[dict[str, Any]]) -> Table:
         table.add_column(name, justify="right")
     for row in stages:
         status = "reused" if row["status"] == "reused" else "[bold]ran[/bold]"
-        counts = (f"{row['seconds']:.1f}", str(row["parts_run"]), str(row["parts_total"]))
+        repeated = f" ({row['parts_repeated']} also by another run)" if row["parts_repeated"] else ""
+        counts = (f"{row['seconds']:.1f}", f"{row['parts_run']}{repeated}", str(row["parts_total"]))
         table.add_row(row["stage"], shown(row["fingerprint"]), status, *counts)
     return table
 
@@ -54,17 +56,22 @@ def plan_table(rows: list[PlanRow]) -> Table:
 
 def status_tables(facts: dict[str, Any]) -> list[Any]:
     """Artifacts and runs of a store."""
-    artifacts = Table(
-        "stage", "fingerprint", "state", "written", title=f"artifacts in {facts['store']}", title_justify="left"
-    )
-    for name in ("items", "MB"):
+    total = sum(row["bytes"] for row in facts["artifacts"])
+    title = f"artifacts in {facts['store']}, {total / 1e6:.1f} MB"
+    artifacts = Table("stage", "fingerprint", "state", "written", title=title, title_justify="left")
+    for name in ("items", "MB", "runs"):
         artifacts.add_column(name, justify="right")
     for row in facts["artifacts"]:
-        size = f"{row['bytes'] / 1e6:.1f}"
-        artifacts.add_row(
-            row["stage"], shown(row["fingerprint"]), row["state"], row["written"], str(row["items"]), size
-        )
-    runs = Table("run", "dataset", "stages finished", title="runs", title_justify="left")
+        state = row["state"] if row["state"] == "finished" else f"{row['state']}, {row['parts']} parts done"
+        numbers = str(row["items"]), f"{row['bytes'] / 1e6:.1f}", str(row["runs"])
+        artifacts.add_row(row["stage"], shown(row["fingerprint"]), state, row["written"] or "–", *numbers)
+    runs = Table("run", "names", "dataset", "stages finished", title="runs", title_justify="left")
     for row in facts["runs"]:
-        runs.add_row(row["run"], row["dataset"], f"{row['finished']} of {row['planned']}")
-    return [artifacts, runs, "next: stegoflow show RUN_OR_FINGERPRINT"]
+        counts = f"{row['finished']} of {row['planned']}"
+        runs.add_row(row["run"], ", ".join(row["names"]), escape(row["dataset"]), counts)
+    steps = ["show RUN_OR_FINGERPRINT"]
+    if any(row["state"] == "damaged" for row in facts["artifacts"]):
+        steps.insert(0, "verify")
+    if any(not row["runs"] for row in facts["artifacts"]):
+        steps.append(f"gc --store {facts['store']}")
+    return [artifacts, runs, "next: " + "   |   ".join(f"stegoflow {step}" for step in steps)]

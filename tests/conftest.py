@@ -112,3 +112,9 @@ class Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, vit: Path) -> Finished:
     config = validate(small(corpus, tmp_path_factory.mktemp("finished") / "store", vit))
     return Finished(config, run(config))
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits as long as a run does for a store that is away."""
+    monkeypatch.setattr("pipeline.core.executors.PAUSES", (0.05,))

@@ -1,6 +1,7 @@
 """The command line as a script sees it: stdout, exit status, files."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -64,7 +65,7 @@ def test_run_json_prints_one_object_and_nothing_else(call, config):
 def test_run_for_people_names_report_and_next_command(call, config):
     status, out, _ = call("run", config)
     assert status == 0
-    assert "report.html" in out
+    assert re.search(r"report\.[0-9a-f]{16}\.html", out)
     assert "stegoflow export" in out
 
 

@@ -1,10 +1,16 @@
-"""An artifact: a folder of the store whose manifest, written last, makes it exist (storage_layout.md)."""
+"""An artifact: a folder of the store whose manifest, written last, makes it exist (storage_layout.md).
 
+Nothing here is read blindly. Records (specs, markers, manifests, runs, names) hold their own digest; data files have
+names that their content decides, and their digests stand in the marker or manifest that names them.
+"""
+
+import hashlib
 import json
 import os
 import platform
+import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version as installed
 from typing import Any
@@ -12,11 +18,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.core.errors import DamageError
 from pipeline.core.fingerprint import canonical
 from pipeline.core.store import Store
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 """encoding-version of spec, marker, manifest, run and name records."""
+PART_NAME = re.compile(r"\d{8,}-\d{8,}")
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,11 @@ class Artifact:
     store: Store
     stage: str
     fingerprint: str
+    files: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    """Data files written through this object and not yet recorded: {name: {"path", "bytes", "sha256"}}."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("manifest", "spec")}
 
     @property
     def root(self) -> str:
@@ -41,66 +54,137 @@ class Artifact:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """The manifest record; FileNotFoundError where the artifact does not exist."""
-        return json.loads(self.store.get(f"{self.root}/manifest.json"))
+        """The manifest record; FileNotFoundError where the artifact does not exist, DamageError where it is damaged."""
+        return self._record("manifest.json")
 
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The spec record: stage, version, params, inputs, and what the stage fixed when it began."""
-        return json.loads(self.store.get(f"{self.root}/spec.json"))
+        return self._record("spec.json")
+
+    def _record(self, name: str) -> dict[str, Any]:
+        try:
+            return read_record(self.store, f"{self.root}/{name}")
+        except DamageError as error:
+            raise self.damaged(error.message) from None
+
+    def damaged(self, message: str) -> DamageError:
+        """The error that says what is damaged in this artifact and how to replace it."""
+        retract = f"stegoflow retract {shown(self.fingerprint)} --downstream --store {self.store.shown}"
+        return DamageError(message, next=f"{retract}, then run again")
 
     # Parts ----------------------------------------------------------------------------------------------------------
 
     def markers(self) -> set[str]:
         """Names of the finished parts ("00000000-00000032")."""
-        return {entry.path.rsplit("/", 1)[-1][: -len(".json")] for entry in self.store.entries(f"{self.root}/parts")}
+        names = (entry.path.rsplit("/", 1)[-1] for entry in self.store.entries(f"{self.root}/parts"))
+        return {name[: -len(".json")] for name in names if name.endswith(".json")}
 
     def marker(self, part: str) -> dict[str, Any]:
         """What a finished part recorded."""
-        return json.loads(self.store.get(f"{self.root}/parts/{part}.json"))
+        return self._record(f"parts/{part}.json")
 
     def finish_part(self, part: str, facts: dict[str, Any]) -> bool:
-        """Write a part's marker, after its data. False: another run had written it already."""
-        return self.store.create(f"{self.root}/parts/{part}.json", record("part", {"part": part, **facts}))
+        """Write a part's marker, after its data: the files whose names hold the part's. False: another run had written
+        it already, and its files count."""
+        files = {name: facts for name, facts in self.files.items() if part in name}
+        content = {"part": part, **facts, "files": files}
+        return self.store.create(f"{self.root}/parts/{part}.json", record("part", content))
 
     # Data -----------------------------------------------------------------------------------------------------------
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a data file. Its path holds a piece of its digest, so that no run overwrites what another one wrote;
+        the name is bound to the path by a marker (of the part that `name` contains) or by the manifest."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        stem, _, suffix = name.rpartition(".")
+        path = f"{stem}.{sha256[:16]}.{suffix}"
+        self.store.put(self.data(path), data)
+        self.files[name] = {"path": path, "bytes": len(data), "sha256": sha256}
+
+    def record_file(self, name: str) -> None:
+        """Record a data file that was written under its plain name (the metadata of a Zarr array)."""
+        data = self.store.get(self.data(name))
+        self.files[name] = {"path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    def file(self, name: str) -> dict[str, Any]:
+        """Where a data file lies, its size and its digest: {"path", "bytes", "sha256"}."""
+        part = PART_NAME.search(name)
+        if part:
+            return self.marker(part[0])["files"][name]
+        return self.files[name] if name in self.files else self.manifest["files"][name]
+
+    def path(self, name: str) -> str:
+        """What to show a user for a data file: a file path for a local store, else a URL."""
+        return self.store.path_of(self.data(self.file(name)["path"]))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a data file, which are those that were written: DamageError otherwise."""
+        wanted = self.file(name)
+        path = self.data(wanted["path"])
+        try:
+            data = self.store.get(path)
+        except FileNotFoundError:
+            raise self.damaged(f"{self.store.path_of(path)} is gone") from None
+        if hashlib.sha256(data).hexdigest() != wanted["sha256"]:
+            raise self.damaged(f"{self.store.path_of(path)} is damaged: its bytes are not those that were written")
+        return data
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a Parquet table, zstd-compressed."""
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        self.store.put(self.data(name), sink.getvalue().to_pybytes())
+        self.write(name, sink.getvalue().to_pybytes())
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read a Parquet table that `write_table` wrote."""
-        return pq.read_table(pa.BufferReader(self.store.get(self.data(name))), columns=columns)
+        return pq.read_table(pa.BufferReader(self.read(name)), columns=columns)
 
     def write_tensors(self, name: str, tensors: dict[str, Any], **facts: str) -> None:
         """Write numpy arrays as safetensors; `facts` become its metadata."""
         from safetensors.numpy import save
 
-        self.store.put(self.data(name), save(tensors, metadata=facts or None))
+        self.write(name, save(tensors, metadata=facts or None))
 
     def read_tensors(self, name: str) -> dict[str, Any]:
         """Read the numpy arrays of a safetensors file."""
         from safetensors.numpy import load
 
-        return load(self.store.get(self.data(name)))
+        return load(self.read(name))
 
     def write_json(self, name: str, value: Any) -> None:
         """Write plain JSON data."""
-        self.store.put(self.data(name), json.dumps(value, indent=1).encode())
+        self.write(name, json.dumps(value, indent=1).encode())
 
     def read_json(self, name: str) -> Any:
         """Read plain JSON data."""
-        return json.loads(self.store.get(self.data(name)))
+        return json.loads(self.read(name))
 
 
 def record(kind: str, content: dict[str, Any]) -> bytes:
-    """Bytes of a record: `content` with the encoding it is written in and the time (UTC) of writing."""
+    """Bytes of a record: `content`, the encoding it is written in, the time (UTC) of writing, and as the last field
+    the sha256 of the same JSON without that field."""
     head = {"encoding-type": f"stegoflow-{kind}", "encoding-version": RECORD_VERSION}
     stamp = {"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    return json.dumps({**head, **content, **stamp}, indent=1, ensure_ascii=False).encode()
+    return _sealed(json.dumps({**head, **content, **stamp}, indent=1, ensure_ascii=False).encode())
+
+
+def _sealed(body: bytes) -> bytes:
+    return body.removesuffix(b"\n}") + f',\n "sha256": "{hashlib.sha256(body).hexdigest()}"\n}}'.encode()
+
+
+SEAL = len(_sealed(b"\n}")) - len(b"\n}")
+"""Bytes that the digest adds to a record."""
+
+
+def read_record(store: Store, path: str) -> dict[str, Any]:
+    """A record of a store. FileNotFoundError where there is none, DamageError where it is not what was written."""
+    data = store.get(path)
+    body = data[: -SEAL - 2] + b"\n}"
+    if _sealed(body) != data:
+        text = f"{store.path_of(path)} is damaged: its bytes are not those that were written"
+        raise DamageError(text, next=f"stegoflow verify --store {store.shown}")
+    return json.loads(body)
 
 
 def spec_record(

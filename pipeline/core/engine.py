@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from pipeline.core.artifact import Artifact, environment, record, shown, spec_record
-from pipeline.core.executors import Execution, Executor
+from pipeline.core.artifact import PART_NAME, Artifact, environment, record, shown, spec_record
+from pipeline.core.errors import DamageError, StageError
+from pipeline.core.executors import IO_ERRORS, Execution, Executor
 from pipeline.core.fingerprint import digest, fingerprint
+from pipeline.core.gc import wait_for_removal
 from pipeline.core.params import Params, hashed, written_as
 from pipeline.core.store import Store
 
@@ -62,6 +64,8 @@ class Work:
     progress: Progress
     parts_run: int = 0
     parts_total: int = 0
+    parts_repeated: int = 0
+    """Of those run, the ones that another run had finished by then."""
 
     def parts(self, function: Callable[[Job, Part], dict[str, Any]], total: int, size: int, unit: str) -> None:
         """Run `function(job, part)` on every part of `total` items that has no marker yet, in random order.
@@ -77,23 +81,29 @@ class Work:
         finished = total - sum(part.stop - part.start for part in missing)
         self.parts_total += len(wanted)
         self.progress(out.stage, finished, total, unit)
-        for part, ran in self.executor.run(partial(_do_part, function, self.job), missing):
-            self.parts_run += ran
+        for part, (ran, first) in self.executor.run(partial(_do_part, function, self.job), missing):
+            self.count(ran, first)
             finished += part.stop - part.start
             self.progress(out.stage, finished, total, unit)
+
+    def count(self, ran: bool, first: bool) -> None:
+        """Count a part: whether it was computed here, and whether nobody else had finished it by then."""
+        self.parts_run += ran
+        self.parts_repeated += ran and not first
 
     def tick(self, done: int, total: int, unit: str) -> None:
         """Show the progress of work that is not cut into parts."""
         self.progress(self.job.out.stage, done, total, unit)
 
 
-def _do_part(function: Callable[[Job, Part], dict[str, Any]], job: Job, part: Part) -> bool:
+def _do_part(function: Callable[[Job, Part], dict[str, Any]], job: Job, part: Part) -> tuple[bool, bool]:
+    """Compute a part unless it is marked as done: whether it was computed, and whether its marker is this one's."""
     if job.out.store.exists(f"{job.out.root}/parts/{part.name}.json"):
-        return False
+        return False, False
     start = time.monotonic()
     facts = function(job, part)
-    job.out.finish_part(part.name, {**facts, "seconds": round(time.monotonic() - start, 3)})
-    return True
+    first = job.out.finish_part(part.name, {**facts, "seconds": round(time.monotonic() - start, 3)})
+    return True, first
 
 
 @dataclass(frozen=True)
@@ -153,6 +163,8 @@ class Outcome:
     seconds: float
     parts_run: int
     parts_total: int
+    parts_repeated: int = 0
+    """Parts that another run finished while this one computed them too."""
 
 
 def ensure(
@@ -161,22 +173,33 @@ def ensure(
     """Make a node's artifact exist: reuse it, or run its stage from wherever an earlier run stopped.
 
     Safe to call from any number of processes at once: each does missing parts, one manifest wins.
+
+    StageError where the store cannot be read or written, DamageError where something in it is not what was written.
     """
+    try:
+        return _ensure(node, store, roots=roots, execution=execution, executor=executor, progress=progress)
+    except IO_ERRORS as error:
+        raise StageError(
+            f"{type(error).__name__}: {error}",
+            next="mend the cause and run the same command again: finished parts are kept",
+        ) from error
+
+
+def _ensure(
+    node: Node, store: Store, *, roots: dict[str, str], execution: Execution, executor: Executor, progress: Progress
+) -> Outcome:
     started = time.monotonic()
     out = node.artifact(store)
+    roles = {role.rstrip("?") for role in node.stage.inputs}
+    sources = {role: Artifact(store, role, name) for role, name in node.inputs.items() if role in roles - {"content"}}
+    wait_for_removal([out, *sources.values()])
     if out.exists:
-        return Outcome(node.stage.name, node.fingerprint, "reused", 0.0, 0, out.manifest.get("parts", 0))
+        return Outcome(node.stage.name, node.fingerprint, "reused", 0.0, 0, out.manifest["parts"])
     params, inputs = hashed(node.params), node.inputs
     opening = spec_record(node.stage.name, node.stage.version, node.stage.encoding, params, inputs, node.recipe)
     store.create(f"{out.root}/spec.json", opening)
-    roles = {role.rstrip("?") for role in node.stage.inputs}
-    job = Job(
-        out,
-        node.params,
-        {role: Artifact(store, role, name) for role, name in inputs.items() if role in roles},
-        roots,
-        execution,
-    )
+    content = {role: Artifact(store, role, name) for role, name in inputs.items() if role == "content"}
+    job = Job(out, node.params, {**sources, **content}, roots, execution)
     work = Work(job, executor, progress)
     facts = node.stage.compute(job, work)
     seconds = round(time.monotonic() - started, 2)
@@ -189,25 +212,35 @@ def ensure(
         "inputs": inputs,
         "recipe": node.recipe,
         **facts,
+        "files": {name: file for name, file in out.files.items() if not PART_NAME.search(name)},
         "parts": work.parts_total,
         "seconds": seconds,
         "environment": environment(),
     }
     if not store.create(f"{out.root}/manifest.json", record("manifest", manifest)):
         log.info("%s %s: another run finished it first", node.stage.name, shown(node.fingerprint))
-    return Outcome(node.stage.name, node.fingerprint, "ran", seconds, work.parts_run, work.parts_total)
+    if work.parts_repeated:
+        log.info("%s: %d parts were also done by another run", node.stage.name, work.parts_repeated)
+    counts = work.parts_run, work.parts_total, work.parts_repeated
+    return Outcome(node.stage.name, node.fingerprint, "ran", seconds, *counts)
 
 
 def finished(store: Store, stage: str) -> Iterator[Artifact]:
-    """Every artifact of a stage that exists."""
+    """Every artifact of a stage that exists, but those whose manifest is damaged (`verify` names them)."""
     for name in store.folders(f"artifacts/{stage}"):
         artifact = Artifact(store, stage, name)
-        if artifact.exists:
-            yield artifact
+        try:
+            _ = artifact.manifest
+        except FileNotFoundError:
+            continue
+        except DamageError as error:
+            log.warning("%s", error.message)
+            continue
+        yield artifact
 
 
-def why(node: Node, store: Store) -> tuple[str, Artifact | None]:
-    """Why a node must run, as one line, and the nearest artifact: the one with the fewest differing fields."""
+def why(node: Node, store: Store) -> tuple[list[str], Artifact | None]:
+    """Why a node must run, line by line, and the nearest artifact: the one with the fewest differing fields."""
     mine = _facts(hashed(node.params), node.inputs, node.stage.version, node.stage.encoding)
     nearest: tuple[int, list[str], Artifact] | None = None
     for artifact in finished(store, node.stage.name):
@@ -218,10 +251,9 @@ def why(node: Node, store: Store) -> tuple[str, Artifact | None]:
             lines = [_change(node, key, theirs.get(key), mine.get(key)) for key in changed]
             nearest = len(changed), lines, artifact
     if nearest is None:
-        return f"no {node.stage.name} artifact in this store yet", None
-    count, lines, artifact = nearest
-    more = f" (and {count - 1} more)" if count > 1 else ""
-    return f"{lines[0] if lines else 'its manifest is missing'}{more}", artifact
+        return [f"no {node.stage.name} artifact in this store yet"], None
+    _, lines, artifact = nearest
+    return lines, artifact
 
 
 def _facts(params: dict[str, Any], inputs: dict[str, str], version: int, encoding: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The two errors that a user sees as a sentence instead of a traceback."""
+"""The errors that a user sees as a sentence instead of a traceback."""
 
 
 class ConfigError(Exception):
@@ -21,6 +21,10 @@ class ConfigError(Exception):
 
 class StageError(ConfigError):
     """A stage could not be completed (exit status 1); what it had finished is kept."""
+
+
+class DamageError(StageError):
+    """Something in the store is not what was written: a flipped byte, a lost file. Trying again will not help."""
 
 
 def _rebuild(kind: type[ConfigError], message: str, next: str) -> ConfigError:

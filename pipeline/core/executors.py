@@ -9,9 +9,11 @@ what still fails after the retries, is raised.
 import importlib
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -24,7 +26,9 @@ from pipeline.core.params import Params
 log = logging.getLogger("stegoflow")
 Item = TypeVar("Item")
 IO_ERRORS = (OSError, StoreFailure)
-"""What trying again may mend. obstore's errors are no OSErrors."""
+"""What trying again may mend: a store's StoreError, and what obstore raises inside of Zarr, which is no OSError."""
+PAUSES = (1.0, 5.0, 25.0)
+"""Seconds before the first, second, further tries after an I/O error: a store may be away for a while."""
 CONNECT = 20
 """Seconds that a Dask scheduler has to answer."""
 
@@ -48,8 +52,8 @@ class Execution(Params):
     """The class of cluster to start, such as `dask_jobqueue.SLURMCluster` or `dask_cuda.LocalCUDACluster`."""
     dask_options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of that class."""
-    retries: int = 2
-    """How often a part is tried again after an I/O error or the loss of its worker."""
+    retries: int = Field(3, ge=0)
+    """How often a part is tried again after an I/O error (1, 5, then 25 seconds later) or the loss of its worker."""
     max_failed_fraction: float = 0.1
     """Share of images that may be undecodable before a stage gives up."""
 
@@ -94,6 +98,7 @@ class _Serial:
                     result = function(item)
                 except IO_ERRORS as error:
                     _retry_or_raise(item, attempt + 1, self.retries, error)
+                    time.sleep(_pause(attempt + 1))
                 else:
                     yield item, result
                     break
@@ -115,13 +120,13 @@ class _Processes:
         queue = iter(items)
         tries: Counter[Any] = Counter()
         running: dict[Any, tuple[Item, Any]] = {}
-        again: list[Item] = []
+        again: list[tuple[Item, float]] = []
         while True:
             room = 2 * self.workers - len(running)
             fresh = [again.pop() for _ in range(min(room, len(again)))]
-            fresh += islice(queue, room - len(fresh))
-            for item in fresh:
-                running[self._submit(function, item)] = item, self.pool
+            fresh += [(item, 0.0) for item in islice(queue, room - len(fresh))]
+            for item, pause in fresh:
+                running[self._submit(partial(_after, pause, function), item)] = item, self.pool
             if not running:
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -134,7 +139,7 @@ class _Processes:
                         self.close()  # all items of one pool fail with it; the pool after it is sound
                     tries[item] += 1
                     _retry_or_raise(item, tries[item], self.retries, error)
-                    again.append(item)
+                    again.append((item, _pause(tries[item]) if isinstance(error, IO_ERRORS) else 0.0))
                 else:
                     yield item, result
 
@@ -182,8 +187,8 @@ class _Dask:
         running: dict[Any, Item] = {}
         finished = as_completed()
 
-        def submit(item: Item) -> None:
-            future = client.submit(function, item, pure=False)
+        def submit(item: Item, pause: float = 0.0) -> None:
+            future = client.submit(partial(_after, pause, function), item, pure=False)
             running[future] = item
             finished.add(future)
 
@@ -201,7 +206,7 @@ class _Dask:
             tries[item] += 1
             if isinstance(error, IO_ERRORS) or type(error).__name__ == "KilledWorker":
                 _retry_or_raise(item, tries[item], self.retries, error)
-                submit(item)
+                submit(item, _pause(tries[item]) if type(error).__name__ != "KilledWorker" else 0.0)
             else:
                 raise error
 
@@ -234,6 +239,15 @@ class _Dask:
         for opened in (self.client, self.cluster):
             if opened is not None:
                 opened.close()
+
+
+def _after(pause: float, function: Callable[[Item], Any], item: Item) -> Any:
+    time.sleep(pause)
+    return function(item)
+
+
+def _pause(tries: int) -> float:
+    return PAUSES[min(tries, len(PAUSES)) - 1]
 
 
 def _retry_or_raise(item: Any, tries: int, retries: int, error: BaseException) -> None:

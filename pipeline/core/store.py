@@ -1,21 +1,26 @@
 """One store, the same calls on a local folder and on S3, GCS or Azure (obstore underneath)."""
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, from_url
 
 from pipeline.core.errors import ConfigError
 
-ENCODING_VERSION = 1
+ENCODING_VERSION = 2
 MARK = "stegoflow.json"
+LEFTOVER = re.compile(r"#\d+$")
+"""The end of a name under which a local store stages a write: what a killed process leaves. Never listed."""
 
 
 class Entry(NamedTuple):
@@ -26,8 +31,12 @@ class Entry(NamedTuple):
     modified: float
 
 
+class StoreError(OSError):
+    """A store could not be read or written: which one, what, how many bytes. Trying again may help."""
+
+
 class Store:
-    """Objects by path. Reads of what is missing raise FileNotFoundError; other failures raise OSError or obstore's own.
+    """Objects by path. Reads of what is missing raise FileNotFoundError, other failures StoreError.
 
     Pickles as its URL, so that a worker process opens its own connection.
     """
@@ -64,62 +73,125 @@ class Store:
         return hash(self.url)
 
     def mark(self) -> None:
-        """Write (or check) the object that says which layout this store has; ConfigError on another version."""
+        """Write (or check) the object that says which layout this store has.
+
+        ConfigError for another layout, for a store that cannot be written, and for one that does not honour
+        create-only puts: two runs could then overwrite each other's manifests.
+        """
         wanted = {"encoding-type": "stegoflow-store", "encoding-version": ENCODING_VERSION}
         try:
-            self.create(MARK, json.dumps(wanted).encode())
-            found = json.loads(self.get(MARK))
-        except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+            if not self.exists(MARK):
+                self.create(MARK, json.dumps(wanted).encode())
+            data = self.get(MARK)
+            found = json.loads(data)
+            if found == wanted and self.create(MARK, data):
+                raise ConfigError(
+                    f"the store {self.shown} overwrites where it was asked to create: results could be lost",
+                    next="use a store with conditional writes (If-None-Match), or a local folder",
+                )
+        except (OSError, ValueError) as error:
             text = f"the store {self.shown} is not usable: {_first_line(error)}"
             raise ConfigError(text, next="stegoflow doctor") from error
         if found != wanted:
+            layout = found.get("encoding-version") if isinstance(found, dict) else None
             raise ConfigError(
-                f"the store {self.shown} has layout {found.get('encoding-version')}; "
-                f"this program reads layout {ENCODING_VERSION}",
+                f"the store {self.shown} has layout {layout}; this program reads layout {ENCODING_VERSION}",
                 next="use another --store, or the program's version that wrote it",
             )
 
+    @contextmanager
+    def telling(self, what: str, path: str, size: int | None = None) -> Iterator[None]:
+        """Whatever the store raises inside becomes a StoreError that says where, and how much room was needed.
+
+        FileNotFoundError passes: it means that nothing is there.
+        """
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (OSError, BaseError) as error:
+            need = ""
+            if size is not None:
+                free = f", {shutil.disk_usage(self.folder).free:,} are free" if self.folder else ""
+                need = f" ({size:,} bytes needed{free})"
+            raise StoreError(f"{what} {self.path_of(path)}{need}: {_first_line(error)}") from None
+
     def get(self, path: str) -> bytes:
         """The bytes of an object."""
-        return bytes(obstore.get(self.objects, path).bytes())
+        with self.telling("cannot read", path):
+            return bytes(obstore.get(self.objects, path).bytes())
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object, replacing whatever was there (data; never a manifest, marker or name)."""
-        obstore.put(self.objects, path, data)
+        with self.telling("cannot write", path, len(data)):
+            obstore.put(self.objects, path, data)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write an object unless one is there: True for the single writer that wins, on every kind of store."""
-        try:
-            obstore.put(self.objects, path, data, mode="create")
-        except AlreadyExistsError:
-            return False
-        return True
+        with self.telling("cannot write", path, len(data)):
+            try:
+                obstore.put(self.objects, path, data, mode="create")
+            except AlreadyExistsError:
+                return False
+            return True
 
     def exists(self, path: str) -> bool:
         """Whether an object is there."""
-        try:
-            obstore.head(self.objects, path)
-        except FileNotFoundError:
-            return False
-        return True
+        with self.telling("cannot look for", path):
+            try:
+                obstore.head(self.objects, path)
+            except FileNotFoundError:
+                return False
+            return True
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """Every object below the folder `prefix`, in no order."""
-        for chunk in obstore.list(self.objects, prefix):
-            for meta in chunk:
-                yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
+        with self.telling("cannot list", prefix):
+            for chunk in obstore.list(self.objects, prefix):
+                for meta in chunk:
+                    yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
 
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly below `prefix`, sorted."""
-        found = obstore.list_with_delimiter(self.objects, prefix)["common_prefixes"]
-        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+        with self.telling("cannot list", prefix):
+            found = obstore.list_with_delimiter(self.objects, prefix)["common_prefixes"]
+            return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
 
     def delete(self, path: str) -> None:
         """Remove an object; fine if it is gone already."""
-        try:
-            obstore.delete(self.objects, path)
-        except FileNotFoundError:
-            return
+        with self.telling("cannot delete", path):
+            try:
+                obstore.delete(self.objects, path)
+            except FileNotFoundError:
+                return
+
+    def leftovers(self) -> Iterator[Entry]:
+        """What killed writers left below a local store: staged files that no listing shows. None in a bucket, which
+        drops an unfinished upload by its own lifecycle rules."""
+        for parent, _, names in os.walk(self.folder) if self.folder else ():
+            for name in names:
+                if LEFTOVER.search(name):
+                    path = Path(parent, name)
+                    try:
+                        stat = path.stat()
+                    except FileNotFoundError:  # its writer was alive, and has put it in place
+                        continue
+                    yield Entry(path.relative_to(self.folder).as_posix(), stat.st_size, stat.st_mtime)  # type: ignore[arg-type]
+
+    def delete_leftover(self, path: str) -> None:
+        """Remove one of `leftovers`; fine if it is gone already."""
+        assert self.folder is not None
+        assert LEFTOVER.search(path)
+        (self.folder / path).unlink(missing_ok=True)
+
+    def drop_empty(self, prefix: str) -> None:
+        """Remove empty folders at and below `prefix` of a local store; a bucket has none."""
+        if self.folder:
+            for parent, _, _ in os.walk(self.folder / prefix, topdown=False):
+                try:
+                    Path(parent).rmdir()
+                except OSError:  # not empty, or gone
+                    continue
 
     def zarr(self, path: str, *, read_only: bool = False):
         """The folder `path` as a Zarr store of its own: Zarr writes nothing outside of it."""

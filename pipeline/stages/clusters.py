@@ -15,7 +15,7 @@ from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params
 from pipeline.models.kmeans import cosine_kmeans, normalise
-from pipeline.stages.feature_store import PART, open_array, read_views
+from pipeline.stages.feature_store import PART, Tokens
 from pipeline.stages.head import open_head
 from pipeline.stages.view_table import training_views
 
@@ -52,7 +52,7 @@ def fit(vectors: np.ndarray, k: int, restarts: int, iterations: int, seed: int) 
 
 def sample_tokens(features: Artifact, limit: int, seed: int, work: Work) -> Iterator[np.ndarray]:
     """Tokens of the training views, (n, channel) float16 view by view: all of them, or `limit` drawn evenly."""
-    tokens = open_array(features)
+    tokens = Tokens(features)
     rows = training_views(features.read_table("views.parquet", ["training"]))
     each = min(int(np.prod(tokens.shape[1:3])), max(1, limit // max(1, len(rows))))
     if len(rows) > limit:
@@ -60,7 +60,7 @@ def sample_tokens(features: Artifact, limit: int, seed: int, work: Work) -> Iter
     for start in range(0, len(rows), PART):
         work.tick(start, len(rows), "views")
         views = rows[start : start + PART]
-        block = read_views(tokens, views).reshape(len(views), -1, tokens.shape[-1])
+        block = tokens.read(views).reshape(len(views), -1, tokens.shape[-1])
         if each < block.shape[1]:
             generators = (np.random.default_rng([seed, int(view)]) for view in views)
             picks = np.stack([g.choice(block.shape[1], each, replace=False) for g in generators])

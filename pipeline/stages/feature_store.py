@@ -1,45 +1,112 @@
-"""Reading a features artifact: its Zarr group, its tokens in any order, its centre."""
+"""Reading the feature store of a features artifact: its Zarr group, its tokens in any order, its centre.
+
+Nothing is read blindly: the metadata are held against the digests in the manifest, shards bring their own checksums,
+and a row that is NaN although its image could be decoded is a shard that is gone, which Zarr does not tell from NaN.
+"""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import zarr
 
 from pipeline.core.artifact import Artifact
+from pipeline.core.store import StoreError
 
 PART = 32
 """Views per part: one shard of the store, about 20 MB at 26×34 tokens of 384 channels."""
+GROUP = "features.zarr"
+ARRAYS = ("tokens", "mean", "pooled", "center")
 
 
 def open_group(artifact: Artifact, mode: Literal["r", "r+", "a"] = "r") -> zarr.Group:
-    """The Zarr group of a features artifact."""
-    return zarr.open_group(artifact.store.zarr(artifact.data("features.zarr"), read_only=mode == "r"), mode=mode)
+    """The Zarr group of a features artifact, unchecked: for the stage that writes it."""
+    return zarr.open_group(artifact.store.zarr(artifact.data(GROUP), read_only=mode == "r"), mode=mode)
+
+
+def metadata_files() -> list[str]:
+    """Names of the group's metadata, which the manifest records with their digests."""
+    return [f"{GROUP}/zarr.json", *(f"{GROUP}/{name}/zarr.json" for name in ARRAYS)]
 
 
 def open_array(artifact: Artifact, name: str = "tokens") -> zarr.Array:
-    """One array of a features artifact: `tokens`, `mean`, `pooled` or `center`."""
+    """One array of a finished features artifact: `tokens`, `mean`, `pooled` or `center`. DamageError where its
+    metadata are not what was written."""
+    for file in (f"{GROUP}/zarr.json", f"{GROUP}/{name}/zarr.json"):
+        artifact.read(file)
     found = open_group(artifact)[name]
     assert isinstance(found, zarr.Array)
     return found
 
 
+def read_rows(artifact: Artifact, name: str) -> np.ndarray:
+    """The whole of `mean` or `pooled`, (view, channel) float32, NaN where an image could not be decoded. DamageError
+    where a shard is damaged or gone."""
+    array = open_array(artifact, name)
+    with checksums(artifact, name):
+        values = np.asarray(array[:])
+    _check_holes(artifact, name, np.flatnonzero(np.isnan(values[:, 0])))
+    return values
+
+
 def read_center(artifact: Artifact, center: str) -> np.ndarray:
     """What is taken off every token first, (channel,) float32: the training mean for `dataset`, zeros for `none`."""
-    mean = np.asarray(open_array(artifact, "center")[:])
+    array = open_array(artifact, "center")
+    with checksums(artifact, "center"):
+        mean = np.asarray(array[:])
+    if not np.isfinite(mean).all():
+        raise artifact.damaged(f"the array center of {artifact.store.path_of(artifact.data(GROUP))} is gone")
     return mean if center == "dataset" else np.zeros_like(mean)
 
 
-def read_views(tokens: zarr.Array, views: np.ndarray) -> np.ndarray:
-    """Tokens of the given views in their order, (view, row, column, channel) float16. Neighbouring ones are read at
-    once; scattered ones one by one, which is many times faster on a sharded array than one orthogonal selection."""
-    out = np.empty((len(views), *tokens.shape[1:]), np.float16)
-    order = np.argsort(views, kind="stable")
-    for run in _runs(views[order], int(tokens.shards[0]) if tokens.shards else 32):
-        first, last = int(views[order[run.start]]), int(views[order[run.stop - 1]])
-        block = np.asarray(tokens[first : last + 1])
-        out[order[run]] = block[views[order[run]] - first]
-    return out
+class Tokens:
+    """The tokens of a finished features artifact. `shape` is (view, row, column, channel)."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self.array = open_array(artifact)
+        self.shape: tuple[int, ...] = self.array.shape
+
+    def read(self, views: np.ndarray) -> np.ndarray:
+        """Tokens of the given views in their order, (view, row, column, channel) float16, NaN where an image could not
+        be decoded. DamageError where a shard is damaged or gone.
+
+        Neighbouring views are read at once; scattered ones one by one, which is many times faster on a sharded array
+        than one orthogonal selection.
+        """
+        out = np.empty((len(views), *self.shape[1:]), np.float16)
+        order = np.argsort(views, kind="stable")
+        for run in _runs(views[order], PART):
+            first, last = int(views[order[run.start]]), int(views[order[run.stop - 1]])
+            with checksums(self.artifact, f"tokens/c/{first // PART}/0/0/0"):
+                block = np.asarray(self.array[first : last + 1])
+            out[order[run]] = block[views[order[run]] - first]
+        _check_holes(self.artifact, "tokens", views[np.isnan(out[:, 0, 0, 0])])
+        return out
+
+
+def _check_holes(artifact: Artifact, name: str, rows: np.ndarray) -> None:
+    if len(rows):
+        gone = sorted(set(rows.tolist()) - set(artifact.manifest["holes"]))
+        if gone:
+            shard = f"{GROUP}/{name}/c/{gone[0] // PART}" + "/0" * (3 if name == "tokens" else 1)
+            raise artifact.damaged(
+                f"{artifact.store.path_of(artifact.data(shard))} is gone: view {gone[0]} has no values"
+            )
+
+
+@contextmanager
+def checksums(artifact: Artifact, shard: str) -> Iterator[None]:
+    """A checksum that does not agree becomes a DamageError; what the store itself says stays a StoreError."""
+    path = artifact.data(f"{GROUP}/{shard}")
+    try:
+        with artifact.store.telling("cannot read", path):
+            yield
+    except StoreError:
+        raise
+    except Exception as error:  # zarr's codecs have no common error
+        raise artifact.damaged(f"{artifact.store.path_of(path)} is damaged: {error}") from error
 
 
 def _runs(views: np.ndarray, longest: int) -> Iterator[slice]:

@@ -5,6 +5,7 @@ channel) float32, `center` (channel) float32; `views.parquet`, one row per view.
 """
 
 import hashlib
+import logging
 import math
 from collections import deque
 from collections.abc import Iterator
@@ -19,16 +20,18 @@ from pydantic import model_validator
 from zarr.codecs import Crc32cCodec
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
-from pipeline.core.artifact import Artifact
+from pipeline.core.artifact import Artifact, shown
 from pipeline.core.engine import Job, Part, Stage, Work, finished
-from pipeline.core.errors import StageError
+from pipeline.core.errors import DamageError, StageError
 from pipeline.core.params import Params, borrowed, derived, hashed, location
 from pipeline.datasets import folder, images
 from pipeline.models.backbones import Backbone, create_backbone, describe, find_weights
 from pipeline.models.devices import autocast, pick_device
 from pipeline.models.views import Window
-from pipeline.stages.feature_store import PART, open_array, open_group, read_views
+from pipeline.stages.feature_store import GROUP, PART, Tokens, checksums, metadata_files, open_group
 from pipeline.stages.view_table import ViewParams, training_views, view_table
+
+log = logging.getLogger("stegoflow")
 
 
 class FeaturesParams(Params):
@@ -84,19 +87,33 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
             f"{len(failed)} of {len(dataset)} images cannot be decoded: {named}",
             next="mend or remove them, or allow more: --set execution.max_failed_fraction=0.5",
         )
-    mean = np.asarray(open_array(job.out, "mean")[:])[training_views(table)]
+    group = open_group(job.out, "r+")
+    with checksums(job.out, "mean"):
+        mean = np.asarray(group["mean"][:])  # type: ignore[index]
+    bad = set(failed)
+    holes = [row for row, path in enumerate(table["path"].to_pylist()) if path in bad]
+    lost = set(np.flatnonzero(np.isnan(mean[:, 0])).tolist()) - set(holes)
+    if lost:
+        raise job.out.damaged(f"views {min(lost)} to {max(lost)} of {job.out.store.path_of(job.out.root)} are gone")
+    mean = mean[training_views(table)]
     if not np.isfinite(mean).any():
         raise StageError("no training image can be decoded", next="mend the images of the training split")
-    open_group(job.out, "r+")["center"][:] = np.nanmean(mean, axis=0)  # type: ignore[index]
-    tokens = open_array(job.out)
+    with job.out.store.telling("cannot write", job.out.data(f"{GROUP}/center/c/0"), mean[0].nbytes):
+        group["center"][:] = np.nanmean(mean, axis=0)  # type: ignore[index]
+    for name in metadata_files():
+        job.out.record_file(name)
+    shape = group["tokens"].shape  # type: ignore[union-attr]
+    known = job.out.read_table("known.parquet", ["fingerprint"])
     return {
         "items": len(table),
         "images": len(dataset),
         "failed": failed,
+        "holes": holes,
         "copied": sum(marker["copied"] for marker in markers),
-        "shape": list(tokens.shape),
+        "copied_from": sorted(set(known["fingerprint"].to_pylist())),
+        "shape": list(shape),
         "weights": params.weights if params.weights in ("hub", "packaged") else params.weights.rsplit("/", 1)[-1],
-        "bytes": math.prod(tokens.shape) * 2,
+        "bytes": math.prod(shape) * 2,
     }
 
 
@@ -104,7 +121,8 @@ def _create(job: Job, views: int) -> None:
     """Lay out the group, unless it is there. Whoever loses a race for a piece of it looks again."""
     for chance in reversed(range(10)):
         try:
-            return _lay_out(job, views)
+            with job.out.store.telling("cannot write", job.out.data(GROUP)):
+                return _lay_out(job, views)
         except (ContainsArrayError, ContainsGroupError):
             if not chance:
                 raise
@@ -115,16 +133,16 @@ def _lay_out(job: Job, views: int) -> None:
     patch, channels, _ = describe(params.backbone)
     rows, columns = params.views.size[0] // patch, params.views.size[1] // patch
     group = open_group(job.out, "a")
-    group.attrs.update(
-        {
-            "encoding-type": "stegoflow-features",
-            "encoding-version": STAGE.encoding,
-            "fingerprint": job.out.fingerprint,
-            "params": hashed(params),
-            "patch_px": patch,
-            "views": "views.parquet beside this group, one row per view; y0, x0, height, width in image pixels",
-        }
-    )
+    attributes: dict[str, Any] = {
+        "encoding-type": "stegoflow-features",
+        "encoding-version": STAGE.encoding,
+        "fingerprint": job.out.fingerprint,
+        "params": hashed(params),
+        "patch_px": patch,
+        "views": "views.*.parquet beside this group, one row per view; y0, x0, height, width in image pixels",
+    }
+    if dict(group.attrs) != attributes:  # its digest may be in a manifest by now: equal bytes are left alone
+        group.attrs.update(attributes)
     if "center" in group:
         return
     arrays: list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], str, list[str], str]] = [
@@ -183,35 +201,47 @@ def known_rows(out: Artifact, table: pa.Table) -> pa.Table:
     for other in finished(out.store, out.stage):
         if other.manifest["recipe"] != out.spec["recipe"] or len(found) == len(wanted):
             continue
-        failed = set(other.manifest["failed"])
-        for row in other.read_table("views.parquet", ["view", "path", *keys]).to_pylist():
+        holes = set(other.manifest["holes"])
+        try:
+            rows = other.read_table("views.parquet", ["view", *keys]).to_pylist()
+        except DamageError as error:
+            log.warning("features %s are not copied from: %s", shown(other.fingerprint), error.message)
+            continue
+        for row in rows:
             view = wanted.get(tuple(row[key] for key in keys))
-            if view is not None and row["path"] not in failed:
+            if view is not None and row["view"] not in holes:
                 found[view] = (other.fingerprint, row["view"])
-    rows = [{"view": view, "fingerprint": name, "row": row} for view, (name, row) in sorted(found.items())]
+    known = [{"view": view, "fingerprint": name, "row": row} for view, (name, row) in sorted(found.items())]
     schema = pa.schema([("view", pa.int64()), ("fingerprint", pa.string()), ("row", pa.int64())])
-    return pa.Table.from_pylist(rows, schema=schema)
+    return pa.Table.from_pylist(known, schema=schema)
 
 
 def _copy_known(job: Job, part: Part, tokens: np.ndarray) -> set[int]:
-    """Fill the rows of a part that an earlier artifact holds; returns which, counted from the part's start. A row
-    that is a hole there (its shard is gone) is not one of them."""
+    """Fill the rows of a part that an earlier artifact holds; returns which, counted from the part's start. What is
+    damaged there is not copied, and a warning names it."""
     known = job.out.read_table("known.parquet").to_pylist()
     sources: dict[str, list[tuple[int, int]]] = {}
     for row in known:
         if part.start <= row["view"] < part.stop:
             sources.setdefault(row["fingerprint"], []).append((row["view"] - part.start, row["row"]))
+    copied: set[int] = set()
     for name, pairs in sources.items():
-        source = open_array(Artifact(job.out.store, job.out.stage, name))
-        tokens[[here for here, _ in pairs]] = read_views(source, np.asarray([there for _, there in pairs]))
-    return {here for pairs in sources.values() for here, _ in pairs if np.isfinite(tokens[here, 0, 0, 0])}
+        here = [mine for mine, _ in pairs]
+        try:
+            source = Tokens(Artifact(job.out.store, job.out.stage, name))
+            tokens[here] = source.read(np.asarray([theirs for _, theirs in pairs]))
+        except (DamageError, FileNotFoundError) as error:
+            log.warning("rows of features %s are computed anew: %s", shown(name), error)
+        else:
+            copied |= set(here)
+    return copied
 
 
 def encode_part(job: Job, part: Part) -> dict[str, Any]:
     """Encode views start..stop−1, or copy them from an earlier artifact that holds them, and write their shard."""
     rows = job.out.read_table("views.parquet").slice(part.start, part.stop - part.start).to_pylist()
     group = open_group(job.out, "r+")
-    tokens = np.full((len(rows), *open_array(job.out).shape[1:]), np.nan, np.float32)
+    tokens = np.full((len(rows), *group["tokens"].shape[1:]), np.nan, np.float32)  # type: ignore[union-attr]
     copied = _copy_known(job, part, tokens)
     failed = _encode(job, {i: row for i, row in enumerate(rows) if i not in copied}, tokens)
     mean = tokens.mean(axis=(1, 2))
@@ -222,7 +252,8 @@ def encode_part(job: Job, part: Part) -> dict[str, Any]:
     stored = np.clip(tokens, -limit, limit).astype(np.float16)
     for name, values in (("tokens", stored), ("mean", mean), ("pooled", pooled)):
         array = group[name].with_config({"write_empty_chunks": True})  # type: ignore[union-attr]
-        array[part.start : part.stop] = values
+        with job.out.store.telling("cannot write", job.out.data(f"{GROUP}/{name}"), values.nbytes):
+            array[part.start : part.stop] = values
     return {"failed": sorted(failed), "clipped": clipped, "copied": len(copied)}
 
 

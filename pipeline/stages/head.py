@@ -32,7 +32,7 @@ from pipeline.models.stego import (
     sample_tokens,
     sampled,
 )
-from pipeline.stages.feature_store import open_array, read_center
+from pipeline.stages.feature_store import Tokens, read_center
 from pipeline.stages.token_pool import Pools
 
 
@@ -86,7 +86,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     head = Head(len(center), params.code).to(device)
     optimiser = torch.optim.Adam(head.parameters(), params.learning_rate, fused=True)
     start = _resume(job.out, head, optimiser)
-    tokens = open_array(job.inputs["features"])
+    tokens = Tokens(job.inputs["features"])
     dtype = compute_dtype(device, job.execution.precision)
     pools = Pools(tokens, center, near, params.batch, params.memory_gib, params.seed, device, dtype)
 
@@ -106,8 +106,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
                 work.tick(step + 1, params.steps, "steps")
             if (step + 1) % CHECKPOINT == 0 or step + 1 == params.steps:
                 part = Part(start, step + 1)
-                _save(job.out, part, head, optimiser, rows)
-                work.parts_run += 1
+                work.count(ran=True, first=_save(job.out, part, head, optimiser, rows))
                 start, rows = step + 1, []
 
     parts = sorted(job.out.markers())
@@ -187,13 +186,14 @@ def unit(x: Tensor) -> Tensor:
 
 def _save(
     out: Artifact, part: Part, head: Head, optimiser: torch.optim.Optimizer, rows: list[dict[str, float]]
-) -> None:
+) -> bool:
+    """Write a checkpoint and its marker; whether no other run had written that part before."""
     tensors = {f"head.{name}": value.detach().cpu().numpy() for name, value in head.state_dict().items()}
     for (name, _), state in zip(head.named_parameters(), optimiser.state.values(), strict=True):
         tensors |= {f"{key}.{name}": state[key].cpu().numpy() for key in ("step", "exp_avg", "exp_avg_sq")}
     out.write_tensors(f"checkpoints/{part.name}.safetensors", tensors)
     out.write_table(f"steps/{part.name}.parquet", pa.Table.from_pylist(rows))
-    out.finish_part(part.name, {"loss": rows[-1]["loss"]})
+    return out.finish_part(part.name, {"loss": rows[-1]["loss"]})
 
 
 def _resume(out: Artifact, head: Head, optimiser: torch.optim.Optimizer) -> int:

@@ -20,7 +20,7 @@ from pipeline.core.params import Params
 from pipeline.datasets import folder, images
 from pipeline.models.crf import CrfParams, dense_crf
 from pipeline.models.views import Window, cosine_logits, merge
-from pipeline.stages.feature_store import open_array, read_views
+from pipeline.stages.feature_store import Tokens
 from pipeline.stages.head import open_head
 
 PART = 8
@@ -112,7 +112,7 @@ class Views:
     """The views of each image and their features, merged onto the image on demand."""
 
     def __init__(self, features: Artifact) -> None:
-        self.tokens = open_array(features)
+        self.tokens = Tokens(features)
         table = features.read_table("views.parquet")
         self.table = table
         image, training = np.asarray(table["image"]), np.asarray(table["training"])
@@ -126,7 +126,7 @@ class Views:
         """What `encode` makes of an image's tokens (view, row, column, channel), mirrored views averaged with the
         plain ones, merged: (rows, columns, D) float32. None where the image could not be decoded."""
         views = self.table.take(self.rows[image]).to_pylist()
-        values = read_views(self.tokens, np.asarray([view["view"] for view in views]))
+        values = self.tokens.read(np.asarray([view["view"] for view in views]))
         if not np.isfinite(values[:, 0, 0, 0]).all():
             return None
         encoded = encode(values)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, borrowed
-from pipeline.stages.feature_store import open_array, read_center
+from pipeline.stages.feature_store import read_center, read_rows
 from pipeline.stages.view_table import training_views
 
 
@@ -59,13 +59,13 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     job.out.write_table("neighbours.parquet", pa.table(columns))
     on_gpu = facts["index"] == "exact" and faiss.get_num_gpus() > 0
     cpu = faiss.index_gpu_to_cpu(index) if on_gpu else index
-    job.out.store.put(job.out.data("index.faiss"), faiss.serialize_index(cpu).tobytes())
+    job.out.write("index.faiss", faiss.serialize_index(cpu).tobytes())
     return {"items": len(rows), **facts}
 
 
 def pooled(features: Any, rows: np.ndarray, center: str) -> tuple[np.ndarray, np.ndarray]:
     """Unit pooled features (row, channel) float32 of the given views, centred or not, and which of them are finite."""
-    mean = np.asarray(open_array(features, "mean")[:])[rows] - read_center(features, center)
+    mean = read_rows(features, "mean")[rows] - read_center(features, center)
     norms = np.linalg.norm(mean, axis=1, keepdims=True)
     return np.ascontiguousarray(mean / norms.clip(1e-12), np.float32), np.isfinite(norms[:, 0])
 

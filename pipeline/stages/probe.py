@@ -17,7 +17,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.params import Params, borrowed
 from pipeline.models.devices import pick_device
 from pipeline.models.views import Window, area_fractions
-from pipeline.stages.feature_store import PART, open_array, read_views
+from pipeline.stages.feature_store import PART, Tokens
 from pipeline.stages.head import open_head
 from pipeline.stages.labels import LabelMaps
 from pipeline.stages.view_table import training_views
@@ -57,7 +57,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 def labelled_tokens(job: Job, maps: LabelMaps, work: Work) -> tuple[np.ndarray, np.ndarray]:
     """Tokens (n, channel) float16 of labelled training views and their class shares (n, class) float32."""
     params: ProbeParams = job.params
-    tokens = open_array(job.inputs["features"])
+    tokens = Tokens(job.inputs["features"])
     table = job.inputs["features"].read_table("views.parquet")
     every = table.take(training_views(table)).to_pylist()
     views = [view for view in every if (view["split"], view["id"]) in maps]
@@ -69,7 +69,7 @@ def labelled_tokens(job: Job, maps: LabelMaps, work: Work) -> tuple[np.ndarray, 
     for start in range(0, len(views), PART):
         work.tick(start, len(views), "views")
         part = views[start : start + PART]
-        block = read_views(tokens, np.asarray([view["view"] for view in part]))
+        block = tokens.read(np.asarray([view["view"] for view in part]))
         for view, values in zip(part, block.reshape(len(part), -1, block.shape[-1]), strict=True):
             label = maps.read(view["split"], view["id"])
             assert label is not None

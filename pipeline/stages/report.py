@@ -14,7 +14,7 @@ from pipeline.core.params import Params
 from pipeline.datasets import folder, images
 from pipeline.models.kmeans import normalise
 from pipeline.models.palette import palette
-from pipeline.stages.feature_store import open_array, read_views
+from pipeline.stages.feature_store import Tokens
 from pipeline.stages.head import TrainedHead
 from pipeline.stages.labels import LabelMaps
 from pipeline.stages.masks import decode_png, read_masks
@@ -58,7 +58,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         colours=palette(k),
     )
     html = render(page).encode()
-    job.out.store.put(job.out.data("report.html"), html)
+    job.out.write("report.html", html)
     work.tick(3, 3, "sections")
     return {"items": len(shown), "bytes": len(html)}
 
@@ -136,8 +136,7 @@ def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
     rows = np.flatnonzero(np.asarray(table["training"]))
     rows = rows[np.linspace(0, len(rows) - 1, min(params.gallery_images, len(rows))).round().astype(int)]
     views = table.take(rows).to_pylist()
-    tokens = open_array(features)
-    cosines = normalise(TrainedHead(job.inputs["head"])(read_views(tokens, rows))) @ centroids.T
+    cosines = normalise(TrainedHead(job.inputs["head"])(Tokens(features).read(rows))) @ centroids.T
     columns = cosines.shape[2]
     own = cosines.argmax(-1)
     wanted: dict[int, list[tuple[int, int]]] = {}

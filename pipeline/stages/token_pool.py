@@ -5,10 +5,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import torch
-import zarr
 from torch import Tensor
 
-from pipeline.stages.feature_store import read_views
+from pipeline.stages.feature_store import Tokens
 
 
 class Pools:
@@ -20,7 +19,7 @@ class Pools:
 
     def __init__(
         self,
-        tokens: zarr.Array,
+        tokens: Tokens,
         center: np.ndarray,
         near: pa.Table,
         batch: int,
@@ -85,7 +84,7 @@ class Pools:
         """(view × row × column, channel), centred, in two bytes a number."""
         table = torch.empty(len(views) * self.grid[0] * self.grid[1], self.tokens.shape[-1], dtype=self.dtype)
         for start in range(0, len(views), 32):
-            block = torch.from_numpy(read_views(self.tokens, views[start : start + 32])).flatten(0, 2).float()
+            block = torch.from_numpy(self.tokens.read(views[start : start + 32])).flatten(0, 2).float()
             row = start * self.grid[0] * self.grid[1]
             table[row : row + len(block)] = (block - self.center).to(self.dtype)
         return table.to(self.device)

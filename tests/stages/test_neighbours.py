@@ -152,7 +152,7 @@ def test_a_copy_of_an_image_is_not_its_neighbour(make_config, corpus: Path, tmp_
 def test_the_index_is_kept(finished):
     names = {row["stage"]: row["fingerprint"] for row in finished.result["stages"]}
     artifact = Artifact(Store(finished.config.store), "neighbours", names["neighbours"])
-    data = artifact.store.get(artifact.data("index.faiss"))
+    data = artifact.read("index.faiss")
     index = faiss.deserialize_index(np.frombuffer(data, np.uint8))
     assert (index.ntotal, index.d) == (6, 64)
     assert (artifact.manifest["index"], artifact.manifest["recall"]) == ("exact", 1.0)

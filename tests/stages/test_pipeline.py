@@ -18,12 +18,13 @@ from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job
 from pipeline.core.errors import StageError
+from pipeline.core.roots import runs
 from pipeline.core.store import Store
 from pipeline.datasets.images import decode, resize
 from pipeline.models.backbones import create_backbone
 from pipeline.models.stego import Head
 from pipeline.open import open_features
-from pipeline.run import STAGES, nodes, plan, run, runs, session
+from pipeline.run import STAGES, nodes, plan, run, session
 from pipeline.stages import features, head, masks
 from pipeline.stages.features import open_group, training_views
 from pipeline.stages.masks import decode_png, encode_png, ignore_value, mask_dtype, read_masks
@@ -68,7 +69,9 @@ def test_a_run_makes_every_artifact(finished):
     assert sorted(result) == ["report", "run", "scores", "stages"]
     assert [row["stage"] for row in result["stages"]] == NAMES
     for row in result["stages"]:
-        assert sorted(row) == ["fingerprint", "parts_run", "parts_total", "seconds", "stage", "status"]
+        assert sorted(row) == [
+            "fingerprint", "parts_repeated", "parts_run", "parts_total", "seconds", "stage", "status",
+        ]  # fmt: skip
         assert (row["status"], row["parts_run"]) == ("ran", row["parts_total"])
         manifest = found(finished.config, result, row["stage"]).manifest
         assert manifest["fingerprint"] == row["fingerprint"]

@@ -1,0 +1,216 @@
+"""Taking things out of a store: `retract` what is damaged, `collect` what no run wants. Neither breaks a running run.
+
+A removal is announced first (removing/<stage>/<fingerprint>.json), then the roots are read once more, then manifests
+go, then markers, then data, so that at every moment what is marked as done is there. A run does it the other way
+round: it writes its record (a root) first and then looks for announcements. Whichever comes second sees the other:
+either the collector finds the artifact wanted and leaves it, or the run waits until it is gone and makes it again.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from pipeline.core.artifact import Artifact, record, shown
+from pipeline.core.errors import ConfigError, DamageError, StageError
+from pipeline.core.roots import rooted
+from pipeline.core.store import Entry, Store
+
+PATIENCE = 60.0
+"""Seconds that a run waits for an announced removal."""
+
+
+class Removal(NamedTuple):
+    """What `collect` removed, or would remove."""
+
+    path: str
+    why: str
+    objects: int
+    bytes: int
+
+
+def wait_for_removal(artifacts: Iterable[Artifact]) -> None:
+    """Return when none of the artifacts is being removed. StageError after a minute."""
+    deadline = time.monotonic() + PATIENCE
+    for artifact in artifacts:
+        path = _announcement(artifact)
+        while artifact.store.exists(path):
+            if time.monotonic() > deadline:
+                raise StageError(
+                    f"{artifact.stage} {shown(artifact.fingerprint)} is being removed, or that was cut short",
+                    next=f"stegoflow retract {shown(artifact.fingerprint)} --downstream "
+                    f"--store {artifact.store.shown} ends it; then run again",
+                )
+            time.sleep(0.2)
+
+
+def every_artifact(store: Store) -> Iterator[Artifact]:
+    """Every artifact that has a folder in the store, finished or not, or whose removal was announced."""
+    found = {(stage, name) for stage in store.folders("artifacts") for name in store.folders(f"artifacts/{stage}")}
+    for entry in store.entries("removing"):
+        _, stage, name = entry.path.removesuffix(".json").split("/")
+        found.add((stage, name))
+    for stage, name in sorted(found):
+        yield Artifact(store, stage, name)
+
+
+def find_artifact(store: Store, ref: str) -> Artifact:
+    """The artifact whose fingerprint begins with `ref` (four characters at least)."""
+    found = [artifact for artifact in every_artifact(store) if len(ref) >= 4 and artifact.fingerprint.startswith(ref)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        text = f"{ref} is no artifact of this store ({store.shown})"
+        raise ConfigError(text, next=f"stegoflow status --store {store.shown}")
+    listed = ", ".join(f"{artifact.stage} {artifact.fingerprint[:16]}" for artifact in found[:5])
+    raise ConfigError(f"{ref} names several artifacts: {listed}", next="give more characters")
+
+
+def downstream(store: Store, roots: Iterable[Artifact]) -> list[Artifact]:
+    """The artifacts that were made from these, directly or not, what reads nothing else's output first. Rows that
+    `features` copied count as an input."""
+    made_from = {artifact: _sources(artifact) for artifact in every_artifact(store)}
+    order = list(roots)
+    for source in order:  # grows while it is walked
+        order += [
+            artifact for artifact, names in made_from.items() if source.fingerprint in names and artifact not in order
+        ]
+    return order[::-1]
+
+
+def _sources(artifact: Artifact) -> set[str]:
+    """Fingerprints that an artifact was made from. Of a damaged record nothing is known: then nothing is said."""
+    found: set[str] = set()
+    for name in ("spec", "manifest"):
+        try:
+            facts = getattr(artifact, name)
+        except (FileNotFoundError, DamageError):
+            continue
+        found |= {*facts["inputs"].values(), *facts.get("copied_from", ())}
+    return found
+
+
+def retract(store: Store, ref: str, *, with_downstream: bool) -> list[Artifact]:
+    """Remove an artifact, and what was made from it, so that the next run makes them again; returns what was removed.
+
+    ConfigError where something was made from it and `with_downstream` is not given.
+    """
+    artifact = find_artifact(store, ref)
+    chain = downstream(store, [artifact])
+    if len(chain) > 1 and not with_downstream:
+        listed = ", ".join(f"{each.stage} {shown(each.fingerprint)}" for each in chain[:-1])
+        raise ConfigError(
+            f"{artifact.stage} {shown(artifact.fingerprint)} was read by: {listed}",
+            next=f"stegoflow retract {ref} --downstream --store {store.shown}",
+        )
+    remove(chain)
+    return chain
+
+
+def remove(chain: list[Artifact], wanted: Callable[[Artifact], bool] = lambda artifact: False) -> list[Artifact]:
+    """Remove artifacts but those that turn out to be `wanted` after the removal was announced: all manifests, then all
+    markers, then the rest. Cut short at any point, it can be done again. Returns what was removed."""
+    for artifact in chain:
+        artifact.store.create(_announcement(artifact), record("removal", {"fingerprint": artifact.fingerprint}))
+    gone = [artifact for artifact in chain if not wanted(artifact)]
+    for artifact in gone:
+        artifact.store.delete(f"{artifact.root}/manifest.json")
+    for below in ("/parts", ""):
+        for artifact in gone:
+            for entry in artifact.store.entries(artifact.root + below):
+                artifact.store.delete(entry.path)
+    for artifact in gone:
+        artifact.store.drop_empty(artifact.root)
+    for artifact in chain:
+        artifact.store.delete(_announcement(artifact))
+    return gone
+
+
+def collect(
+    store: Store, grace: float, *, delete: bool, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Removal]:
+    """Remove (or only list) what no run wants and nothing has touched for `grace` seconds:
+
+    - artifacts that no run planned, finished or not;
+    - in finished artifacts, objects that neither manifest nor markers name: what a killed or overtaken run wrote;
+    - in a local folder, files that a killed writer left half written, and empty folders.
+
+    A damaged run record stops it (DamageError): what that run wanted cannot be known.
+    """
+    found: list[Removal] = []
+    kept = rooted(store)
+    artifacts = list(every_artifact(store))
+    for number, artifact in enumerate(artifacts, 1):
+        entries = list(store.entries(artifact.root))
+        if (artifact.stage, artifact.fingerprint) in kept:
+            strays = [entry for entry in _strays(artifact, entries) if _old(entry, grace)]
+            if strays and delete:
+                strays = _remove_strays(artifact, strays)
+            found += [Removal(entry.path, "named by no record", 1, entry.size) for entry in strays]
+        elif entries and all(_old(entry, grace) for entry in entries):  # an empty folder is tidied away below
+            gone = not delete or remove([artifact], lambda a: (a.stage, a.fingerprint) in rooted(store))
+            size = sum(entry.size for entry in entries)
+            found += [Removal(artifact.root, "planned by no run", len(entries), size)] if gone else []
+        progress(number, len(artifacts))
+    for entry in store.leftovers():
+        if _old(entry, grace):
+            if delete:
+                store.delete_leftover(entry.path)
+            found.append(Removal(entry.path, "half written", 1, entry.size))
+    for entry in list(store.entries("removing")):
+        if _old(entry, grace):
+            if delete:
+                store.delete(entry.path)
+            found.append(Removal(entry.path, "removal that was cut short", 1, entry.size))
+    if delete:
+        for folder in ("artifacts", "removing"):
+            store.drop_empty(folder)
+    return found
+
+
+def _strays(artifact: Artifact, entries: list[Entry]) -> list[Entry]:
+    """Objects of a finished artifact that no record names. Zarr groups are left alone: their shards are named by the
+    markers' ranges. Of an unfinished artifact nothing is stray yet."""
+    try:
+        named = {facts["path"] for facts in artifact.manifest["files"].values()}
+        for part in artifact.markers():
+            named |= {facts["path"] for facts in artifact.marker(part)["files"].values()}
+    except (FileNotFoundError, DamageError):
+        return []
+    kept = {f"{artifact.root}/spec.json", f"{artifact.root}/manifest.json", *(artifact.data(path) for path in named)}
+    inside = (
+        f"{artifact.root}/parts/",
+        *(artifact.data(f"{p.split('.zarr/')[0]}.zarr/") for p in named if ".zarr/" in p),
+    )
+    return [entry for entry in entries if entry.path not in kept and not entry.path.startswith(inside)]
+
+
+def _remove_strays(artifact: Artifact, strays: list[Entry]) -> list[Entry]:
+    """Delete strays behind an announcement, if the artifact is still finished then: nobody makes it anew meanwhile."""
+    store = artifact.store
+    store.create(_announcement(artifact), record("removal", {"fingerprint": artifact.fingerprint}))
+    gone = strays if artifact.exists else []
+    for entry in gone:
+        store.delete(entry.path)
+    store.delete(_announcement(artifact))
+    return gone
+
+
+def _old(entry: Entry, grace: float) -> bool:
+    """Whether nothing touched an object for `grace` seconds. What seems to come from the future (a clock that was set
+    back) is young."""
+    return entry.modified <= time.time() - grace
+
+
+def _announcement(artifact: Artifact) -> str:
+    return f"removing/{artifact.stage}/{artifact.fingerprint}.json"
+
+
+def status_of(artifact: Artifact) -> dict[str, Any]:
+    """{"state": finished | unfinished | damaged, "parts", "items", "written"} of an artifact."""
+    try:
+        facts = artifact.manifest
+    except FileNotFoundError:
+        return {"state": "unfinished", "parts": len(artifact.markers()), "items": 0, "written": None}
+    except DamageError:
+        return {"state": "damaged", "parts": len(artifact.markers()), "items": 0, "written": None}
+    return {"state": "finished", "parts": facts["parts"], "items": facts.get("items", 0), "written": facts["written"]}

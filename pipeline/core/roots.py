@@ -1,0 +1,130 @@
+"""Runs and names: the records that say which artifacts are wanted. Whatever no run planned may be collected.
+
+runs/<id>.json is written before a run's first stage and holds every fingerprint that it planned. names/<name>/<n>.json
+are numbered and create-only; the highest n is what the name means: a run, or nothing any more.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.core.artifact import Artifact, read_record, record
+from pipeline.core.errors import ConfigError
+from pipeline.core.store import Store
+
+RUN_TIME = "%Y%m%d-%H%M%S"
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
+
+
+def open_run(store: Store, config: dict[str, Any], stages: dict[str, str]) -> str:
+    """Write the record of a run that is about to start; its id. From here on its artifacts are wanted.
+
+    Ids sort by time of start, also where the clock was set back in between.
+    """
+    known = runs(store)
+    now = time.strftime(RUN_TIME, time.gmtime())
+    if known and known[-1] >= now:
+        newest = time.mktime(time.strptime(known[-1][:15], RUN_TIME)) - time.timezone
+        now = time.strftime(RUN_TIME, time.gmtime(newest + 1))
+    run_id = f"{now}-{secrets.token_hex(2)}"
+    if not store.create(f"runs/{run_id}.json", record("run", {"run": run_id, "config": config, "stages": stages})):
+        return open_run(store, config, stages)  # one chance in 65536 for two runs in the same second
+    return run_id
+
+
+def runs(store: Store) -> list[str]:
+    """Ids of every run in a store, oldest first."""
+    return sorted(entry.path.rsplit("/", 1)[-1][: -len(".json")] for entry in store.entries("runs"))
+
+
+def find_run(store: Store, ref: str) -> dict[str, Any]:
+    """The record of a run: by its id, the beginning of one, `latest`, or its name."""
+    return read_record(store, f"runs/{_run_id(store, ref)}.json")
+
+
+def _run_id(store: Store, ref: str) -> str:
+    known = runs(store)
+    if ref in known:
+        return ref
+    hits = known[-1:] if ref == "latest" else [run for run in known if run.startswith(ref)]
+    if not hits and (named := names(store).get(ref)):
+        hits = [named]
+    if len(hits) != 1:
+        problem = "names several runs" if hits else "is neither a run nor a name of this store"
+        raise ConfigError(f"{ref} {problem} ({store.shown})", next=f"stegoflow status --store {store.shown}")
+    return hits[0]
+
+
+def run_artifact(store: Store, run: dict[str, Any], stage: str) -> Artifact:
+    """A stage's artifact of a run, which must exist."""
+    artifact = Artifact(store, stage, run["stages"].get(stage, "none"))
+    if not artifact.exists:
+        raise ConfigError(
+            f"run {run['run']} has no finished {stage}", next="run its config again: finished parts are kept"
+        )
+    return artifact
+
+
+def rooted(store: Store) -> set[tuple[str, str]]:
+    """(stage, fingerprint) of every artifact that a run planned."""
+    found: set[tuple[str, str]] = set()
+    for run in runs(store):
+        try:
+            found |= set(read_record(store, f"runs/{run}.json")["stages"].items())
+        except FileNotFoundError:  # forgotten at this moment
+            continue
+    return found
+
+
+def names(store: Store) -> dict[str, str]:
+    """{name: run} of every name that means a run."""
+    found = {}
+    for name in store.folders("names"):
+        last = max(_numbers(store, name), default=0)
+        run = read_record(store, f"names/{name}/{last}.json")["run"] if last else None
+        if run:
+            found[name] = run
+    return found
+
+
+def name_run(store: Store, ref: str, name: str) -> dict[str, Any]:
+    """Let a name mean a run from now on: {"name", "run"}."""
+    if not NAME.fullmatch(name) or name == "latest":
+        raise ConfigError(
+            f"{name}: a name begins with a letter and holds letters, digits, dots, - and _ (100 at most; not `latest`)",
+            next=f"stegoflow name {ref} NAME",
+        )
+    run = _run_id(store, ref)
+    _rename(store, name, run)
+    return {"name": name, "run": run}
+
+
+def forget(store: Store, ref: str) -> dict[str, Any]:
+    """Take a name, or the record of a run, out of the store: {"forgot", "kind"}. What only it wanted can then be
+    collected. A run that has a name is kept until the name means another one."""
+    if ref in names(store):
+        _rename(store, ref, None)
+        return {"forgot": ref, "kind": "name"}
+    if ref == "latest":
+        raise ConfigError("forget: `latest` may mean another run by now", next="stegoflow status, then give its id")
+    run = _run_id(store, ref)
+    holders = [name for name, held in names(store).items() if held == run]
+    if holders:
+        raise ConfigError(
+            f"run {run} is named {', '.join(holders)}", next=f"stegoflow forget {holders[0]} --store {store.shown}"
+        )
+    store.delete(f"runs/{run}.json")
+    return {"forgot": run, "kind": "run"}
+
+
+def _numbers(store: Store, name: str) -> Iterator[int]:
+    return (int(entry.path.rsplit("/", 1)[-1][: -len(".json")]) for entry in store.entries(f"names/{name}"))
+
+
+def _rename(store: Store, name: str, run: str | None) -> None:
+    while True:  # somebody else may take the next number first
+        number = max(_numbers(store, name), default=0) + 1
+        if store.create(f"names/{name}/{number}.json", record("name", {"name": name, "run": run})):
+            return
