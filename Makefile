@@ -1,16 +1,21 @@
-# make demo | make test | make lint | make constraints        (PYTHON=python3.12 picks another interpreter)
+# make demo | make test | make faults | make lint | make constraints        (PYTHON=python3.12 picks another interpreter)
 PYTHON ?= python3
 EXTRA ?= cpu
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test lint constraints check-tools clean
+.PHONY: demo test faults lint constraints check-tools clean
 
 demo: .venv
 	$(BIN)/python -m flows.demo
 
 test: .venv
 	$(BIN)/python -m pytest
+
+# All of the fault suite: kills, full disks, flipped bytes, collectors beside runs. Prints the table of the README.
+faults: .venv
+	$(BIN)/python -m pytest tests/faults --faults benchmarks/faults.json
+	$(BIN)/python tests/faults/table.py
 
 lint: .venv
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
@@ -38,9 +43,10 @@ check-tools:
 # Every pin of both extras, without an address in it.
 constraints:
 	for extra in cpu gpu; do \
-	  $(BIN)/uv pip compile -q pyproject.toml --extra $$extra --extra dev --python-version 3.11 \
-	    --no-emit-index-url --no-header --no-annotate $(if $(wildcard constraints.txt),-c constraints.txt) -o - ; \
-	done | sort -u > constraints.new && mv constraints.new constraints.txt
+	  $(BIN)/uv pip compile -q pyproject.toml --extra $$extra --extra dev --python-version 3.11 --no-emit-index-url \
+	    --no-header --no-annotate $(if $(wildcard constraints.txt),-c constraints.txt) -o constraints.$$extra || exit 1; \
+	done
+	sort -u constraints.cpu constraints.gpu > constraints.txt && rm constraints.cpu constraints.gpu
 
 clean:
 	rm -rf .venv .demo

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import SHAPES, small, write_corpus
+from corpora import SHAPES, small, write_corpus
 from PIL import Image
 
 from pipeline import cli
