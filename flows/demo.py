@@ -18,6 +18,7 @@ PREFECT_SETTINGS = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",  # else any web page in a browser here may ask the server
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "stegoflow",
     "PREFECT_LOGGING_LOGGERS_PREFECT_LEVEL": "WARNING",
@@ -37,6 +38,7 @@ def main() -> int:
     os.environ.update(PREFECT_SETTINGS)
     started = time.monotonic()
     from pipeline.core.errors import ConfigError
+    from pipeline.terminal import told
 
     try:
         if not CONFIG.is_file():
@@ -44,7 +46,7 @@ def main() -> int:
         build_corpus()
         result = run_flow()
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {told(error)}", file=sys.stderr)
         return 2
     if result is None:
         return 1

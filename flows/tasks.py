@@ -22,6 +22,7 @@ from pipeline.core.artifact import shown
 from pipeline.core.engine import Node, Outcome
 from pipeline.core.errors import ConfigError
 from pipeline.run import Session, session, summary
+from pipeline.terminal import told
 
 SHOWN_AFTER = 2.0
 """Seconds after which a stage's work gets a progress bar in the UI."""
@@ -49,8 +50,8 @@ def run_stages(config: str, changes: list[str], store: str | None, stage: str | 
             publish(opened, outcomes)
             return summary(opened, outcomes)
     except ConfigError as error:
-        get_run_logger().error(str(error))
-        return Failed(message=str(error))
+        get_run_logger().error(told(error))
+        return Failed(message=told(error))
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -68,7 +69,7 @@ def ensure(opened: Session, node: Node) -> State[dict[str, Any]]:
         try:
             outcome = opened.ensure(node)
         except ConfigError as error:
-            return Failed(message=str(error))
+            return Failed(message=told(error))
         made = f"artifact {shown(outcome.fingerprint)}"
         if outcome.status == "reused":
             return Completed(name="Reused", message=f"{made} exists", data=asdict(outcome))

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from pipeline.cli_store import COMMANDS, Json, StoreURL, open_existing, print_json
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.progress import progress_bars
+from pipeline.terminal import told, visible
 
 app = App(
     name="stegoflow",
@@ -72,7 +73,7 @@ def run(
     console.print(stages_table(result["stages"]))
     if result["report"]:
         console.print(scores_table(result["scores"]))
-        console.print(f"report: {result['report']}", soft_wrap=True)
+        console.print(f"report: {visible(result['report'])}", markup=False, emoji=False, soft_wrap=True)
     console.print(f"run {result['run']}   next: stegoflow export {result['run']} --out masks/", soft_wrap=True)
     return 0
 
@@ -114,11 +115,11 @@ def plan(
     console.print(plan_table(rows))
     for row in rows if why else ():
         nearest = f", compared with {row.nearest}" if row.nearest else ""
-        console.print(f"{row.stage} {row.fingerprint}: {row.action}{nearest}", soft_wrap=True, markup=False)
+        print(f"{row.stage} {row.fingerprint}: {row.action}{nearest}")
         for change in row.changes or [row.why]:
-            console.print(f"    {change}", soft_wrap=True, markup=False)
+            print(f"    {visible(change)}")
     changes = "".join(f" --set {change}" for change in set or ())
-    console.print(f"next: stegoflow run {config}{changes}", soft_wrap=True, markup=False)
+    print(visible(f"next: stegoflow run {config}{changes}"))
     return 0
 
 
@@ -246,7 +247,7 @@ def main() -> None:
         sys.exit(app(sys.argv[1:], result_action="return_value"))
     except ConfigError as error:
         stage = getattr(error, "stage", None)
-        print(f"error{f' in {stage}' if stage else ''}: {error}", file=sys.stderr)
+        print(f"error{f' in {stage}' if stage else ''}: {told(error)}", file=sys.stderr)
         sys.exit(_status(error))
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -261,7 +262,7 @@ def _written(facts: dict[str, Any], json: bool) -> int:
     if json:
         print_json(facts)
     else:
-        print(f"{facts['written']} label maps in {facts['out']}")
+        print(f"{facts['written']} label maps in {visible(facts['out'])}")
     return 0
 
 

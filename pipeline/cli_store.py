@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from pipeline.core.errors import ConfigError
 from pipeline.progress import progress_bars
+from pipeline.terminal import visible
 
 StoreURL = Annotated[
     str | None, Parameter(name="--store", help="Folder or object-store URL; default: the config's, or ./store")
@@ -48,7 +49,8 @@ def show(ref: str, /, *, store: StoreURL = None, json: Json = False) -> int:
     import yaml
     from rich.console import Console
 
-    Console().print(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).rstrip(), markup=False, soft_wrap=True)
+    text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).rstrip()
+    Console().print(text, markup=False, emoji=False, soft_wrap=True)
     return 0
 
 
@@ -80,7 +82,7 @@ def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = Fa
         print_json({"store": opened.shown, "artifacts": len(artifacts), "problems": rows})
         return 1 if found else 0
     for problem in found:
-        print(f"{opened.path_of(problem.file)}: {problem.problem}")
+        print(visible(f"{opened.path_of(problem.file)}: {problem.problem}"))
     if found:
         print(f"{len(found)} files of {len(artifacts)} artifacts are not what was written")
         for damaged in sorted({problem.fingerprint for problem in found} - {""}):
@@ -145,7 +147,7 @@ def gc(*, store: str, grace: str = "1d", delete: Annotated[bool, Flag] = False, 
         rows = [row._asdict() for row in found]
         return print_json({"store": opened.shown, "deleted": delete, "bytes": size, "removals": rows})
     for row in found:
-        print(f"{'removed' if delete else 'would remove'} {row.path} ({row.why}): {row.bytes / 1e6:.1f} MB")
+        print(visible(f"{'removed' if delete else 'would remove'} {row.path} ({row.why}): {row.bytes / 1e6:.1f} MB"))
     print(f"{len(found)} items, {size / 1e6:.1f} MB")
     if found and not delete:
         print(f"  next: stegoflow gc --store {opened.shown} --grace {grace} --delete")

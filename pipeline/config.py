@@ -66,7 +66,7 @@ def load(path: str | Path, sets: list[str] | None = None, store: str | None = No
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", next="start from configs/folder.yaml") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}", next=f"mend {path}") from error
+        raise ConfigError(f"{path} is not YAML: {yaml_problem(error)}", next=f"mend {path}") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -79,22 +79,31 @@ def load(path: str | Path, sets: list[str] | None = None, store: str | None = No
 
 
 def apply(data: dict[str, Any], change: str) -> None:
-    """Apply one `stage.field=VALUE` to config data in place."""
+    """Apply one `stage.field=VALUE` to config data in place. Errors leave VALUE out: it may hold a password."""
     field, equals, value = change.partition("=")
     names = field.strip().split(".")
     if not equals or not all(names):
-        raise ConfigError(f"--set {change}: expected stage.field=VALUE", next="--set clusters.k=20")
+        raise ConfigError(f"--set {field}: expected stage.field=VALUE", next="--set clusters.k=20")
     at = data
     for name in names[:-1]:
         if at.get(name) is None:
             at[name] = {}
         at = at[name]
         if not isinstance(at, dict):
-            raise ConfigError(f"--set {change}: {name} has no fields", next="--set clusters.k=20")
+            raise ConfigError(f"--set {field}: {name} has no fields", next="--set clusters.k=20")
     try:
         at[names[-1]] = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {change}: the value is not YAML", next="--set clusters.k=20") from error
+        problem = yaml_problem(error)
+        raise ConfigError(f"--set {field}: the value is not YAML: {problem}", next="--set clusters.k=20") from None
+
+
+def yaml_problem(error: Exception) -> str:
+    """Where a YAML text is wrong, on one line and without quoting it: it may hold a password."""
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "it holds characters that YAML cannot"
+    told = isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError)
+    return f"{where}: {error.problem}" if told else where  # type: ignore[attr-defined]
 
 
 def validate(data: dict[str, Any], source: str = "config") -> PipelineConfig:

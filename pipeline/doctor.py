@@ -10,9 +10,10 @@ from typing import Any
 from pipeline.config import PipelineConfig, load
 from pipeline.core.errors import ConfigError
 from pipeline.core.executors import cores
-from pipeline.core.store import Store
+from pipeline.core.store import Store, redact
 from pipeline.models.backbones import find_weights
 from pipeline.models.devices import compute_dtype, pick_device
+from pipeline.terminal import visible
 
 PACKAGES = ("torch", "timm", "zarr", "obstore", "dask", "prefect", "pydensecrf2", "scikit-learn", "pyarrow")
 
@@ -22,7 +23,7 @@ def examine(config: str | None, store: str | None) -> list[dict[str, Any]]:
     checks: list[dict[str, Any]] = []
 
     def say(what: str, state: str, found: str, next: str = "") -> None:
-        checks.append({"what": what, "state": state, "found": found, "next": next})
+        checks.append({"what": what, "state": state, "found": visible(found), "next": visible(next)})
 
     missing = []
     for name in PACKAGES:
@@ -82,7 +83,7 @@ def examine(config: str | None, store: str | None) -> list[dict[str, Any]]:
             else:
                 say("dataset", "ok", found)
         except (ConfigError, OSError) as error:
-            say("dataset", "error", str(error), getattr(error, "next", ""))
+            say("dataset", "error", getattr(error, "message", str(error)), getattr(error, "next", ""))
     _check_store(store or (loaded.store if loaded else "./store"), say)
     _check_prefect(say)
     return checks
@@ -100,12 +101,16 @@ def _check_store(url: str, say: Any) -> None:
     """Whether the store can be written, and whether a create-only put is honoured: the contract stands on it."""
     try:
         opened = Store(url)
+    except ConfigError as error:
+        say("store", "error", error.message, "give a --store that can be written")
+        return
+    try:
         path = "cache/doctor"
         opened.delete(path)
         first, second = opened.create(path, b"1"), opened.create(path, b"2")
         opened.delete(path)
     except Exception as error:
-        say("store", "error", f"{url}: {error}", "give a --store that can be written")
+        say("store", "error", f"{opened.shown}: {str(error).splitlines()[0]}", "give a --store that can be written")
         return
     if not first or second:
         say("store", "error", f"{opened.shown} overwrites on a create-only put", "use a store with conditional writes")
@@ -115,7 +120,7 @@ def _check_store(url: str, say: Any) -> None:
 
 
 def _check_prefect(say: Any) -> None:
-    url = environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    url = redact(environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api"))  # urllib could not use a password in it
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=3) as answer:
             say("prefect server", "ok", f"{url} answers {answer.status}")

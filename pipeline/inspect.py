@@ -130,9 +130,12 @@ def _write(
         # a.jpg and a.png beside each other keep their suffixes, so that neither overwrites the other.
         relative = PurePosixPath((row["id"] if name in shared else name[1]) + ".png")
         path = out / row["split"] / relative if several else out / relative
-        if ".." in path.parts[len(out.parts) :] or not path.resolve().is_relative_to(out.resolve()):
-            raise ConfigError(f"{row['id']}: its mask would be written outside of {out}", next="use an empty --out")
+        if ".." in relative.parts or relative.is_absolute():
+            raise ConfigError(f"{row['id']}: not a path below the split", next="rename the image")
+        if not path.parent.resolve().is_relative_to(out.resolve()):
+            raise ConfigError(f"{path.parent} leads out of {out}", next="give --out a folder without links in it")
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # a link is replaced; what it names is left alone
         if table is None:
             path.write_bytes(data)
         else:
@@ -148,7 +151,9 @@ def segment(
     """Label maps of new images by the head and clusters of a run. Features and masks are cached like any others."""
     record = find_run(store, run)
     pins = {stage: run_artifact(store, record, stage).fingerprint for stage in ("head", "clusters")}
-    data = {**record["config"], "store": store.url, "dataset": {"root": images}}
+    # What the record of a store, perhaps someone else's, says about Dask would be imported and called here.
+    execution = {name: value for name, value in record["config"]["execution"].items() if not name.startswith("dask_")}
+    data = {**record["config"], "execution": execution, "store": store.url, "dataset": {"root": images}}
     apply(data, f"masks.crf={str(crf).lower()}")
     config = validate(data, f"run {record['run']}")
     trained_on = run_artifact(store, record, "features")

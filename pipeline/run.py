@@ -150,7 +150,8 @@ class Session:
             node,
             self.store,
             roots={"dataset": self.config.dataset.root, "labels": self.config.dataset.root},
-            execution=self.config.execution,
+            # Dask's options may hold a password, and a job goes to every worker.
+            execution=self.config.execution.model_copy(update={"dask_address": None, "dask_options": {}}),
             executor=self.executor,
             progress=self.progress,
         )

@@ -1,12 +1,13 @@
-"""Tables for people, on the terminal (rich)."""
+"""Tables for people, on the terminal (rich). What comes from a store or a config is text, never rich's markup."""
 
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.core.artifact import shown
 from pipeline.run import PlanRow
+from pipeline.terminal import visible
 
 NAMES = {
     "cluster": "head + clusters",
@@ -23,7 +24,7 @@ def stages_table(stages: list[dict[str, Any]]) -> Table:
     for name in ("seconds", "parts run", "parts"):
         table.add_column(name, justify="right")
     for row in stages:
-        status = "reused" if row["status"] == "reused" else "[bold]ran[/bold]"
+        status = Text("reused") if row["status"] == "reused" else Text("ran", "bold")
         repeated = f" ({row['parts_repeated']} also by another run)" if row["parts_repeated"] else ""
         counts = (f"{row['seconds']:.1f}", f"{row['parts_run']}{repeated}", str(row["parts_total"]))
         table.add_row(row["stage"], shown(row["fingerprint"]), status, *counts)
@@ -49,29 +50,34 @@ def plan_table(rows: list[PlanRow]) -> Table:
         known = [] if row.items is None else [f"{row.items} items"]
         known += [] if row.seconds is None else [f"{row.seconds:.0f} s"]
         known += [] if row.bytes is None else [f"{row.bytes / 1e6:.0f} MB"]
-        action = "reuse" if row.action == "reuse" else "[bold]run[/bold]"
-        table.add_row(row.stage, shown(row.fingerprint), action, row.why, ", ".join(known) or "–")
+        action = Text("reuse") if row.action == "reuse" else Text("run", "bold")
+        table.add_row(row.stage, shown(row.fingerprint), action, _cell(row.why), ", ".join(known) or "–")
     return table
 
 
 def status_tables(facts: dict[str, Any]) -> list[Any]:
     """Artifacts and runs of a store."""
     total = sum(row["bytes"] for row in facts["artifacts"])
-    title = f"artifacts in {facts['store']}, {total / 1e6:.1f} MB"
+    title = _cell(f"artifacts in {facts['store']}, {total / 1e6:.1f} MB")
     artifacts = Table("stage", "fingerprint", "state", "written", title=title, title_justify="left")
     for name in ("items", "MB", "runs"):
         artifacts.add_column(name, justify="right")
     for row in facts["artifacts"]:
         state = row["state"] if row["state"] == "finished" else f"{row['state']}, {row['parts']} parts done"
-        numbers = str(row["items"]), f"{row['bytes'] / 1e6:.1f}", str(row["runs"])
-        artifacts.add_row(row["stage"], shown(row["fingerprint"]), state, row["written"] or "–", *numbers)
+        size = f"{row['bytes'] / 1e6:.1f}"
+        cells = row["stage"], shown(row["fingerprint"]), state, row["written"] or "–", row["items"], size, row["runs"]
+        artifacts.add_row(*(_cell(value) for value in cells))
     runs = Table("run", "names", "dataset", "stages finished", title="runs", title_justify="left")
     for row in facts["runs"]:
         counts = f"{row['finished']} of {row['planned']}"
-        runs.add_row(row["run"], ", ".join(row["names"]), escape(row["dataset"]), counts)
+        runs.add_row(*(_cell(value) for value in (row["run"], ", ".join(row["names"]), row["dataset"], counts)))
     steps = ["show RUN_OR_FINGERPRINT"]
     if any(row["state"] == "damaged" for row in facts["artifacts"]):
         steps.insert(0, "verify")
     if any(not row["runs"] for row in facts["artifacts"]):
         steps.append(f"gc --store {facts['store']}")
-    return [artifacts, runs, "next: " + "   |   ".join(f"stegoflow {step}" for step in steps)]
+    return [artifacts, runs, _cell("next: " + "   |   ".join(f"stegoflow {step}" for step in steps))]
+
+
+def _cell(value: Any) -> Text:
+    return Text(visible(str(value)))

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core.errors import DamageError
+from pipeline.core.errors import ConfigError, DamageError
 from pipeline.core.fingerprint import canonical
 from pipeline.core.store import Store
 
@@ -39,6 +39,11 @@ class Artifact:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("manifest", "spec")}
+
+    def __post_init__(self) -> None:
+        for name in (self.stage, self.fingerprint):  # records of someone else's store may hold anything
+            if not name or "/" in name or name.startswith("."):
+                raise ConfigError(f"{name!r} names no artifact", next="look at who wrote this store")
 
     @property
     def root(self) -> str:

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.params import Params
+from pipeline.core.store import first_line, refuse_secrets
 
 log = logging.getLogger("stegoflow")
 Item = TypeVar("Item")
@@ -169,6 +170,7 @@ class _Processes:
 
 class _Dask:
     def __init__(self, execution: Execution) -> None:
+        refuse_secrets(execution.dask_address or "")
         self.execution = execution
         self.retries = execution.retries
         self.client: Any = None
@@ -212,7 +214,7 @@ class _Dask:
 
     def _client(self) -> Any:
         if self.client is None:
-            from distributed import Client
+            from distributed import Client, LocalCluster
 
             execution = self.execution
             try:
@@ -220,19 +222,23 @@ class _Dask:
                     self.client = Client(execution.dask_address, timeout=CONNECT)
                 else:
                     module, _, name = execution.dask_cluster.rpartition(".")
+                    kind = getattr(importlib.import_module(module), name)
                     options = dict(execution.dask_options)
-                    if name == "LocalCluster":
-                        local = {"n_workers": execution.worker_count(), "threads_per_worker": 1, "host": "127.0.0.1"}
-                        options = {**local, "dashboard_address": "127.0.0.1:0", **options}  # any free port
-                    self.cluster = getattr(importlib.import_module(module), name)(**options)
+                    if isinstance(kind, type) and issubclass(kind, LocalCluster):  # its own dashboard is for everyone
+                        options = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", **options}  # any free port
+                    if kind is LocalCluster:
+                        options = {"n_workers": execution.worker_count(), "threads_per_worker": 1, **options}
+                    self.cluster = kind(**options)
                     self.client = Client(self.cluster)
                 self.client.wait_for_workers(1, timeout=300)
             except (OSError, ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-                where = execution.dask_address or execution.dask_cluster
+                where, reason = execution.dask_address or execution.dask_cluster, first_line(error)
+                for text in _texts(execution.dask_options):
+                    reason = reason.replace(text, "…")
                 raise ConfigError(
-                    f"no Dask cluster at {where}: {error}",
+                    f"no Dask cluster at {where}: {reason}",
                     next="start it, or set execution.executor=processes",
-                ) from error
+                ) from None  # the error itself may quote an option
         return self.client
 
     def close(self) -> None:
@@ -250,10 +256,18 @@ def _pause(tries: int) -> float:
     return PAUSES[min(tries, len(PAUSES)) - 1]
 
 
+def _texts(options: Any) -> list[str]:
+    """Every text among the values of Dask's options, at any depth: each may be a password."""
+    values = options.values() if isinstance(options, dict) else options if isinstance(options, list) else ()
+    found = [options] if isinstance(options, str) and options else []
+    return found + [text for value in values for text in _texts(value)]
+
+
 def _retry_or_raise(item: Any, tries: int, retries: int, error: BaseException) -> None:
+    what = f"{type(error).__name__}: {first_line(error)}"
     if tries > retries:
         raise StageError(
-            f"part {item} failed {tries} times: {type(error).__name__}: {error}",
+            f"part {item} failed {tries} times: {what}",
             next="mend the cause and run the same command again: finished parts are kept",
         ) from error
-    log.warning("part %s: %s: %s; trying again (%d of %d)", item, type(error).__name__, error, tries, retries)
+    log.warning("part %s: %s; trying again (%d of %d)", item, what, tries, retries)

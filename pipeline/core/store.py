@@ -43,6 +43,7 @@ class Store:
 
     def __init__(self, url: str | Path, *, create: bool = True) -> None:
         self.url = str(url)
+        refuse_secrets(self.url)
         self.folder = local_folder(self.url)
         """The folder of a local store, None for a bucket."""
         if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
@@ -55,7 +56,7 @@ class Store:
             else:
                 self.objects = from_url(self.url)  # type: ignore[assignment]
         except Exception as error:
-            text = f"the store {self.shown} cannot be opened: {_first_line(error)}"
+            text = f"the store {self.shown} cannot be opened: {first_line(error)}"
             raise ConfigError(text, next="stegoflow doctor") from None  # the error itself quotes the whole URL
 
     def __reduce__(self):
@@ -90,7 +91,7 @@ class Store:
                     next="use a store with conditional writes (If-None-Match), or a local folder",
                 )
         except (OSError, ValueError) as error:
-            text = f"the store {self.shown} is not usable: {_first_line(error)}"
+            text = f"the store {self.shown} is not usable: {first_line(error)}"
             raise ConfigError(text, next="stegoflow doctor") from error
         if found != wanted:
             layout = found.get("encoding-version") if isinstance(found, dict) else None
@@ -114,7 +115,7 @@ class Store:
             if size is not None:
                 free = f", {shutil.disk_usage(self.folder).free:,} are free" if self.folder else ""
                 need = f" ({size:,} bytes needed{free})"
-            raise StoreError(f"{what} {self.path_of(path)}{need}: {_first_line(error)}") from None
+            raise StoreError(f"{what} {self.path_of(path)}{need}: {first_line(error)}") from None
 
     def get(self, path: str) -> bytes:
         """The bytes of an object."""
@@ -222,7 +223,22 @@ def redact(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))
 
 
-def _first_line(error: Exception) -> str:
+def refuse_secrets(url: str) -> None:
+    """ConfigError for a URL with a password, a key or a query: a URL ends up in logs, processes and Prefect's database.
+
+    obstore ignores them in s3://, gs:// and az:// URLs anyway. A container before the @ of abfss:// is no secret.
+    """
+    scheme, separator, rest = url.partition("://")
+    user, at, _ = rest.partition("@")  # not urlsplit: a key may hold a slash
+    given = at and "/" not in user.partition(":")[0] and (":" in user or not scheme.startswith("abfs"))
+    if separator and (given or "?" in rest):
+        raise ConfigError(
+            f"a {scheme}:// URL was given with a user, a key or a query in it",
+            next="give it without them; credentials come from the environment (docs/security.md)",
+        )
+
+
+def first_line(error: BaseException) -> str:
     """What an error says, without obstore's "Debug source", and without the credentials and query of a URL in it."""
     line = str(error).partition("\n")[0]
     return re.sub(r"\?[^\s\"]*", "", re.sub(r"://[^/\s]*@", "://", line))

@@ -113,7 +113,9 @@ def check_digest(items: list[Item], wanted: str, extra: Any = None) -> None:
 
 
 def read_file(root: str, path: str) -> bytes:
-    """The bytes of one file under a root. Raises OSError."""
+    """The bytes of one file under a root. Raises OSError; StageError for a path that leads out of it."""
+    if path.startswith("/") or ".." in path.split("/"):
+        raise StageError(f"{path} is not below dataset.root", next="look at who wrote this store: no listing says that")
     folder = local_folder(root)
     return (folder / path).read_bytes() if folder else Store(root, create=False).get(path)
 

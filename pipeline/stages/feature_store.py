@@ -21,8 +21,10 @@ ARRAYS = ("tokens", "mean", "pooled", "center")
 
 
 def open_group(artifact: Artifact, mode: Literal["r", "r+", "a"] = "r") -> zarr.Group:
-    """The Zarr group of a features artifact, unchecked: for the stage that writes it."""
-    return zarr.open_group(artifact.store.zarr(artifact.data(GROUP), read_only=mode == "r"), mode=mode)
+    """The Zarr group of a features artifact, unchecked: for the stage that writes it. Format 3 alone: format 2 has a
+    codec that unpickles."""
+    store = artifact.store.zarr(artifact.data(GROUP), read_only=mode == "r")
+    return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)
 
 
 def metadata_files() -> list[str]:

@@ -166,7 +166,7 @@ def encode_png(mask: np.ndarray | None) -> bytes | None:
 
 def decode_png(data: bytes) -> np.ndarray:
     """The label map of `encode_png`."""
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:  # some of Pillow's formats start other programs
         return np.asarray(image).astype(np.uint16 if image.mode.startswith("I") else np.uint8)
 
 
