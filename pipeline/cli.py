@@ -247,8 +247,12 @@ def main() -> None:
         sys.exit(app(sys.argv[1:], result_action="return_value"))
     except ConfigError as error:
         stage = getattr(error, "stage", None)
-        print(f"error{f' in {stage}' if stage else ''}: {told(error)}", file=sys.stderr)
+        print(f"error: {f'{stage}: ' if stage else ''}{told(error)}", file=sys.stderr)
         sys.exit(_status(error))
+    except OSError as error:
+        print(f"error: {type(error).__name__}: {visible(str(error))}", file=sys.stderr)
+        print("  next: mend the cause and run the same command again: finished parts are kept", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

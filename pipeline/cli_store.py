@@ -199,12 +199,10 @@ COMMANDS = (status, show, verify, retract, gc, forget, name)
 
 def open_existing(store: str | None) -> Any:
     """The store of a command that reads one: ConfigError where there is none."""
-    from pipeline.core.store import MARK, Store
+    from pipeline.core.store import Store
 
     opened = Store(store or "./store", create=False)
-    if not opened.exists(MARK):
-        raise ConfigError(f"{opened.shown} is not a stegoflow store", next="name one: --store FOLDER_OR_URL")
-    opened.mark()
+    opened.check_layout()
     return opened
 
 

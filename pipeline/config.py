@@ -62,11 +62,11 @@ def load(path: str | Path, sets: list[str] | None = None, store: str | None = No
     Relative paths in the file are relative to the folder that the program is started in. ConfigError names the field.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text())
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", next="start from configs/folder.yaml") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {yaml_problem(error)}", next=f"mend {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not plain YAML: {yaml_problem(error)}", next=f"mend {path}") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -93,15 +93,21 @@ def apply(data: dict[str, Any], change: str) -> None:
             raise ConfigError(f"--set {field}: {name} has no fields", next="--set clusters.k=20")
     try:
         at[names[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         problem = yaml_problem(error)
-        raise ConfigError(f"--set {field}: the value is not YAML: {problem}", next="--set clusters.k=20") from None
+        raise ConfigError(
+            f"--set {field}: the value is not plain YAML: {problem}", next="--set clusters.k=20"
+        ) from None
 
 
 def yaml_problem(error: Exception) -> str:
     """Where a YAML text is wrong, on one line and without quoting it: it may hold a password."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
     mark = getattr(error, "problem_mark", None)
     where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "it holds characters that YAML cannot"
+    if isinstance(error, yaml.constructor.ConstructorError):
+        return f"{where}: a tag or key that plain YAML does not have"
     told = isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError)
     return f"{where}: {error.problem}" if told else where  # type: ignore[attr-defined]
 
@@ -114,16 +120,23 @@ def validate(data: dict[str, Any], source: str = "config") -> PipelineConfig:
         raise ConfigError(f"{source}: {_explain(error)}", next="stegoflow params explains every field") from None
     weights = config.features.weights
     if weights not in ("hub", "packaged"):
-        weights = str(local_folder(weights) or weights)
+        weights = _absolute("features.weights", weights)
+    root = _absolute("dataset.root", config.dataset.root)
     return config.model_copy(
         update={
-            "store": str(local_folder(config.store) or config.store),
-            "dataset": config.dataset.model_copy(
-                update={"root": str(local_folder(config.dataset.root) or config.dataset.root)}
-            ),
+            "store": _absolute("store", config.store),
+            "dataset": config.dataset.model_copy(update={"root": root}),
             "features": config.features.model_copy(update={"weights": weights}),
         }
     )
+
+
+def _absolute(field: str, path: str) -> str:
+    """The absolute path of a local path, other URLs as they are; ConfigError for links in a circle and NUL bytes."""
+    try:
+        return str(local_folder(path) or path)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{field}: {path!r} cannot be used: {error}", next=f"--set {field}=PATH") from error
 
 
 def reference(section: str | None = None) -> str:

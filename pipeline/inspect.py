@@ -1,5 +1,7 @@
 """Reading a store back: status, lineage, label maps as files, and new images through an existing run."""
 
+from collections import Counter
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,7 +13,8 @@ from pipeline.core.artifact import Artifact, read_record
 from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError, DamageError
 from pipeline.core.gc import every_artifact, find_artifact, status_of
-from pipeline.core.roots import find_run, names, run_artifact, runs
+from pipeline.core.roots import find_run, run_artifact, runs
+from pipeline.core.roots import names as run_names
 from pipeline.core.store import Store
 from pipeline.run import STAGES, session
 from pipeline.stages.labels import stem
@@ -25,7 +28,7 @@ def status(store: Store) -> dict[str, Any]:
     planned: dict[tuple[str, str], int] = {}
     rows = []
     named: dict[str, list[str]] = {}
-    for name, run in names(store).items():
+    for name, run in run_names(store).items():
         named.setdefault(run, []).append(name)
     for name in runs(store):
         row: dict[str, Any] = {"run": name, "names": named.get(name, []), "dataset": None, "finished": 0, "planned": 0}
@@ -119,16 +122,12 @@ def _write(
         known = sorted({row["split"] for row in read_masks(masks)})
         raise ConfigError(f"--split {split}: masks exist for {', '.join(known)}", next=f"--split {known[0]}")
     several = len({row["split"] for row in rows}) > 1
-    stems = [(row["split"], stem(row["id"])) for row in rows]
-    shared = {name for name in stems if stems.count(name) > 1} if len(set(stems)) < len(stems) else set()
     written, skipped = 0, []
-    for done, (row, name) in enumerate(zip(rows, stems, strict=True), 1):
+    for done, (row, relative) in enumerate(zip(rows, _file_names(rows), strict=True), 1):
         data = row["mask_crf" if crf else "mask"]
         if data is None:
             skipped.append(row["id"])
             continue
-        # a.jpg and a.png beside each other keep their suffixes, so that neither overwrites the other.
-        relative = PurePosixPath((row["id"] if name in shared else name[1]) + ".png")
         path = out / row["split"] / relative if several else out / relative
         if ".." in relative.parts or relative.is_absolute():
             raise ConfigError(f"{row['id']}: not a path below the split", next="rename the image")
@@ -143,6 +142,31 @@ def _write(
         written += 1
         progress("export", done, len(rows), "label maps")
     return {"written": written, "out": str(out), "skipped": skipped}
+
+
+def _file_names(rows: list[dict[str, Any]]) -> list[PurePosixPath]:
+    """Where each label map goes below its split, no two the same: the image's path with the suffix .png.
+
+    Where that is also another's, a folder, or longer than a file system allows: the image's whole name and .png
+    (a.jpg and a.png beside each other); where that is too, the name cut short and a digest of it.
+    """
+
+    def digested(id: str) -> str:
+        head, slash, name = id.rpartition("/")
+        return f"{head}{slash}{name.encode()[:200].decode(errors='ignore')}-{sha256(id.encode()).hexdigest()[:12]}"
+
+    folders = {(row["split"], str(parent)) for row in rows for parent in PurePosixPath(row["id"]).parents}
+    names = [(row["split"], stem(row["id"]) + ".png") for row in rows]
+    for other in (str, digested):
+        counts = Counter(names)
+        taken = [
+            counts[name] > 1 or name in folders or len(name[1].rpartition("/")[2].encode()) > 255 for name in names
+        ]
+        names = [
+            (row["split"], other(row["id"]) + ".png") if bad else name
+            for row, name, bad in zip(rows, names, taken, strict=True)
+        ]
+    return [PurePosixPath(name) for _, name in names]
 
 
 def segment(

@@ -41,11 +41,11 @@ class Execution(Params):
     """`auto` (CUDA if torch sees it, else the CPU) or a torch device such as `cpu` or `cuda:1`."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of backbone and head: `auto` is bf16 where the hardware multiplies it fast, else fp32."""
-    batch_size: int = 16
+    batch_size: int = Field(16, ge=1)
     """Views per call of the backbone."""
     executor: Literal["serial", "processes", "dask"] = "processes"
     """Where parts run."""
-    workers: int | None = None
+    workers: int | None = Field(None, ge=1)
     """Worker processes; by default one per core."""
     dask_address: str | None = None
     """A running scheduler, such as `tcp://scheduler:8786`; without it a cluster is started for the run."""
@@ -55,7 +55,7 @@ class Execution(Params):
     """Keyword arguments of that class."""
     retries: int = Field(3, ge=0)
     """How often a part is tried again after an I/O error (1, 5, then 25 seconds later) or the loss of its worker."""
-    max_failed_fraction: float = 0.1
+    max_failed_fraction: float = Field(0.1, ge=0, le=1)
     """Share of images that may be undecodable before a stage gives up."""
 
     def worker_count(self) -> int:

@@ -44,8 +44,11 @@ class Store:
     def __init__(self, url: str | Path, *, create: bool = True) -> None:
         self.url = str(url)
         refuse_secrets(self.url)
-        self.folder = local_folder(self.url)
-        """The folder of a local store, None for a bucket."""
+        try:
+            self.folder = local_folder(self.url)
+            """The folder of a local store, None for a bucket."""
+        except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a NUL byte
+            raise ConfigError(f"the store {self.url!r} cannot be opened: {error}", next="another --store") from None
         if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"the store {self.url} is a file, not a folder", next="give another --store")
         try:
@@ -74,27 +77,39 @@ class Store:
         return hash(self.url)
 
     def mark(self) -> None:
-        """Write (or check) the object that says which layout this store has.
+        """Write (or check) the object that says which layout this store has, before a run writes anything.
 
         ConfigError for another layout, for a store that cannot be written, and for one that does not honour
         create-only puts: two runs could then overwrite each other's manifests.
         """
-        wanted = {"encoding-type": "stegoflow-store", "encoding-version": ENCODING_VERSION}
+        mark = json.dumps({"encoding-type": "stegoflow-store", "encoding-version": ENCODING_VERSION}).encode()
         try:
             if not self.exists(MARK):
-                self.create(MARK, json.dumps(wanted).encode())
-            data = self.get(MARK)
-            found = json.loads(data)
-            if found == wanted and self.create(MARK, data):
-                raise ConfigError(
-                    f"the store {self.shown} overwrites where it was asked to create: results could be lost",
-                    next="use a store with conditional writes (If-None-Match), or a local folder",
-                )
-        except (OSError, ValueError) as error:
+                self.create(MARK, mark)
+            self.check_layout()
+            overwritten = self.create(MARK, mark)
+        except OSError as error:
             text = f"the store {self.shown} is not usable: {first_line(error)}"
             raise ConfigError(text, next="stegoflow doctor") from error
-        if found != wanted:
-            layout = found.get("encoding-version") if isinstance(found, dict) else None
+        if overwritten:
+            raise ConfigError(
+                f"the store {self.shown} overwrites where it was asked to create: results could be lost",
+                next="use a store with conditional writes (If-None-Match), or a local folder",
+            )
+
+    def check_layout(self) -> None:
+        """ConfigError unless this is a store of the layout that this program reads. Writes nothing."""
+        try:
+            found = json.loads(self.get(MARK))
+        except FileNotFoundError:
+            text = f"{self.shown} is not a stegoflow store"
+            raise ConfigError(text, next="name one: --store FOLDER_OR_URL") from None
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or found.get("encoding-type") != "stegoflow-store":
+            raise ConfigError(f"{self.path_of(MARK)} is not a store's mark", next="give another --store")
+        layout = found.get("encoding-version")
+        if layout != ENCODING_VERSION:
             raise ConfigError(
                 f"the store {self.shown} has layout {layout}; this program reads layout {ENCODING_VERSION}",
                 next="use another --store, or the program's version that wrote it",

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.executors import IO_ERRORS
 from pipeline.core.fingerprint import digest
 from pipeline.core.store import Store, local_folder, redact
 from pipeline.datasets import images
@@ -24,6 +25,8 @@ from pipeline.datasets import images
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 SOLE_SPLIT = "all"
 """The split's name where a folder has no split sub-folders."""
+TRIES = 3
+"""How often a listing reads a file before it gives up: an I/O error may pass."""
 
 
 class Item(NamedTuple):
@@ -80,7 +83,7 @@ def scan(
 
     def read(entry: tuple[str, str, float]) -> tuple[str, tuple[Any, ...]]:
         path, stamp, _ = entry
-        data = read_file(root, path)
+        data = _read_or_explain(root, path)
         try:
             height, width = images.size(data, path) if kind == "images" else (0, 0)
             error = ""
@@ -120,6 +123,24 @@ def read_file(root: str, path: str) -> bytes:
     return (folder / path).read_bytes() if folder else Store(root, create=False).get(path)
 
 
+def _read_or_explain(root: str, path: str) -> bytes:
+    """The bytes of a file, tried `TRIES` times; FileNotFoundError, or StageError that names the file."""
+    for left in reversed(range(TRIES)):
+        try:
+            return read_file(root, path)
+        except FileNotFoundError:
+            raise
+        except IO_ERRORS as error:
+            if not left:
+                raise _unreadable(path, error) from error
+    raise AssertionError
+
+
+def _unreadable(path: object, error: Exception) -> StageError:
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return StageError(f"{path} cannot be read: {reason}", next="make it readable or remove it, and run again")
+
+
 def read_checked(root: str, path: str, sha256: str) -> bytes:
     """The bytes of a file that must still be what was listed; StageError if it changed since."""
     data = read_file(root, path)
@@ -149,16 +170,21 @@ def predicted_splits(present: set[str], wanted: list[str]) -> list[str]:
 def read_description(root: str) -> dict[str, Any]:
     """`classes` (names) and `ignore_index` of ROOT/dataset.yaml; empty names and 255 where there is none."""
     try:
-        text = read_file(root, "dataset.yaml")
+        text = _read_or_explain(root, "dataset.yaml")
     except FileNotFoundError:
         return {"classes": [], "ignore_index": 255}
     try:
         content = yaml.safe_load(text) or {}
-        classes = [str(name) for name in content.get("classes") or []]
-        return {"classes": classes, "ignore_index": int(content.get("ignore_index", 255))}
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        classes, ignore = content.get("classes") or [], content.get("ignore_index", 255)
+        if not isinstance(classes, list):  # a string would be taken letter by letter, a mapping by its keys
+            raise TypeError("classes must be a list of names")
+        if type(ignore) is not int:
+            raise TypeError(f"ignore_index must be a whole number, not {ignore}")
+        return {"classes": [str(name) for name in classes], "ignore_index": ignore}
+    except (yaml.YAMLError, RecursionError, AttributeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"dataset.yaml: {error}", next="write it as in README.md, or remove it to score without class names"
+            f"dataset.yaml: {reason}", next="write it as in README.md, or remove it to score without class names"
         ) from error
 
 
@@ -173,6 +199,7 @@ def _has_folder(root: str, name: str) -> bool:
 
 def _walk(root: str, top: str) -> Iterator[tuple[str, str, float]]:
     """(path below the root, stamp of size and change, time of change) of every file; links to folders not followed.
+    StageError for a folder that cannot be listed: what lies in it would be missing in silence.
 
     Hidden files and folders are left out, and so is ROOT/labels where the images have no folder of their own.
     """
@@ -189,12 +216,19 @@ def _files(root: str, top: str) -> Iterator[tuple[str, int, float, float]]:
         for entry in Store(root, create=False).entries(top):
             yield entry.path, entry.size, entry.modified, entry.modified
         return
-    for parent, folders, names in os.walk(folder / top):
+
+    def refuse(error: OSError) -> NoReturn:
+        raise _unreadable(error.filename, error) from error
+
+    for parent, folders, names in os.walk(folder / top, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if path.is_file():
-                stat = path.stat()
+            try:
+                stat = path.stat() if path.is_file() else None
+            except PermissionError as error:  # of the folder that it lies in, or that a link leads to
+                refuse(error)
+            if stat is not None:
                 yield path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns, stat.st_mtime
 
 

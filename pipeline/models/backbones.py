@@ -245,7 +245,7 @@ def _load(backbone: str, state: dict[str, Tensor], path: Path) -> Any:
 
 def _own_grid(state: dict[str, Tensor], meta: Any) -> dict[str, int]:
     """`img_size` of the checkpoint's square grid, or nothing where the model's own grid is it."""
-    if "pos_embed" not in state or meta.pos_embed is None:
+    if "pos_embed" not in state or state["pos_embed"].ndim != 3 or meta.pos_embed is None:
         return {}
     tokens = state["pos_embed"].shape[1]
     counts = [tokens - prefix for prefix in (0, 1, meta.num_prefix_tokens)]

@@ -27,7 +27,7 @@ def cosine_kmeans(
 
     def fit(data: np.ndarray, start: int, centroids: np.ndarray | None = None) -> np.ndarray:
         means = faiss.Kmeans(
-            data.shape[1], k, niter=iterations, spherical=True, seed=start,
+            data.shape[1], k, niter=iterations, spherical=True, seed=start % 2**31,  # a C int
             init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
             min_points_per_centroid=1, max_points_per_centroid=len(data),
         )  # fmt: skip

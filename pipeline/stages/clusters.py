@@ -28,7 +28,7 @@ class ClustersParams(Params):
     iterations: int = Field(30, ge=1)
     tokens: int = Field(500_000, ge=1)
     """k-means reads at most this many training tokens, the same number of every view."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:

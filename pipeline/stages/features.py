@@ -22,7 +22,7 @@ from zarr.errors import ContainsArrayError, ContainsGroupError
 
 from pipeline.core.artifact import Artifact, shown
 from pipeline.core.engine import Job, Part, Stage, Work, finished
-from pipeline.core.errors import DamageError, StageError
+from pipeline.core.errors import ConfigError, DamageError, StageError
 from pipeline.core.params import Params, borrowed, derived, hashed, location
 from pipeline.datasets import folder, images
 from pipeline.models.backbones import Backbone, create_backbone, describe, find_weights
@@ -65,8 +65,13 @@ class FeaturesParams(Params):
 
 def weights_digest(backbone: str, weights: str) -> str:
     """sha256 of the file that `weights` means: how weights enter the fingerprint."""
-    with find_weights(backbone, weights).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    path = find_weights(backbone, weights)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        why = f"features.weights: {path} cannot be read: {error.strerror}"
+        raise ConfigError(why, next="make it readable, or --set features.weights=FILE") from error
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
@@ -244,17 +249,33 @@ def encode_part(job: Job, part: Part) -> dict[str, Any]:
     tokens = np.full((len(rows), *group["tokens"].shape[1:]), np.nan, np.float32)  # type: ignore[union-attr]
     copied = _copy_known(job, part, tokens)
     failed = _encode(job, {i: row for i, row in enumerate(rows) if i not in copied}, tokens)
-    mean = tokens.mean(axis=(1, 2))
-    pooled = mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
+    check_finite(tokens, rows, failed)
     # float16 ends at 65504: a backbone whose tokens pass that would become infinite in silence.
     limit = np.finfo(np.float16).max
     clipped = int(np.count_nonzero(np.abs(tokens) > limit))
-    stored = np.clip(tokens, -limit, limit).astype(np.float16)
-    for name, values in (("tokens", stored), ("mean", mean), ("pooled", pooled)):
+    tokens = np.clip(tokens, -limit, limit)
+    mean = tokens.mean(axis=(1, 2))
+    pooled = mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
+    for name, values in (("tokens", tokens.astype(np.float16)), ("mean", mean), ("pooled", pooled)):
         array = group[name].with_config({"write_empty_chunks": True})  # type: ignore[union-attr]
         with job.out.store.telling("cannot write", job.out.data(f"{GROUP}/{name}"), values.nbytes):
             array[part.start : part.stop] = values
     return {"failed": sorted(failed), "clipped": clipped, "copied": len(copied)}
+
+
+def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: set[str]) -> None:
+    """StageError that names the first image with NaN or infinity among its tokens, (view, row, column, channel).
+
+    `failed` are the paths of `rows` that could not be decoded: their NaN is meant.
+    """
+    finite = np.isfinite(tokens).all(axis=(1, 2, 3))
+    for row, good in zip(rows, finite, strict=True):
+        if not good and row["path"] not in failed:
+            raise StageError(
+                f"the backbone gives NaN or infinite features for {row['path']}",
+                next="--set execution.precision=fp32; if it is that already, the weights are damaged: "
+                "--set features.weights=FILE",
+            )
 
 
 def _encode(job: Job, rows: dict[int, dict[str, Any]], tokens: np.ndarray) -> set[str]:

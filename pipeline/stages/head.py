@@ -68,7 +68,7 @@ class HeadParams(Params):
     """Code similarities below 0 count as 0."""
     memory_gib: float = Field(4.0, gt=0)
     """Training tokens up to this size are held whole; of larger sets a pool of this size, changed in the background."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
 
 
 CHECKPOINT = 500

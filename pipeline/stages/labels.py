@@ -11,9 +11,12 @@ import pyarrow as pa
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
-from pipeline.core.errors import StageError
+from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.params import Params
 from pipeline.datasets import folder, images
+
+MOST_UNNAMED = 1000
+"""Classes that may go without names: larger ids are colours or object numbers, and a table of them fits nowhere."""
 
 
 class LabelsParams(Params):
@@ -31,9 +34,16 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     items = folder.scan(root, "labels", job.out.store, lambda done, total: work.tick(done, total, "label maps"))
     description = folder.read_description(root)
     folder.check_digest(items, job.inputs["content"].fingerprint, description)
+    _check_unique(items)
     names, ignore = description["classes"], description["ignore_index"]
     if not names:
-        top = max(_largest(images.decode_label(folder.read_file(root, i.path), i.path), ignore) for i in items)
+        top = max(_largest(_decode(folder.read_file(root, item.path), item.path), ignore) for item in items)
+        if top >= MOST_UNNAMED:
+            raise ConfigError(
+                f"labels: the largest id is {top}, and ids from {MOST_UNNAMED} on are taken for classes only where "
+                "dataset.yaml names them",
+                next="write classes: [NAME, …] to ROOT/dataset.yaml, or save labels that hold class ids",
+            )
         names = [f"class {number}" for number in range(top + 1)]
     columns = ("split", "id", "path", "sha256", "size")
     job.out.write_table("labels.parquet", pa.table({name: [getattr(i, name) for i in items] for name in columns}))
@@ -41,9 +51,34 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     return {"items": len(items), "classes": len(names)}
 
 
+def _check_unique(items: list[folder.Item]) -> None:
+    """ConfigError where two label maps belong to one image: nothing says which of them is right."""
+    seen: dict[tuple[str, str], str] = {}
+    for item in items:
+        other = seen.setdefault((item.split, stem(item.id)), item.path)
+        if other != item.path:
+            raise ConfigError(f"{other} and {item.path} are labels of the same image", next="remove one of them")
+
+
+def _decode(data: bytes, path: str) -> np.ndarray:
+    try:
+        return images.decode_label(data, path)
+    except images.DecodeError as error:
+        raise StageError(f"label map {error}", next="mend or remove that file and run again") from error
+
+
+def check_size(label: np.ndarray, image: str, height: int, width: int) -> None:
+    """StageError unless a label has the size of its image; 0 × 0 is an image whose header cannot be read."""
+    if height and label.shape != (height, width):
+        raise StageError(
+            f"the label of {image} is {label.shape[1]}×{label.shape[0]}, the image {width}×{height}",
+            next="mend or remove that label map and run again",
+        )
+
+
 def _largest(label: np.ndarray, ignore: int) -> int:
     known = label[label != ignore]
-    return int(known.max()) if known.size else 0
+    return max(0, int(known.max())) if known.size else 0
 
 
 class LabelMaps:
@@ -61,15 +96,19 @@ class LabelMaps:
         return (key[0], stem(key[1])) in self.rows
 
     def read(self, split: str, image: str) -> np.ndarray | None:
-        """The label map of an image (height, width) ints, None where it has none."""
+        """The label map of an image (height, width) ints, None where it has none. ConfigError for ids of no class."""
         row = self.rows.get((split, stem(image)))
         if row is None:
             return None
-        data = folder.read_checked(self.root, row["path"], row["sha256"])
-        try:
-            return images.decode_label(data, row["path"])
-        except images.DecodeError as error:
-            raise StageError(f"label map {error}", next="mend or remove that file and run again") from error
+        label = _decode(folder.read_checked(self.root, row["path"], row["sha256"]), row["path"])
+        unknown = label[((label < 0) | (label >= len(self.names))) & (label != self.ignore)]
+        if unknown.size:
+            raise ConfigError(
+                f"{row['path']} holds the id {unknown[0]}, but there are {len(self.names)} classes (0 to "
+                f"{len(self.names) - 1}) and ignore_index is {self.ignore}",
+                next="name every class in ROOT/dataset.yaml, or set pixels without a class to its ignore_index",
+            )
+        return label
 
 
 STAGE = Stage(

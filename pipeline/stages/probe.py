@@ -19,7 +19,7 @@ from pipeline.models.devices import pick_device
 from pipeline.models.views import Window, area_fractions
 from pipeline.stages.feature_store import PART, Tokens
 from pipeline.stages.head import open_head
-from pipeline.stages.labels import LabelMaps
+from pipeline.stages.labels import LabelMaps, check_size
 from pipeline.stages.view_table import training_views
 
 
@@ -30,7 +30,7 @@ class ProbeParams(Params):
     batch: int = Field(2048, ge=1)
     """Tokens per step."""
     learning_rate: float = Field(3e-3, gt=0)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     center: str = borrowed("head.center")
 
 
@@ -61,25 +61,22 @@ def labelled_tokens(job: Job, maps: LabelMaps, work: Work) -> tuple[np.ndarray, 
     table = job.inputs["features"].read_table("views.parquet")
     every = table.take(training_views(table)).to_pylist()
     views = [view for view in every if (view["split"], view["id"]) in maps]
-    if not views:
-        return np.empty((0, tokens.shape[-1]), np.float16), np.empty((0, len(maps.names)), np.float32)
     rows, columns = tokens.shape[1:3]
-    each = min(rows * columns, max(1, params.tokens // len(views)))
-    found, shares = [], []
+    each = min(rows * columns, max(1, params.tokens // max(1, len(views))))
+    found, shares = [np.empty((0, tokens.shape[-1]), np.float16)], [np.empty((0, len(maps.names)), np.float32)]
     for start in range(0, len(views), PART):
         work.tick(start, len(views), "views")
         part = views[start : start + PART]
         block = tokens.read(np.asarray([view["view"] for view in part]))
         for view, values in zip(part, block.reshape(len(part), -1, block.shape[-1]), strict=True):
+            if not np.isfinite(values[0, 0]):  # its image could not be decoded
+                continue
             label = maps.read(view["split"], view["id"])
             assert label is not None
-            whole = (view["image_height"], view["image_width"])
-            ratio = label.shape[0] / whole[0], label.shape[1] / whole[1]
-            box = Window(
-                view["y0"] * ratio[0], view["x0"] * ratio[1], view["height"] * ratio[0], view["width"] * ratio[1]
-            )
+            check_size(label, view["path"], view["image_height"], view["image_width"])
+            box = Window(view["y0"], view["x0"], view["height"], view["width"])
             share = area_fractions(label, box, rows, columns, len(maps.names), maps.ignore).reshape(rows * columns, -1)
-            pick = np.flatnonzero((share.sum(1) > 0) & np.isfinite(values[:, 0]))
+            pick = np.flatnonzero(share.sum(1) > 0)
             if len(pick) > each:
                 pick = np.random.default_rng([params.seed, view["view"]]).choice(pick, each, replace=False)
             found.append(values[pick])

@@ -11,14 +11,13 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.core.engine import Job, Part, Stage, Work
-from pipeline.core.errors import StageError
 from pipeline.core.params import Params
 from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
 from pipeline.models.metrics import confusion, match, scores, stability
 from pipeline.models.views import upsample
 from pipeline.stages.clusters import sample_tokens
 from pipeline.stages.head import open_head
-from pipeline.stages.labels import LabelMaps
+from pipeline.stages.labels import LabelMaps, check_size
 from pipeline.stages.masks import Views, decode_png, read_masks
 
 PART = 16
@@ -31,7 +30,7 @@ class ScoresParams(Params):
     """Tokens in the silhouette's sample."""
     stability_tokens: int = Field(100_000, ge=10)
     """Training tokens clustered twice, by halves of the views, to see whether the same clusters come out."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
@@ -79,11 +78,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
         if label is None:
             continue
         height, width = row["height"], row["width"]
-        if height and label.shape != (height, width):  # 0: not even the image's header can be read
-            raise StageError(
-                f"the label of {row['path']} is {label.shape[1]}×{label.shape[0]}, the image {width}×{height}",
-                next="mend or remove that label map and run again",
-            )
+        check_size(label, row["path"], height, width)
         labelled += 1
         predicted = {
             name: decode_png(row[column])

@@ -111,7 +111,7 @@ def test_another_layout_is_refused(store: Store):
     with pytest.raises(ConfigError, match="has layout 99; this program reads layout 2"):
         store.mark()
     store.put("stegoflow.json", b"{broken")
-    with pytest.raises(ConfigError, match="is not usable"):
+    with pytest.raises(ConfigError, match=r"is not a store's mark"):
         store.mark()
 
 
