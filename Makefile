@@ -1,10 +1,10 @@
-# make demo | make test | make faults | make lint | make constraints        (PYTHON=python3.12 picks another interpreter)
+# make demo | test | faults | lint | acknowledge | constraints             (PYTHON=python3.12 picks another interpreter)
 PYTHON ?= python3
 EXTRA ?= cpu
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test faults lint constraints check-tools clean
+.PHONY: demo test faults lint acknowledge constraints check-tools clean
 
 demo: .venv
 	$(BIN)/python -m flows.demo
@@ -19,6 +19,10 @@ faults: .venv
 
 lint: .venv
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
+
+# Records the stages' code and versions as they are now, for tests/core/test_stage_code.py to compare with.
+acknowledge: .venv
+	$(BIN)/python tests/core/test_stage_code.py --acknowledge
 
 # An up-to-date environment is a stamp newer than the two files that decide it.
 .venv: .venv/.installed

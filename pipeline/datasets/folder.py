@@ -105,8 +105,9 @@ def scan(
 
 
 def content_digest(items: list[Item], extra: Any = None) -> str:
-    """The digest of a listing: split, id and content of every file (and `extra`), not where they lie."""
-    return digest([[[item.split, item.id, item.sha256] for item in items], extra])
+    """The digest of a listing: split, path below the root and content of every file (and `extra`), not where the root
+    lies. The path, because the artifacts hold it: a root that is laid out otherwise could not be read by it."""
+    return digest([[[item.split, item.path, item.sha256] for item in items], extra])
 
 
 def check_digest(items: list[Item], wanted: str, extra: Any = None) -> None:

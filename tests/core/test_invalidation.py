@@ -1,5 +1,6 @@
 """One case per field: changing it renames the artifacts that it decides and no other, and `plan` says so."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ CHANGED: dict[str, Any] = {
     "features.mirror": "all",
     "neighbours.k": 3,
     "neighbours.exact_below": 5,
-    "head.method": None,
+    "head.method": "another",
     "head.center": "none",
     "head.steps": 21,
     "head.batch": 3,
@@ -69,7 +70,11 @@ CHANGED: dict[str, Any] = {
     "report.patches": 3,
     "report.gallery_images": 3,
 }
-"""Another value for every plain field; None where there is only one."""
+"""Another value for every plain field."""
+SINGLE = {"head.method"}
+"""Fields with one allowed value: no config can be written with another."""
+DERIVED = {"features.weights_sha256"}
+PLACES = {"dataset.root", "features.weights"}
 EXECUTION: dict[str, Any] = {
     "device": "meta",
     "precision": "bf16",
@@ -85,12 +90,13 @@ EXECUTION: dict[str, Any] = {
 BY_NAME = {stage.name: stage for stage in STAGES}
 
 
-def plain_fields(section: str, model: type[Params]) -> Iterator[str]:
+def fields(kind: str, section: str, model: type[Params]) -> Iterator[str]:
+    """The fields of one role, those of a section within a section too."""
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, Params):
-            yield from plain_fields(f"{section}.{name}", inner)
-        elif role(model, name) == "plain":
+            yield from fields(kind, f"{section}.{name}", inner)
+        elif role(model, name) == kind:
             yield f"{section}.{name}"
 
 
@@ -123,17 +129,21 @@ def changed_config(field: str, value: Any, finished, make_config: Callable[..., 
     if len(inner) == 2:
         before = getattr(getattr(finished.config, section), inner[0]).model_dump()
         content = {inner[0]: {**before, **content}}
+    if field in SINGLE:
+        changed = getattr(finished.config, section).model_copy(update=content)
+        return finished.config.model_copy(update={section: changed})
     return make_config(store=finished.config.store, **{section: content})
 
 
 def test_every_field_has_a_case():
     """A new field: add it to CHANGED (or to EXECUTION, if it changes no value)."""
-    fields = {field for stage in STAGES for field in plain_fields(stage.name, stage.params)}
-    assert fields == set(CHANGED)
+    for kind, cases in (("plain", set(CHANGED)), ("derived", DERIVED), ("location", PLACES)):
+        assert {field for stage in STAGES for field in fields(kind, stage.name, stage.params)} == cases
     assert set(Execution.model_fields) == set(EXECUTION)
 
 
-@pytest.mark.parametrize("field", [field for field, value in CHANGED.items() if value is not None])
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # of a value that no config can have
+@pytest.mark.parametrize("field", CHANGED)
 def test_a_field_renames_what_it_decides(field: str, finished, make_config):
     section = field.split(".")[0]
     owners = {section} | borrowers(field)
@@ -165,24 +175,41 @@ def test_execution_renames_nothing(field: str, finished, make_config):
     assert fingerprints(config) == fingerprints(finished.config)
 
 
+@pytest.mark.parametrize("place", sorted(PLACES))
+def test_a_place_renames_nothing(place: str, finished, make_config, corpus: Path, vit: Path, tmp_path: Path):
+    if place == "dataset.root":
+        config = make_config(root=shutil.copytree(corpus, tmp_path / "corpus"), store=finished.config.store)
+    else:
+        copy = shutil.copy(vit, tmp_path / "copy.safetensors")
+        config = make_config(store=finished.config.store, features={"weights": str(copy)})
+    section, field = place.split(".")
+    assert getattr(getattr(config, section), field) != getattr(getattr(finished.config, section), field)
+    assert fingerprints(config) == fingerprints(finished.config)
+    assert {row.action for row in plan(config)} == {"reuse"}
+
+
+def test_the_store_renames_nothing(finished, make_config):
+    config = make_config()
+    assert config.store != finished.config.store
+    assert fingerprints(config) == fingerprints(finished.config)
+
+
 def test_weights_count_by_content(finished, make_config, vit: Path, tmp_path: Path):
-    same, other = tmp_path / "copy.safetensors", tmp_path / "other.safetensors"
-    same.write_bytes(vit.read_bytes())
+    """`features.weights_sha256`, the one derived field."""
+    other = tmp_path / "other.safetensors"
     tensors = safetensors.torch.load_file(vit)
     tensors["norm.bias"] += 1
     safetensors.torch.save_file(tensors, other)
-    before = fingerprints(finished.config)
-    configs = [make_config(store=finished.config.store, features={"weights": str(path)}) for path in (same, other)]
-    assert fingerprints(configs[0]) == before
-    changed = fingerprints(configs[1])
-    assert {name for name in before if before[name] != changed[name]} == downstream({"features"})
-    rows = {row.stage: row for row in plan(configs[1])}
+    config = make_config(store=finished.config.store, features={"weights": str(other)})
+    before, after = fingerprints(finished.config), fingerprints(config)
+    wanted = downstream({"features"})
+    assert {name for name in before if before[name] != after[name]} == wanted
+    rows = {row.stage: row for row in plan(config)}
+    assert {name for name, row in rows.items() if row.action == "run"} == wanted
     assert rows["features"].why.startswith("features.weights_sha256 ")
 
 
 def test_an_image_renames_the_dataset_and_what_follows(finished, make_config, corpus: Path, tmp_path: Path):
-    import shutil
-
     shutil.copytree(corpus, tmp_path / "corpus")
     (tmp_path / "corpus/images/val/00.png").unlink()
     config = make_config(root=tmp_path / "corpus", store=finished.config.store)

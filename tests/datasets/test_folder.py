@@ -236,7 +236,17 @@ def test_the_split_folders_name_is_not_in_the_id(tmp_path: Path):
     put(tmp_path / "one", "images/train/a.png")
     put(tmp_path / "two", "train/a.png")
     first, second = (scan(str(tmp_path / root), "images") for root in ("one", "two"))
-    assert content_digest(first) == content_digest(second)
+    assert [item.id for item in first] == [item.id for item in second] == ["a.png"]
+
+
+def test_another_layout_below_the_root_is_another_dataset(tmp_path: Path):
+    """The artifacts hold paths below the root: with the same name, they would look for files that are not there."""
+    put(tmp_path / "one", "images/train/a.png")
+    put(tmp_path / "two", "train/a.png")
+    put(tmp_path / "moved", "images/train/a.png")
+    digests = [content_digest(scan(str(tmp_path / root), "images")) for root in ("one", "two", "moved")]
+    assert digests[0] != digests[1]
+    assert digests[0] == digests[2]
 
 
 def test_files_are_read_once(tmp_path: Path, reads: list[str]):
