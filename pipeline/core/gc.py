@@ -19,6 +19,10 @@ PATIENCE = 60.0
 """Seconds that a run waits for an announced removal."""
 
 
+AT_WORK = 600.0
+"""Seconds for which a half-written file or an announcement may be of somebody who is at work, whatever the grace."""
+
+
 class Removal(NamedTuple):
     """What `collect` removed, or would remove."""
 
@@ -118,7 +122,7 @@ def remove(chain: list[Artifact], wanted: Callable[[Artifact], bool] = lambda ar
         for artifact in gone:
             for entry in artifact.store.entries(artifact.root + below):
                 artifact.store.delete(entry.path)
-    for artifact in gone:
+    for artifact in gone:  # behind the announcement: a writer that has just made a folder would fail for want of it
         artifact.store.drop_empty(artifact.root)
     for artifact in chain:
         artifact.store.delete(_announcement(artifact))
@@ -146,24 +150,22 @@ def collect(
             if strays and delete:
                 strays = _remove_strays(artifact, strays)
             found += [Removal(entry.path, "named by no record", 1, entry.size) for entry in strays]
-        elif entries and all(_old(entry, grace) for entry in entries):  # an empty folder is tidied away below
+        elif all(_old(entry, grace) for entry in entries):
             gone = not delete or remove([artifact], lambda a: (a.stage, a.fingerprint) in rooted(store))
             size = sum(entry.size for entry in entries)
-            found += [Removal(artifact.root, "planned by no run", len(entries), size)] if gone else []
+            if gone and entries:  # an empty folder is tidied away without a word
+                found.append(Removal(artifact.root, "planned by no run", len(entries), size))
         progress(number, len(artifacts))
     for entry in store.leftovers():
-        if _old(entry, grace):
+        if _old(entry, max(grace, AT_WORK)):
             if delete:
                 store.delete_leftover(entry.path)
             found.append(Removal(entry.path, "half written", 1, entry.size))
     for entry in list(store.entries("removing")):
-        if _old(entry, grace):
+        if _old(entry, max(grace, AT_WORK)):
             if delete:
                 store.delete(entry.path)
             found.append(Removal(entry.path, "removal that was cut short", 1, entry.size))
-    if delete:
-        for folder in ("artifacts", "removing"):
-            store.drop_empty(folder)
     return found
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from corpora import small
 from fault_harness import Zygote
-from fault_places import SEED, Place, Tally
+from fault_places import SEED, Place, Reference, Tally
 from PIL import Image
 from s3_server import S3Server
 
 from pipeline.config import validate
+from pipeline.core.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -108,3 +109,22 @@ def place(
     bucket = f"bucket-{time.monotonic_ns()}"
     urllib.request.urlopen(urllib.request.Request(f"{server.url}/{bucket}", method="PUT"))
     return Place("s3", f"s3://{bucket}", server.env, make)
+
+
+@pytest.fixture(scope="session")
+def references() -> dict[str, Reference]:
+    """The undisturbed runs of this session, one for each kind of place."""
+    return {}
+
+
+@pytest.fixture
+def alone(place: Place, zygote: Zygote, references: dict[str, Reference], tmp_path_factory) -> Reference:
+    if place.kind not in references:
+        base = str(tmp_path_factory.mktemp("alone")) if place.kind == "local" else place.base
+        config = place.make(f"{base}/alone")
+        start = time.monotonic()
+        result = zygote.start("run", config=config, env=place.env).finish()
+        assert "error" not in result, result
+        seconds = time.monotonic() - start
+        references[place.kind] = Reference(Store(config["store"]), result["run"], result, seconds)
+    return references[place.kind]

@@ -100,19 +100,21 @@ def _on_write(number: int, how: str) -> None:
         now = due()
         if now and how != "after":
             die(store, path, data)
-        result = put(store, path, data, **more)
-        if now:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
+        try:
+            return put(store, path, data, **more)
+        finally:  # a create that finds an object is a write as well
+            if now:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     async def killing_put_async(store: Any, path: str, data: Any, **more: Any) -> Any:
         now = due()
         if now and how != "after":
             die(store, path, data)
-        result = await put_async(store, path, data, **more)
-        if now:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
+        try:
+            return await put_async(store, path, data, **more)
+        finally:
+            if now:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     obstore.put, obstore.put_async = killing_put, killing_put_async
 

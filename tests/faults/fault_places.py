@@ -50,3 +50,13 @@ class Place:
 
     def store(self, name: str) -> Store:
         return Store(f"{self.base}/{name}")
+
+
+@dataclass
+class Reference:
+    """An undisturbed run, and the store that holds it. Read only."""
+
+    store: Store
+    run: str
+    result: dict[str, Any]
+    seconds: float

@@ -11,9 +11,13 @@ import sys
 import traceback
 from pathlib import Path
 
+import faiss  # noqa: F401  (what a run imports on its way, imported once)
 import fault_child
+import pyarrow.dataset  # noqa: F401
+import rich.progress  # noqa: F401
+import sklearn.metrics  # noqa: F401
 
-import pipeline.run  # noqa: F401  (what a child needs, imported once)
+import pipeline.run  # noqa: F401
 
 
 def start(command: dict) -> int:

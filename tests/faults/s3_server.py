@@ -68,9 +68,12 @@ class Overwriting:
 
             def forward(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
-                body = self.rfile.read(length) if length else None
+                body = self.rfile.read(length)
                 kept = {k: v for k, v in self.headers.items() if k.lower() not in ("if-none-match", "host")}
-                request = urllib.request.Request(target + self.path, data=body, headers=kept, method=self.command)
+                kept.setdefault("Content-Type", "application/octet-stream")  # else urllib calls it a form
+                request = urllib.request.Request(
+                    target + self.path, data=body or None, headers=kept, method=self.command
+                )
                 try:
                     answer = urllib.request.urlopen(request)
                 except urllib.error.HTTPError as error:

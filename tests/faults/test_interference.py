@@ -8,11 +8,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fault_harness import Zygote, differences, strays
-from fault_places import Place, Tally
+from fault_places import Place, Reference, Tally
 from s3_server import Overwriting, S3Server
 
 from pipeline.config import validate
@@ -23,23 +22,23 @@ from pipeline.core.store import Store
 from pipeline.run import run, session
 
 
-@pytest.fixture
-def alone(place: Place, zygote: Zygote) -> dict[str, Any]:
-    result = zygote.start("run", config=place.config("alone"), env=place.env).finish()
-    assert "error" not in result, result
-    return result
-
-
-def check(place: Place, name: str, alone: dict[str, Any], tally: Tally) -> None:
-    tally.wrong(differences(place.store(name), place.store("alone"), of=alone["run"]))
+def check(place: Place, name: str, alone: Reference, tally: Tally) -> None:
+    tally.wrong(differences(place.store(name), alone.store, of=alone.run))
     assert strays(place.store(name)) == []
+
+
+def copied(place: Place, alone: Reference) -> Store:
+    """A copy of the undisturbed run's store, called `copy`."""
+    store = place.store("copy")
+    shutil.copytree(alone.store.folder, store.folder, dirs_exist_ok=True)  # type: ignore[arg-type,type-var]
+    return store
 
 
 # Disks ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", ["local"], indirect=True)
-def test_a_write_that_is_too_large(place: Place, zygote: Zygote, alone: dict[str, Any], tally: Tally):
+def test_a_write_that_is_too_large(place: Place, zygote: Zygote, alone: Reference, tally: Tally):
     """RLIMIT_FSIZE: the error names store, stage and bytes; without the limit the run goes on."""
     config = place.config("limited")
     answer = zygote.start("run", config=config, largest_file=10_000).finish()
@@ -64,7 +63,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("place", ["local"], indirect=True)
-def test_a_full_disk(place: Place, zygote: Zygote, alone: dict[str, Any], small_disk: Path, tally: Tally):
+def test_a_full_disk(place: Place, zygote: Zygote, alone: Reference, small_disk: Path, tally: Tally):
     """A disk of 160 kB: the error names store, stage and bytes; with more room the run goes on."""
     place.base = str(small_disk)
     config = place.config("store")
@@ -76,7 +75,7 @@ def test_a_full_disk(place: Place, zygote: Zygote, alone: dict[str, Any], small_
     result = zygote.start("run", config=config).finish()
     assert "error" not in result, result
     assert "reused" in {row["status"] for row in result["stages"]}
-    tally.wrong(differences(place.store("store"), Store(alone["report"].split("/artifacts/")[0]), of=alone["run"]))
+    tally.wrong(differences(place.store("store"), alone.store, of=alone.run))
     assert strays(place.store("store")) == []
     tally.say("disk full", "error names store, stage and bytes; the run then continues")
 
@@ -86,7 +85,7 @@ def test_a_full_disk(place: Place, zygote: Zygote, alone: dict[str, Any], small_
 
 @pytest.mark.parametrize("place", ["local"], indirect=True)
 @pytest.mark.parametrize("first", [12, 30, 45])
-def test_writes_fail_for_a_while(place: Place, zygote: Zygote, alone: dict[str, Any], first: int, tally: Tally):
+def test_writes_fail_for_a_while(place: Place, zygote: Zygote, alone: Reference, first: int, tally: Tally):
     """In a part the run waits and goes on; elsewhere it ends with a sentence, and the next run goes on."""
     config = place.config("away")
     answer = zygote.start("run", config=config, away=[first, 0.4]).finish()
@@ -101,7 +100,7 @@ def test_writes_fail_for_a_while(place: Place, zygote: Zygote, alone: dict[str, 
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
 def test_the_server_hangs_for_a_while(
-    place: Place, zygote: Zygote, alone: dict[str, Any], s3: S3Server, tally: Tally, everything: bool
+    place: Place, zygote: Zygote, alone: Reference, s3: S3Server, tally: Tally, everything: bool
 ):
     if not everything:
         pytest.skip("part of make faults")
@@ -133,7 +132,7 @@ def test_a_store_that_overwrites_is_refused(place: Place, s3: S3Server, monkeypa
 
 @pytest.mark.parametrize("place", ["local"], indirect=True)
 @pytest.mark.parametrize("executor", ["processes", "dask"])
-def test_a_worker_dies(place: Place, zygote: Zygote, alone: dict[str, Any], executor: str, tally: Tally, everything):
+def test_a_worker_dies(place: Place, zygote: Zygote, alone: Reference, executor: str, tally: Tally, everything):
     """The first worker process that shows up is killed; the run ends as others do."""
     if not everything:
         pytest.skip("part of make faults")
@@ -178,7 +177,7 @@ def is_worker(pid: int, executor: str) -> bool:
 
 
 @pytest.mark.parametrize("place", ["local"], indirect=True)
-def test_an_image_vanishes(place: Place, alone: dict[str, Any], tmp_path: Path, images: Path, tally: Tally):
+def test_an_image_vanishes(place: Place, alone: Reference, tmp_path: Path, images: Path, tally: Tally):
     """Listed, then gone: an error that names it, never an empty row. Put back, the run goes on."""
     root = tmp_path / "copy"
     shutil.copytree(images, root)
@@ -198,15 +197,15 @@ def test_an_image_vanishes(place: Place, alone: dict[str, Any], tmp_path: Path, 
 
 
 @pytest.mark.parametrize("place", ["local"], indirect=True)
-def test_the_clock_jumps_back(place: Place, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tally: Tally):
+def test_the_clock_jumps_back(place: Place, alone: Reference, monkeypatch: pytest.MonkeyPatch, tally: Tally):
     """Run ids still sort by start, and the collector takes what seems to come from the future for young."""
-    store = place.store("alone")
+    store = copied(place, alone)
     gmtime, now = time.gmtime, time.time
     monkeypatch.setattr(
         roots.time, "gmtime", lambda seconds=None: gmtime(now() - 86400 if seconds is None else seconds)
     )
-    result = run(validate(place.config("alone")))
-    assert result["run"] > alone["run"]
+    result = run(validate(place.config("copy")))
+    assert result["run"] > alone.run
     assert roots.find_run(store, "latest")["run"] == result["run"]
     for each in roots.runs(store):
         roots.forget(store, each)
@@ -221,10 +220,12 @@ def test_the_clock_jumps_back(place: Place, alone: dict[str, Any], monkeypatch: 
 
 
 def test_collection_beside_runs(
-    place: Place, zygote: Zygote, alone: dict[str, Any], tmp_path: Path, tally: Tally, everything
+    place: Place, zygote: Zygote, alone: Reference, tmp_path: Path, tally: Tally, everything
 ):
     """A collector without any grace, two processes that run and forget configs which share artifacts, and one run that
     is watched: nothing that a run planned is lost."""
+    if place.kind == "s3" and not everything:
+        pytest.skip("part of make faults")
     until = tmp_path / "until"
     configs = [place.config("busy"), place.config("busy", clusters={"k": 3}), place.config("busy", head={"seed": 1})]
     children = [
@@ -239,7 +240,7 @@ def test_collection_beside_runs(
     for _ in range(rounds):
         watched = zygote.start("run", config=configs[0], env=place.env).finish()
         assert "error" not in watched, watched
-        tally.wrong(differences(place.store("busy"), place.store("alone"), run=watched["run"], of=alone["run"]))
+        tally.wrong(differences(place.store("busy"), alone.store, run=watched["run"], of=alone.run))
         roots.forget(place.store("busy"), watched["run"])
     until.touch()
     collector, *busy = (child.finish() for child in children)
@@ -254,10 +255,10 @@ def test_collection_beside_runs(
 
 
 @pytest.mark.parametrize("place", ["local"], indirect=True)
-def test_a_removal_that_was_cut_short(place: Place, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+def test_a_removal_that_was_cut_short(place: Place, alone: Reference, monkeypatch: pytest.MonkeyPatch):
     """A retract killed at any of its deletions: a run says what to type, and typing it repairs the store."""
-    store, config = place.store("alone"), validate(place.config("alone"))
-    name = alone["stages"][5]["fingerprint"]
+    store, config = copied(place, alone), validate(place.config("copy"))
+    name = alone.result["stages"][5]["fingerprint"]
     monkeypatch.setattr(gc, "PATIENCE", 0.1)
     delete, left = Store.delete, [0]
 
@@ -288,7 +289,7 @@ def test_a_removal_that_was_cut_short(place: Place, alone: dict[str, Any], monke
                 except StageError as error:
                     caught.value.next = error.next
         run(config)
-        assert not differences(store, store, of=alone["run"])
+        assert not differences(store, alone.store, of=alone.run)
         assert list(store.entries("removing")) == []
 
 
@@ -314,4 +315,4 @@ def test_gc_needs_forget(finished, tmp_path: Path):
     assert {removal.path for removal in listed} == {Artifact(store, *pair).root for pair in names.items()}
     assert gc.collect(store, 0.0, delete=True) == listed
     assert list(gc.every_artifact(store)) == []
-    assert not (store.folder / "artifacts").exists()  # type: ignore[operator]
+    assert not list((store.folder / "artifacts").glob("*/*"))  # type: ignore[operator]
