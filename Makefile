@@ -14,7 +14,7 @@ test: .venv
 
 # All of the fault suite: kills, full disks, flipped bytes, collectors beside runs. Prints the table of the README.
 faults: .venv
-	$(BIN)/python -m pytest tests/faults --faults benchmarks/faults.json
+	$(BIN)/python -m pytest tests/faults -o timeout=900 --faults benchmarks/faults.json
 	$(BIN)/python tests/faults/table.py
 
 lint: .venv

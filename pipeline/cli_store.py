@@ -84,7 +84,7 @@ def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = Fa
     for problem in found:
         print(visible(f"{opened.path_of(problem.file)}: {problem.problem}"))
     if found:
-        print(f"{len(found)} files of {len(artifacts)} artifacts are not what was written")
+        print(f"not what was written: {len(found)} (of all files of {len(artifacts)} artifacts)")
         for damaged in sorted({problem.fingerprint for problem in found} - {""}):
             print(f"  next: stegoflow retract {shown(damaged)} --downstream --store {opened.shown}, then run again")
         if any(not problem.fingerprint for problem in found):

@@ -65,7 +65,8 @@ def status_tables(facts: dict[str, Any]) -> list[Any]:
     for row in facts["artifacts"]:
         state = row["state"] if row["state"] == "finished" else f"{row['state']}, {row['parts']} parts done"
         size = f"{row['bytes'] / 1e6:.1f}"
-        cells = row["stage"], shown(row["fingerprint"]), state, row["written"] or "–", row["items"], size, row["runs"]
+        written = (row["written"] or "–").replace("T", " ")[:16]
+        cells = row["stage"], shown(row["fingerprint"]), state, written, row["items"], size, row["runs"]
         artifacts.add_row(*(_cell(value) for value in cells))
     runs = Table("run", "names", "dataset", "stages finished", title="runs", title_justify="left")
     for row in facts["runs"]:

@@ -1,6 +1,6 @@
 """Taking things out of a store: `retract` what is damaged, `collect` what no run wants. Neither breaks a running run.
 
-A removal is announced first (removing/<stage>/<fingerprint>.json), then the roots are read once more, then manifests
+A removal is announced first (removing/<stage>-<fingerprint>.json), then the roots are read once more, then manifests
 go, then markers, then data, so that at every moment what is marked as done is there. A run does it the other way
 round: it writes its record (a root) first and then looks for announcements. Whichever comes second sees the other:
 either the collector finds the artifact wanted and leaves it, or the run waits until it is gone and makes it again.
@@ -51,7 +51,7 @@ def every_artifact(store: Store) -> Iterator[Artifact]:
     """Every artifact that has a folder in the store, finished or not, or whose removal was announced."""
     found = {(stage, name) for stage in store.folders("artifacts") for name in store.folders(f"artifacts/{stage}")}
     for entry in store.entries("removing"):
-        _, stage, name = entry.path.removesuffix(".json").split("/")
+        stage, _, name = entry.path.removeprefix("removing/").removesuffix(".json").partition("-")
         found.add((stage, name))
     for stage, name in sorted(found):
         yield Artifact(store, stage, name)
@@ -204,7 +204,7 @@ def _old(entry: Entry, grace: float) -> bool:
 
 
 def _announcement(artifact: Artifact) -> str:
-    return f"removing/{artifact.stage}/{artifact.fingerprint}.json"
+    return f"removing/{artifact.stage}-{artifact.fingerprint}.json"
 
 
 def status_of(artifact: Artifact) -> dict[str, Any]:
