@@ -7,6 +7,7 @@ It never touches a store itself: a fork would inherit the threads that obstore s
 
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -42,14 +43,19 @@ def start(command: dict) -> int:
 
 
 def main() -> None:
+    living = set()
     for line in sys.stdin:
         command = json.loads(line)
         if "start" in command:
             answer = {"pid": start(command["start"])}
+            living.add(answer["pid"])
         else:
             _, status = os.waitpid(command["wait"], 0)
+            living.discard(command["wait"])
             answer = {"status": os.waitstatus_to_exitcode(status)}
         print(json.dumps(answer), flush=True)
+    for pid in living:  # of a test that failed: nobody will tell them to stop
+        os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
