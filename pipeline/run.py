@@ -193,7 +193,7 @@ def session(
                 )
         wanted = [by_name[stage]]
     stages = {**(pins or {}), **{node.stage.name: node.fingerprint for node in planned}}
-    run_id = open_run(store, _recorded(config), stages)
+    run_id = open_run(store, _recorded(config), stages, pinned=sorted(pins or {}))
     with open_executor(config.execution) as executor:
         yield Session(run_id, config, store, wanted, executor, progress)
 

@@ -159,6 +159,9 @@ def test_segment_gives_known_images_the_masks_that_they_have(call, store, finish
     mine, theirs = (np.asarray(Image.open(tmp_path / p)) for p in ("b/copy.png", "a/00.png"))
     assert (mine == theirs).mean() > 0.99
     assert np.asarray(Image.open(tmp_path / "b/other.png")).shape == SHAPES[0]
+    latest = json.loads(call("show", "latest", "--store", store, "--json")[1])
+    assert latest["pinned"] == [], "a run of `segment` is not what `latest` means"
+    assert max(path.stem for path in Path(store, "runs").iterdir()) != latest["run"]
 
 
 def test_params_are_a_config(call):

@@ -18,10 +18,11 @@ RUN_TIME = "%Y%m%d-%H%M%S"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
 
 
-def open_run(store: Store, config: dict[str, Any], stages: dict[str, str]) -> str:
+def open_run(store: Store, config: dict[str, Any], stages: dict[str, str], *, pinned: list[str] | None = None) -> str:
     """Write the record of a run that is about to start; its id. From here on its artifacts are wanted.
 
-    Ids sort by time of start, also where the clock was set back in between.
+    `pinned` are the stages whose artifacts were given (`segment`). Ids sort by time of start, also where the clock was
+    set back in between.
     """
     known = runs(store)
     now = time.strftime(RUN_TIME, time.gmtime())
@@ -29,8 +30,9 @@ def open_run(store: Store, config: dict[str, Any], stages: dict[str, str]) -> st
         newest = time.mktime(time.strptime(known[-1][:15], RUN_TIME)) - time.timezone
         now = time.strftime(RUN_TIME, time.gmtime(newest + 1))
     run_id = f"{now}-{secrets.token_hex(2)}"
-    if not store.create(f"runs/{run_id}.json", record("run", {"run": run_id, "config": config, "stages": stages})):
-        return open_run(store, config, stages)  # one chance in 65536 for two runs in the same second
+    content = {"run": run_id, "config": config, "pinned": pinned or [], "stages": stages}
+    if not store.create(f"runs/{run_id}.json", record("run", content)):
+        return open_run(store, config, stages, pinned=pinned)  # one in 65536 of the runs in the same second
     return run_id
 
 
@@ -40,7 +42,8 @@ def runs(store: Store) -> list[str]:
 
 
 def find_run(store: Store, ref: str) -> dict[str, Any]:
-    """The record of a run: by its id, the beginning of one, `latest`, or its name."""
+    """The record of a run: by its id, the beginning of one, its name, or `latest`: the newest that was not made by
+    `segment` with the head of another."""
     return read_record(store, f"runs/{_run_id(store, ref)}.json")
 
 
@@ -48,7 +51,11 @@ def _run_id(store: Store, ref: str) -> str:
     known = runs(store)
     if ref in known:
         return ref
-    hits = known[-1:] if ref == "latest" else [run for run in known if run.startswith(ref)]
+    if ref == "latest":
+        whole = (run for run in reversed(known) if not read_record(store, f"runs/{run}.json").get("pinned"))
+        hits = [run for run in [next(whole, None)] if run]
+    else:
+        hits = [run for run in known if run.startswith(ref)]
     if not hits and (named := names(store).get(ref)):
         hits = [named]
     if len(hits) != 1:
