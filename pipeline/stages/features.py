@@ -5,7 +5,6 @@ channel) float32, `center` (channel) float32; `views.parquet`, one row per view.
 """
 
 import hashlib
-import logging
 import math
 from collections import deque
 from collections.abc import Iterator
@@ -14,24 +13,21 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 from pydantic import model_validator
 from zarr.codecs import Crc32cCodec
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
-from pipeline.core.artifact import Artifact, shown
-from pipeline.core.engine import Job, Part, Stage, Work, finished
-from pipeline.core.errors import ConfigError, DamageError, StageError
+from pipeline.core.engine import Job, Part, Stage, Work
+from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.params import Params, borrowed, derived, hashed, location
 from pipeline.datasets import folder, images
 from pipeline.models.backbones import Backbone, create_backbone, describe, find_weights
 from pipeline.models.devices import autocast, pick_device
 from pipeline.models.views import Window
-from pipeline.stages.feature_store import GROUP, PART, Tokens, checksums, metadata_files, open_group
+from pipeline.stages.feature_store import GROUP, PART, checksums, metadata_files, open_group
+from pipeline.stages.known_rows import copy_known, known_rows
 from pipeline.stages.view_table import ViewParams, training_views, view_table
-
-log = logging.getLogger("stegoflow")
 
 
 class FeaturesParams(Params):
@@ -195,59 +191,12 @@ def _lay_out(job: Job, views: int) -> None:
         )
 
 
-def known_rows(out: Artifact, table: pa.Table) -> pa.Table:
-    """Rows that earlier artifacts of the same recipe already hold: (view, fingerprint, row), wherever they stand now.
-
-    A row is known by its image's content, its window and its mirroring: a grown corpus pays for its new images only.
-    """
-    keys = ("sha256", "y0", "x0", "height", "width", "mirrored")
-    wanted = {tuple(row[key] for key in keys): row["view"] for row in table.select(["view", *keys]).to_pylist()}
-    found: dict[int, tuple[str, int]] = {}
-    for other in finished(out.store, out.stage):
-        if other.manifest["recipe"] != out.spec["recipe"] or len(found) == len(wanted):
-            continue
-        holes = set(other.manifest["holes"])
-        try:
-            rows = other.read_table("views.parquet", ["view", *keys]).to_pylist()
-        except DamageError as error:
-            log.warning("features %s are not copied from: %s", shown(other.fingerprint), error.message)
-            continue
-        for row in rows:
-            view = wanted.get(tuple(row[key] for key in keys))
-            if view is not None and row["view"] not in holes:
-                found[view] = (other.fingerprint, row["view"])
-    known = [{"view": view, "fingerprint": name, "row": row} for view, (name, row) in sorted(found.items())]
-    schema = pa.schema([("view", pa.int64()), ("fingerprint", pa.string()), ("row", pa.int64())])
-    return pa.Table.from_pylist(known, schema=schema)
-
-
-def _copy_known(job: Job, part: Part, tokens: np.ndarray) -> set[int]:
-    """Fill the rows of a part that an earlier artifact holds; returns which, counted from the part's start. What is
-    damaged there is not copied, and a warning names it."""
-    known = job.out.read_table("known.parquet").to_pylist()
-    sources: dict[str, list[tuple[int, int]]] = {}
-    for row in known:
-        if part.start <= row["view"] < part.stop:
-            sources.setdefault(row["fingerprint"], []).append((row["view"] - part.start, row["row"]))
-    copied: set[int] = set()
-    for name, pairs in sources.items():
-        here = [mine for mine, _ in pairs]
-        try:
-            source = Tokens(Artifact(job.out.store, job.out.stage, name))
-            tokens[here] = source.read(np.asarray([theirs for _, theirs in pairs]))
-        except (DamageError, FileNotFoundError) as error:
-            log.warning("rows of features %s are computed anew: %s", shown(name), error)
-        else:
-            copied |= set(here)
-    return copied
-
-
 def encode_part(job: Job, part: Part) -> dict[str, Any]:
     """Encode views start..stop−1, or copy them from an earlier artifact that holds them, and write their shard."""
     rows = job.out.read_table("views.parquet").slice(part.start, part.stop - part.start).to_pylist()
     group = open_group(job.out, "r+")
     tokens = np.full((len(rows), *group["tokens"].shape[1:]), np.nan, np.float32)  # type: ignore[union-attr]
-    copied = _copy_known(job, part, tokens)
+    copied = copy_known(job, part, tokens)
     failed = _encode(job, {i: row for i, row in enumerate(rows) if i not in copied}, tokens)
     check_finite(tokens, rows, failed)
     # float16 ends at 65504: a backbone whose tokens pass that would become infinite in silence.
