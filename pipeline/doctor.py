@@ -69,21 +69,7 @@ def examine(config: str | None, store: str | None) -> list[dict[str, Any]]:
             say("weights", "error" if loaded else "warning", error.message, error.next)
 
     if loaded:
-        from pipeline.datasets import folder
-
-        try:
-            items = folder.scan(loaded.dataset.root, "images")
-            bad = [item.path for item in items if item.error]
-            splits = {item.split for item in items}
-            found = f"{len(items)} images in {', '.join(sorted(splits))}"
-            if bad:
-                say(
-                    "dataset", "warning", f"{found}; {len(bad)} unreadable: {', '.join(bad[:5])}", "mend or remove them"
-                )
-            else:
-                say("dataset", "ok", found)
-        except (ConfigError, OSError) as error:
-            say("dataset", "error", getattr(error, "message", str(error)), getattr(error, "next", ""))
+        _check_dataset(loaded.dataset.root, loaded.dataset.layout, say)
     _check_store(store or (loaded.store if loaded else "./store"), say)
     _check_prefect(say)
     return checks
@@ -95,6 +81,27 @@ def _installed(name: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+def _check_dataset(root: str, layout: str, say: Any) -> None:
+    from pipeline.datasets import folder
+
+    try:
+        lacking = folder.shortcomings(root, layout)
+        for state, what, todo in lacking:
+            say("dataset", state, f"{layout} in {redact(root)}: {what}", todo)
+        if any(state == "error" for state, _, _ in lacking):
+            return
+        items = folder.scan(root, "images", layout=layout)
+        bad = [item.path for item in items if item.error]
+        splits = {item.split for item in items}
+        found = f"{len(items)} images in {', '.join(sorted(splits))}"
+        if bad:
+            say("dataset", "warning", f"{found}; {len(bad)} unreadable: {', '.join(bad[:5])}", "mend or remove them")
+        else:
+            say("dataset", "ok", found)
+    except (ConfigError, OSError) as error:
+        say("dataset", "error", getattr(error, "message", str(error)), getattr(error, "next", ""))
 
 
 def _check_store(url: str, say: Any) -> None:

@@ -3,6 +3,7 @@
 The same `Session.ensure` serves Python, the command line and the Prefect flows.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ from pipeline.stages import (
     scores,
 )
 
+log = logging.getLogger("stegoflow")
 STAGES: tuple[Stage, ...] = tuple(
     module.STAGE
     for module in (dataset, labels, features, neighbours, head, clusters, probe, baseline, masks, scores, report)
@@ -66,14 +68,18 @@ def nodes(
     `pins` name artifacts to take as they are, {stage: fingerprint}: new images through an existing head, say. Stages
     that would lack an input are left out.
     """
-    root = config.dataset.root
+    root, layout = config.dataset.root, config.dataset.layout
     pins = pins or {}
-    images = folder.scan(root, "images", store, lambda done, total: progress("dataset", done, total, "images"))
+    images = folder.scan(root, "images", store, lambda done, total: progress("dataset", done, total, "images"), layout)
+    for note in folder.notes(root, layout):
+        log.warning("%s", note)
     content = {"dataset": folder.content_digest(images)}
     without: tuple[str, ...] = ()
-    if not pins and folder.has_labels(root):
-        maps = folder.scan(root, "labels", store, lambda done, total: progress("labels", done, total, "label maps"))
-        content["labels"] = folder.content_digest(maps, folder.read_description(root))
+    if not pins and folder.has_labels(root, layout):
+        maps = folder.scan(
+            root, "labels", store, lambda done, total: progress("labels", done, total, "label maps"), layout
+        )
+        content["labels"] = folder.content_digest(maps, folder.read_description(root, layout))
         trained_on = folder.training_splits({item.split for item in images})
         without = () if any(item.split in trained_on for item in maps) else ("probe",)
     folder.predicted_splits({item.split for item in images}, config.masks.splits)

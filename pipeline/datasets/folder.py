@@ -1,6 +1,7 @@
 """A folder (or bucket) of images: listing, splits, ids, content digests, and reading one file back.
 
-ROOT/images/{train,val,…}/… with optional ROOT/labels/{train,val,…}/… and ROOT/dataset.yaml, or any folder of images.
+ROOT/images/{train,val,…}/… with optional ROOT/labels/{train,val,…}/… and ROOT/dataset.yaml, or any folder of images;
+or, where a `layout` is named, a published benchmark as it lies on disk (`LAYOUTS`).
 An image's id is its path below its split folder. Content decides: where ROOT lies is never part of a fingerprint.
 """
 
@@ -20,7 +21,14 @@ from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import IO_ERRORS
 from pipeline.core.fingerprint import digest
 from pipeline.core.store import Store, local_folder, redact
-from pipeline.datasets import images
+from pipeline.datasets import cityscapes27, cocostuff27, images, layouts, potsdam3
+
+LAYOUTS = {
+    "cocostuff27": cocostuff27.LAYOUT,
+    "cityscapes27": cityscapes27.LAYOUT,
+    "potsdam3": potsdam3.LAYOUT,
+}
+"""What `layout` may be, beside `folder`."""
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 SOLE_SPLIT = "all"
@@ -50,29 +58,28 @@ def image_folder(root: str) -> str:
     return "images" if _has_folder(root, "images") else ""
 
 
-def has_labels(root: str) -> bool:
-    """Whether ROOT/labels holds a label map."""
+def has_labels(root: str, layout: str = "folder") -> bool:
+    """Whether ROOT/labels (or a benchmark's folder of labels) holds a label map."""
+    if layout != "folder":
+        return layouts.labelled(LAYOUTS[layout], _tree(root))
     found = _walk(root, "labels") if _has_folder(root, "labels") else ()
     return any(path.lower().endswith(LABEL_SUFFIXES) for path, _, _ in found)
 
 
 def scan(
-    root: str, kind: str, cache: Store | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+    root: str,
+    kind: str,
+    cache: Store | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    layout: str = "folder",
 ) -> list[Item]:
     """List the images (`kind="images"`) or label maps (`kind="labels"`) under a root, with their content digests.
 
     Every file is read once; the digests are then remembered in `cache` by path, size and time of change (or ETag).
     That memory can be deleted at any time and no fingerprint depends on it. Sorted by split, then id.
+    ConfigError where there is nothing to list, or a benchmark's `layout` lacks something.
     """
-    top = image_folder(root) if kind == "images" else "labels"
-    suffixes = images.SUFFIXES if kind == "images" else LABEL_SUFFIXES
-    found = [entry for entry in _walk(root, top) if entry[0].lower().endswith(suffixes)]
-    if not found:
-        where = f"{redact(root)}/{top}".rstrip("/")
-        raise ConfigError(
-            f"dataset.root: no image under {where} (looked for {', '.join(suffixes)})",
-            next="set dataset.root to a folder of images:  stegoflow run CONFIG --set dataset.root=FOLDER",
-        )
+    found, split_of = _find(root, kind) if layout == "folder" else _find_benchmark(root, kind, layout)
     for path, _, _ in found:
         if path != path.encode(errors="replace").decode():
             name = path.encode(errors="backslashreplace").decode()
@@ -99,9 +106,76 @@ def scan(
         # A file changed in the last two seconds may change again within its time stamp's grain: not remembered.
         settled = {path: known[path] for path, _, modified in found if modified < now - 2}
         _remember(cache, root, kind, settled)
-    split_of = _splitter([path for path, _, _ in found], top)
     items = [Item(*split_of(path), path, *known[path][1:]) for path, _, _ in found]
     return sorted(items, key=lambda item: (item.split, item.id))
+
+
+def _find(root: str, kind: str) -> tuple[list[tuple[str, str, float]], Callable[[str], tuple[str, str]]]:
+    """The files of a plain folder as `_walk` gives them, and the function from a path to (split, id)."""
+    top = image_folder(root) if kind == "images" else "labels"
+    suffixes = images.SUFFIXES if kind == "images" else LABEL_SUFFIXES
+    found = [entry for entry in _walk(root, top) if entry[0].lower().endswith(suffixes)]
+    if not found:
+        where = f"{redact(root)}/{top}".rstrip("/")
+        raise ConfigError(
+            f"dataset.root: no image under {where} (looked for {', '.join(suffixes)})",
+            next="set dataset.root to a folder of images:  stegoflow run CONFIG --set dataset.root=FOLDER",
+        )
+    return found, _splitter([path for path, _, _ in found], top)
+
+
+def _find_benchmark(
+    root: str, kind: str, layout: str
+) -> tuple[list[tuple[str, str, float]], Callable[[str], tuple[str, str]]]:
+    """The same for a benchmark; ConfigError that names what is missing."""
+    facts: dict[str, tuple[str, float]] = {}
+    found = layouts.survey(LAYOUTS[layout], kind, _tree(root, facts))
+    if found.missing:
+        what, todo = found.missing[0]
+        more = len(found.missing) - 1
+        rest = f" ({more} more: stegoflow doctor CONFIG lists all)" if more else ""
+        raise ConfigError(f"dataset.root: {layout} in {redact(root)}: {what}{rest}", next=todo)
+    names = {path: (split, id) for split, id, path in found.entries}
+    return [(path, *facts[path]) for path in names], names.__getitem__
+
+
+def shortcomings(root: str, layout: str) -> list[tuple[str, str, str]]:
+    """Everything that a benchmark lacks: (`error` or `warning`, what, what to do). Nothing for a plain folder."""
+    if layout == "folder":
+        return []
+    known, tree = LAYOUTS[layout], _tree(root)
+    images, labels = (layouts.survey(known, kind, tree) for kind in ("images", "labels"))
+    return [
+        *(("error", *line) for line in images.missing + labels.missing),
+        *(
+            ("warning", f"{where}: no label map, so no scores and no probe of it", known.labels_from)
+            for where in labels.unlabelled
+        ),
+        *(("warning", note, known.lists_from) for note in layouts.notes(known, tree)),
+    ]
+
+
+def notes(root: str, layout: str) -> list[str]:
+    """What a reader of the scores must know of how a benchmark was listed."""
+    return [] if layout == "folder" else layouts.notes(LAYOUTS[layout], _tree(root))
+
+
+def _tree(root: str, facts: dict[str, tuple[str, float]] | None = None) -> layouts.Tree:
+    """A root for `layouts`; what `_walk` says of each file that was walked past goes to `facts`."""
+
+    def walk(top: str) -> Iterator[str]:
+        for path, stamp, modified in _walk(root, top):
+            if facts is not None:
+                facts[path] = stamp, modified
+            yield path
+
+    def read(path: str) -> bytes | None:
+        try:
+            return _read_or_explain(root, path)
+        except FileNotFoundError:
+            return None
+
+    return layouts.Tree(lambda name: _has_folder(root, name), walk, read)
 
 
 def content_digest(items: list[Item], extra: Any = None) -> str:
@@ -168,8 +242,15 @@ def predicted_splits(present: set[str], wanted: list[str]) -> list[str]:
     )
 
 
-def read_description(root: str) -> dict[str, Any]:
-    """`classes` (names) and `ignore_index` of ROOT/dataset.yaml; empty names and 255 where there is none."""
+def read_description(root: str, layout: str = "folder") -> dict[str, Any]:
+    """`classes` (names) and `ignore_index` of ROOT/dataset.yaml; empty names and 255 where there is none.
+
+    Of a benchmark these are known, and `coarse` too: pairs of a stored label and its class.
+    """
+    if layout != "folder":
+        known = LAYOUTS[layout]
+        pairs = [list(pair) for pair in sorted(known.coarse.items())]
+        return {"classes": list(known.classes), "ignore_index": layouts.IGNORE, "coarse": pairs}
     try:
         text = _read_or_explain(root, "dataset.yaml")
     except FileNotFoundError:
@@ -195,7 +276,8 @@ def _has_folder(root: str, name: str) -> bool:
         if not folder.is_dir():
             raise ConfigError(f"dataset.root: {folder} is not a folder", next="--set dataset.root=FOLDER")
         return (folder / name).is_dir()
-    return name in Store(root, create=False).folders("")
+    parent, _, last = name.rpartition("/")
+    return last in Store(root, create=False).folders(parent)
 
 
 def _walk(root: str, top: str) -> Iterator[tuple[str, str, float]]:

@@ -1,7 +1,7 @@
 """Bytes to pixels: pictures and label maps.
 
-What a file is, its first bytes decide; its name appears in messages only. Every rule below is a pure function of
-the one file, so that an image has the same pixels in every corpus, process and order.
+What a file is, its first bytes decide; its name appears in messages only (MATLAB files apart). Every rule below is a
+pure function of the one file, so that an image has the same pixels in every corpus, process and order.
 
 - **8-bit** values are kept.
 - **Wider integers** (PNG, TIFF), none negative and all below 65536, are scaled from 0 by the bit depth they use: the
@@ -19,6 +19,7 @@ the one file, so that an image has the same pixels in every corpus, process and 
 - **Channels** of a TIFF: one, or one and alpha, is grey; of three or more the first three are used (RGB + infrared:
   RGB), whether they are stored interleaved or as planes of one page. Of several pages, frames or depths the first is
   read; channels stored as *pages* are therefore reduced to the first one.
+- **MATLAB files** (Potsdam's tiles) are known by their name, `.mat`: no folder of images lists them.
 - **Orientation** (EXIF; for TIFF its own tag) is applied to images, never to labels.
 """
 
@@ -40,6 +41,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from pipeline.core.errors import ConfigError
+from pipeline.datasets import potsdam3
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif")
 """Extensions, in lower case, that make a listed file an image. Compare with ``name.lower().endswith(SUFFIXES)``."""
@@ -50,6 +52,7 @@ any size. Cut larger scans into tiles. A TIFF may hold four times as many sample
 
 _ORIENTATION = 274  # the tag's number in EXIF and in TIFF
 _PNG = b"\x89PNG\r\n\x1a\n"
+_MATLAB = ".mat"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 # The plugins themselves, not Image.open: that one tries every format it knows and has a size limit of its own.
 _PLUGINS: dict[bytes, Callable[[Any], Any]] = {
@@ -74,7 +77,9 @@ def decode(data: bytes, name: str) -> np.ndarray:
     Raises DecodeError (`name` is its first word) for bytes that are empty, damaged, cut short, too large or no image.
     """
     with _decoding(name, data):
-        if data.startswith(_TIFF):
+        if name.endswith(_MATLAB):
+            pixels = potsdam3.decode_image(data)
+        elif data.startswith(_TIFF):
             pixels = _decode_tiff(data)
         elif data.startswith(_PNG) and data[24:25] == b"\x10":  # Pillow would cut 16-bit colour to its high bytes
             _check(*_pillow(data).size[::-1])
@@ -92,7 +97,9 @@ def size(data: bytes, name: str) -> tuple[int, int]:
     Raises DecodeError as `decode` does.
     """
     with _decoding(name, data):
-        if data.startswith(_TIFF):
+        if name.endswith(_MATLAB):
+            height, width, orientation = *potsdam3.decode_image(data).shape[:2], 1
+        elif data.startswith(_TIFF):
             with tifffile.TiffFile(io.BytesIO(data)) as file:
                 page = file.pages[0]
                 height, width, orientation = page.imagelength, page.imagewidth, _tiff_orientation(page)
@@ -127,7 +134,9 @@ def decode_label(data: bytes, name: str) -> np.ndarray:
     Raises DecodeError as `decode` does, ConfigError for a readable file that holds no class ids.
     """
     with _decoding(name, data):
-        if data.startswith(_TIFF):
+        if name.endswith(_MATLAB):
+            label = potsdam3.decode_label(data)
+        elif data.startswith(_TIFF):
             label, _ = _read_tiff(data)
             label = label[..., 0] if label.shape[2] == 1 else label
         else:

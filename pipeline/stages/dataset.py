@@ -3,7 +3,7 @@
 Artifact: `images.parquet`, one row per image, sorted by split and id.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -29,6 +29,9 @@ class DatasetParams(Params):
     root: str = location()
     """Folder or URL: ROOT/images/{train,val}/… with optional ROOT/labels/… and ROOT/dataset.yaml, or any folder of
     images. Content names the artifact, so moving the folder re-runs nothing."""
+    layout: Literal["folder", "cocostuff27", "cityscapes27", "potsdam3"] = "folder"
+    """How the root is laid out: `folder` as above; the others are published benchmarks as they lie on disk, in
+    ROOT/{cocostuff,cityscapes,potsdam} or in ROOT itself, whose classes and label map are known."""
 
 
 def table(items: list[folder.Item]) -> pa.Table:
@@ -37,13 +40,16 @@ def table(items: list[folder.Item]) -> pa.Table:
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
-    items = folder.scan(job.roots["dataset"], "images", job.out.store, lambda d, t: work.tick(d, t, "images"))
+    root, layout = job.roots["dataset"], job.params.layout
+    items = folder.scan(root, "images", job.out.store, lambda d, t: work.tick(d, t, "images"), layout)
     folder.check_digest(items, job.inputs["content"].fingerprint)
     job.out.write_table("images.parquet", table(items))
     counts: dict[str, int] = {}
     for item in items:
         counts[item.split] = counts.get(item.split, 0) + 1
-    return {"items": len(items), "splits": counts, "bytes": sum(item.size for item in items)}
+    facts = {"items": len(items), "splits": counts, "bytes": sum(item.size for item in items)}
+    notes = folder.notes(root, layout)
+    return {**facts, "notes": notes} if notes else facts
 
 
 STAGE = Stage("dataset", version=1, encoding=1, inputs=("content",), params=DatasetParams, compute=compute)

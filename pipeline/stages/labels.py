@@ -1,6 +1,7 @@
 """labels: the table of label maps and class names. Read by `probe`, `scores` and `report` alone.
 
-Artifact: `labels.parquet` (split, id, path, sha256, size) and `classes.json` (names, ignore value, number of classes).
+Artifact: `labels.parquet` (split, id, path, sha256, size) and `classes.json` (names, ignore value; of a benchmark also
+`coarse`, pairs of a stored label and its class).
 A label belongs to the image of the same split and the same path without its suffix.
 """
 
@@ -12,15 +13,15 @@ import pyarrow as pa
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import ConfigError, StageError
-from pipeline.core.params import Params
-from pipeline.datasets import folder, images
+from pipeline.core.params import Params, borrowed
+from pipeline.datasets import folder, images, layouts
 
 MOST_UNNAMED = 1000
 """Classes that may go without names: larger ids are colours or object numbers, and a table of them fits nowhere."""
 
 
 class LabelsParams(Params):
-    pass
+    layout: str = borrowed("dataset.layout")
 
 
 def stem(name: str) -> str:
@@ -30,9 +31,9 @@ def stem(name: str) -> str:
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
-    root = job.roots["labels"]
-    items = folder.scan(root, "labels", job.out.store, lambda done, total: work.tick(done, total, "label maps"))
-    description = folder.read_description(root)
+    root, layout = job.roots["labels"], job.params.layout
+    items = folder.scan(root, "labels", job.out.store, lambda done, total: work.tick(done, total, "label maps"), layout)
+    description = folder.read_description(root, layout)
     folder.check_digest(items, job.inputs["content"].fingerprint, description)
     _check_unique(items)
     names, ignore = description["classes"], description["ignore_index"]
@@ -47,7 +48,8 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         names = [f"class {number}" for number in range(top + 1)]
     columns = ("split", "id", "path", "sha256", "size")
     job.out.write_table("labels.parquet", pa.table({name: [getattr(i, name) for i in items] for name in columns}))
-    job.out.write_json("classes.json", {"names": names, "ignore": ignore})
+    coarse = {"coarse": description["coarse"]} if "coarse" in description else {}
+    job.out.write_json("classes.json", {"names": names, "ignore": ignore, **coarse})
     return {"items": len(items), "classes": len(names)}
 
 
@@ -88,6 +90,7 @@ class LabelMaps:
         classes = artifact.read_json("classes.json")
         self.names: list[str] = classes["names"]
         self.ignore: int = classes["ignore"]
+        self.coarse: list[tuple[int, int]] = classes.get("coarse", [])
         self.root = root
         rows = artifact.read_table("labels.parquet", ["split", "id", "path", "sha256"]).to_pylist()
         self.rows = {(row["split"], stem(row["id"])): row for row in rows}
@@ -101,6 +104,8 @@ class LabelMaps:
         if row is None:
             return None
         label = _decode(folder.read_checked(self.root, row["path"], row["sha256"]), row["path"])
+        if self.coarse:
+            return layouts.to_classes(label, self.coarse)
         unknown = label[((label < 0) | (label >= len(self.names))) & (label != self.ignore)]
         if unknown.size:
             raise ConfigError(

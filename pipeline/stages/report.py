@@ -74,7 +74,7 @@ def facts(job: Job, features: dict[str, Any], k: int, found: dict[str, Any]) -> 
     block = "last" if params["block"] is None else str(params["block"])
     size, grid = params["views"]["size"], features["shape"][1:3]
     return {
-        "Images": f"{dataset['items']} ({splits})",
+        "Images": "; ".join([f"{dataset['items']} ({splits})", *dataset.get("notes", [])]),
         "Backbone": f"{params['backbone']}, block {block}, {params['facet']}s",
         "Weights": weights,
         "Views": f"{params['views']['kind']}, {size[0]}×{size[1]} px, {grid[0]}×{grid[1]} tokens",

@@ -111,9 +111,10 @@ def test_there_are_two_locations():
 @pytest.mark.parametrize(("section", "field", "path"), BORROWED)
 def test_a_borrowed_field_is_hashed_where_it_is_used(section: str, field: str, path: str):
     owner, name = path.split(".")
-    value = {"center": "none", "splits": ["elsewhere"]}.get(name, 3)
+    value = {"center": "none", "splits": ["elsewhere"], "layout": "potsdam3"}.get(name, 3)
+    root = {"root": "/nowhere"} if owner == "dataset" else {}
     assert hashed(resolved(section))[field] == hashed(resolved(owner))[name]
-    assert hashed(resolved(section, **{owner: {name: value}}))[field] == value
+    assert hashed(resolved(section, **{owner: {**root, name: value}}))[field] == value
 
 
 @pytest.mark.parametrize(("section", "field", "path"), BORROWED)

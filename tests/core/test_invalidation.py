@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+from benchmark_trees import write_benchmark
 
 from pipeline.config import PipelineConfig
 from pipeline.core.executors import Execution
@@ -15,6 +16,7 @@ from pipeline.core.store import Store
 from pipeline.run import STAGES, nodes, plan
 
 CHANGED: dict[str, Any] = {
+    "dataset.layout": "potsdam3",
     "features.backbone": "test_vit2",
     "features.block": 3,
     "features.facet": "key",
@@ -123,9 +125,13 @@ def fingerprints(config: PipelineConfig) -> dict[str, str]:
     return {node.stage.name: node.fingerprint for node in nodes(config, Store(config.store))}
 
 
-def changed_config(field: str, value: Any, finished, make_config: Callable[..., PipelineConfig]) -> PipelineConfig:
+def changed_config(
+    field: str, value: Any, finished, make_config: Callable[..., PipelineConfig], folder: Path
+) -> PipelineConfig:
     section, *inner = field.split(".")
     content = {inner[-1]: value}
+    if field == "dataset.layout":
+        return make_config(root=write_benchmark(folder, value), store=finished.config.store, dataset=content)
     if len(inner) == 2:
         before = getattr(getattr(finished.config, section), inner[0]).model_dump()
         content = {inner[0]: {**before, **content}}
@@ -144,11 +150,11 @@ def test_every_field_has_a_case():
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # of a value that no config can have
 @pytest.mark.parametrize("field", CHANGED)
-def test_a_field_renames_what_it_decides(field: str, finished, make_config):
+def test_a_field_renames_what_it_decides(field: str, finished, make_config, tmp_path: Path):
     section = field.split(".")[0]
     owners = {section} | borrowers(field)
     wanted = downstream(owners)
-    config = changed_config(field, CHANGED[field], finished, make_config)
+    config = changed_config(field, CHANGED[field], finished, make_config, tmp_path)
     weights_differ = field == "features.backbone"
     if weights_differ:  # a model of another shape: the tiny weights do not fit, which planning does not look at
         assert config.features.weights == finished.config.features.weights
