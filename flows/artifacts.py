@@ -35,7 +35,8 @@ def publish(opened: Session, outcomes: list[Outcome]) -> None:
     found = {outcome.stage: Artifact(opened.store, outcome.stage, outcome.fingerprint) for outcome in outcomes}
     if "scores" in found:
         value = found["scores"].read_json("scores.json")
-        text = "Percent, over every labelled pixel of the predicted images." if value["classes"] else "Without labels."
+        scored = f"Percent. Protocol {value['protocol']}: {report.PROTOCOLS[value['protocol']]}."
+        text = scored if value["classes"] else "Without labels."
         create_table_artifact(score_table(value), key="scores", description=text)
     if "masks" in found:
         sheet, names = contact_sheet(opened, nodes["masks"])

@@ -72,7 +72,7 @@ def run(
     console = Console()
     console.print(stages_table(result["stages"]))
     if result["report"]:
-        console.print(scores_table(result["scores"]))
+        console.print(scores_table(result["scores"], result["protocol"]))
         console.print(f"report: {visible(result['report'])}", markup=False, emoji=False, soft_wrap=True)
     console.print(f"run {result['run']}   next: stegoflow export {result['run']} --out masks/", soft_wrap=True)
     return 0

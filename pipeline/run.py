@@ -216,8 +216,9 @@ def _recorded(config: PipelineConfig) -> dict[str, Any]:
 def run(config: PipelineConfig, *, stage: str | None = None, progress: Progress = silent) -> dict[str, Any]:
     """Run all stages of a config, or one; what exists is reused, what was cut short goes on.
 
-    Returns {"run", "stages": [{"stage", "fingerprint", "status", "seconds", "parts_run", "parts_total"}], "scores",
-    "report"}. Raises ConfigError or StageError; an exception's `stage` attribute names the stage that raised it.
+    Returns {"run", "stages": [{"stage", "fingerprint", "status", "seconds", "parts_run", "parts_total",
+    "parts_repeated"}], "protocol", "scores", "report"}. Raises ConfigError or StageError; an exception's `stage`
+    attribute names the stage that raised it.
     """
     with session(config, stage=stage, progress=progress) as opened:
         outcomes = []
@@ -237,8 +238,12 @@ def summary(opened: Session, outcomes: list[Outcome]) -> dict[str, Any]:
         if not artifact.exists:
             raise StageError(f"{stage} {artifact.fingerprint} was deleted during the run", next="run it again")
     values: dict[str, Any] = dict.fromkeys(scores.METHODS)
+    protocol = None
     if "scores" in found:
-        for method, value in found["scores"].read_json("scores.json")["scores"].items():
+        content = found["scores"].read_json("scores.json")
+        protocol = content["protocol"]
+        for method, value in content["scores"].items():
             values[method] = {key: value[key] for key in ("accuracy", "miou")} if value else None
     path = found["report"].path("report.html") if "report" in found else None
-    return {"run": opened.id, "stages": [asdict(outcome) for outcome in outcomes], "scores": values, "report": path}
+    stages = [asdict(outcome) for outcome in outcomes]
+    return {"run": opened.id, "stages": stages, "protocol": protocol, "scores": values, "report": path}

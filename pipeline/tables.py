@@ -31,9 +31,9 @@ def stages_table(stages: list[dict[str, Any]]) -> Table:
     return table
 
 
-def scores_table(scores: dict[str, Any]) -> Table:
-    """Accuracy and mIoU in percent; a dash where there are no labels."""
-    table = Table("percent", title_justify="left")
+def scores_table(scores: dict[str, Any], protocol: str) -> Table:
+    """Accuracy and mIoU in percent under a protocol; a dash where there are no labels."""
+    table = Table(f"percent, protocol {protocol}", title_justify="left")
     table.add_column("accuracy", justify="right")
     table.add_column("mIoU", justify="right")
     for method, value in scores.items():

@@ -9,6 +9,7 @@ classes and every pixel assigned the numbers are the original's.
 from typing import TypedDict
 
 import numpy as np
+from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 
@@ -88,3 +89,17 @@ def stability(assign_a: np.ndarray, assign_b: np.ndarray, k: int) -> float:
     joint = confusion(assign_a, assign_b, k, k)
     rows, columns = linear_sum_assignment(joint[:-1], maximize=True)
     return float(joint[rows, columns].sum()) / np.size(assign_a)
+
+
+STEGO_SIDE = 320
+
+
+def stego_crop(labels: np.ndarray) -> np.ndarray:
+    """What STEGO's evaluation scores of a label map (H, W), as int32 (320, 320): its shorter side brought to 320 pixels
+    by Pillow's nearest neighbour (whose rounding is its own), then the centre. Source: STEGO's code, not its paper."""
+    height, width = labels.shape
+    short = min(height, width)
+    size = [STEGO_SIDE if side == short else int(STEGO_SIDE * side / short) for side in (width, height)]
+    resized = np.asarray(Image.fromarray(labels.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
+    top, left = (round((side - STEGO_SIDE) / 2) for side in resized.shape)
+    return resized[top : top + STEGO_SIDE, left : left + STEGO_SIDE]

@@ -20,6 +20,12 @@ from pipeline.stages.labels import LabelMaps
 from pipeline.stages.masks import decode_png, read_masks
 from pipeline.stages.report_page import Page, Picture, render
 
+PROTOCOLS = {
+    "full": "every labelled pixel at the image's own size",
+    "stego": "the centre 320 × 320 pixels of each image at a shorter side of 320",
+}
+"""What the protocols of `scores` score."""
+
 
 class ReportParams(Params):
     images: int = Field(12, ge=0)
@@ -79,7 +85,7 @@ def facts(job: Job, features: dict[str, Any], k: int, found: dict[str, Any]) -> 
         "Weights": weights,
         "Views": f"{params['views']['kind']}, {size[0]}×{size[1]} px, {grid[0]}×{grid[1]} tokens",
         "Clusters": str(k),
-        "Protocol": f"{found['protocol']}: every labelled pixel at the image's own size, one Hungarian match over "
+        "Protocol": f"{found['protocol']}: {PROTOCOLS[found['protocol']]}, one Hungarian match over "
         f"{found['images']} labelled images"
         if found["images"]
         else "no labels: nothing to score against",

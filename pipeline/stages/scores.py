@@ -1,11 +1,11 @@
 """scores: how good the masks are, where there are labels; how steady the clusters are, always.
 
 Artifact: `scores.json`. One confusion matrix over every labelled pixel of the predicted splits at the image's own size
-(protocol `full`), one Hungarian match, accuracy and mIoU in percent: for the masks with and without CRF, the linear
-probes and the baseline. Without labels the label-free numbers stand alone.
+(protocol `full`; `stego`: as in its evaluation), one Hungarian match, accuracy and mIoU in percent: for the masks with
+and without CRF, the linear probes and the baseline. Without labels the label-free numbers stand alone.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -13,7 +13,7 @@ from pydantic import Field
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
 from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
-from pipeline.models.metrics import confusion, match, scores, stability
+from pipeline.models.metrics import confusion, match, scores, stability, stego_crop
 from pipeline.models.views import upsample
 from pipeline.stages.clusters import sample_tokens
 from pipeline.stages.head import open_head
@@ -26,6 +26,9 @@ METHODS = ("cluster", "cluster_crf", "linear", "linear_tokens", "baseline")
 
 
 class ScoresParams(Params):
+    protocol: Literal["full", "stego"] = "full"
+    """`full` scores every labelled pixel at the image's own size; `stego` the centre 320 × 320 pixels of label and
+    prediction at a shorter side of 320, for comparison with published numbers. Only `scores` and `report` re-run."""
     sample: int = Field(5000, ge=10)
     """Tokens in the silhouette's sample."""
     stability_tokens: int = Field(100_000, ge=10)
@@ -35,7 +38,12 @@ class ScoresParams(Params):
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     names: list[str] = []
-    result: dict[str, Any] = {"protocol": "full", "scores": dict.fromkeys(METHODS), "matching": {}, "confusion": {}}
+    result: dict[str, Any] = {
+        "protocol": job.params.protocol,
+        "scores": dict.fromkeys(METHODS),
+        "matching": {},
+        "confusion": {},
+    }
     images = 0
     if "labels" in job.inputs:
         maps = LabelMaps(job.inputs["labels"], job.roots["labels"])
@@ -98,6 +106,8 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
                 logits["linear"] = codes @ probe["codes.weight"].T + probe["codes.bias"]
                 logits["linear_tokens"] = (tokens - probe["center"]) @ probe["tokens.weight"].T + probe["tokens.bias"]
             predicted |= {name: upsample(plane, height, width).argmax(0) for name, plane in logits.items()}
+        if job.params.protocol == "stego":
+            label, predicted = stego_crop(label), {name: stego_crop(mask) for name, mask in predicted.items()}
         for name, mask in predicted.items():
             size = classes if name.startswith("linear") else k
             totals[name] = totals.get(name, 0) + confusion(mask, label, size, classes, maps.ignore)

@@ -65,6 +65,7 @@ CHANGED: dict[str, Any] = {
     "masks.crf_params.bilateral_srgb": 4.0,
     "masks.crf_params.bilateral_compat": 5.0,
     "masks.sharpness": 3.0,
+    "scores.protocol": "stego",
     "scores.sample": 100,
     "scores.stability_tokens": 1000,
     "scores.seed": 1,

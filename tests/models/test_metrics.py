@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.models.metrics import confusion, match, scores, stability
+from pipeline.models.metrics import confusion, match, scores, stability, stego_crop
 
 IGNORE = 3  # lies among the classes, so that it must be asked for by name
 
@@ -140,3 +140,29 @@ def test_stability_is_the_best_renaming(k, pairs):
 def test_stability_of_nothing():
     with pytest.raises(ValueError, match="no items"):
         stability(np.array([], int), np.array([], int), 3)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "resized"),
+    [
+        (320, 320, (320, 320)),
+        (427, 640, (320, 479)),
+        (640, 427, (479, 320)),
+        (1024, 2048, (320, 640)),
+        (97, 101, (320, 333)),
+        (200, 200, (320, 320)),
+    ],
+)
+def test_the_stego_crop_is_the_centre(height: int, width: int, resized: tuple[int, int]):
+    """Each pixel comes from where its centre lies in the image, to a rounding; nothing is mixed."""
+    label = np.arange(height * width).reshape(height, width)
+    crop = stego_crop(label)
+    assert crop.shape == (320, 320)
+    for axis, (side, whole) in enumerate(zip((height, width), resized, strict=True)):
+        found = (crop // width, crop % width)[axis].astype(float).mean(1 - axis)
+        wanted = (np.arange(320) + round((whole - 320) / 2) + 0.5) * side / whole
+        assert np.abs(found + 0.5 - wanted).max() <= 0.5 + 1e-6
+
+
+def test_the_stego_crop_keeps_what_is_not_scored():
+    assert (stego_crop(np.full((50, 60), -1)) == -1).all()

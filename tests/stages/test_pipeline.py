@@ -66,7 +66,8 @@ def write(path: Path, pixels: np.ndarray) -> None:
 
 def test_a_run_makes_every_artifact(finished):
     result = json.loads(json.dumps(finished.result))
-    assert sorted(result) == ["report", "run", "scores", "stages"]
+    assert sorted(result) == ["protocol", "report", "run", "scores", "stages"]
+    assert result["protocol"] == "full"
     assert [row["stage"] for row in result["stages"]] == NAMES
     for row in result["stages"]:
         assert sorted(row) == [
@@ -83,6 +84,18 @@ def test_a_run_makes_every_artifact(finished):
     for method in ("cluster", "cluster_crf", "baseline", "linear_tokens"):
         assert f">{result['scores'][method]['miou']:.1f}<" in page, "the page shows the scores in percent"
     assert runs(Store(finished.config.store)) == [result["run"]]
+
+
+def test_the_stego_protocol_scores_the_centre_and_re_runs_the_scores_alone(copied: Make, finished):
+    """320 × 320 of every image are scored, whatever its size; nothing but scores and report runs."""
+    config = copied(scores={"protocol": "stego"})
+    result = run(config)
+    assert ran(result) == ["scores", "report"]
+    assert result["protocol"] == "stego"
+    counts = found(finished.config, finished.result, "scores").read_json("scores.json")["confusion"]["cluster"]
+    crops = found(config, result, "scores").read_json("scores.json")["confusion"]["cluster"]
+    assert np.sum(crops) == 4 * 320 * 320 != np.sum(counts)
+    assert "the centre 320 × 320 pixels" in Path(result["report"]).read_text()
 
 
 def test_probes_beat_chance_on_separable_textures(finished):
