@@ -1,5 +1,6 @@
 """Fixtures shared by the tests: a tiny ViT, a tiny labelled corpus, configs for them, and one finished run."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from corpora import BACKBONE, small, write_corpus
 from hypothesis import settings
 
+from pipeline.cli import main
 from pipeline.config import PipelineConfig, validate
 from pipeline.models import backbones
 from pipeline.run import run
@@ -67,3 +69,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, vit: Path) 
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test waits as long as a run does for a store that is away."""
     monkeypatch.setattr("pipeline.core.executors.PAUSES", (0.05,))
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run `stegoflow ARGS` in this process: (exit status, stdout, stderr)."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["stegoflow", *args])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run

@@ -13,22 +13,7 @@ import yaml
 from corpora import SHAPES, small, write_corpus
 from PIL import Image
 
-from pipeline import cli
 from pipeline.config import reference, validate
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run `stegoflow ARGS` in this process: (exit status, stdout, stderr)."""
-
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stegoflow", *args])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture

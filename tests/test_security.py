@@ -28,7 +28,7 @@ from obstore.exceptions import BaseError
 from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 
-from pipeline import cli, inspect
+from pipeline import inspect
 from pipeline.config import PipelineConfig, load
 from pipeline.core.artifact import Artifact, record
 from pipeline.core.engine import Outcome
@@ -227,20 +227,6 @@ def hostile(tmp_path_factory, vit) -> SimpleNamespace:
     result = run(config)
     run(config, stage="report")
     return SimpleNamespace(config=config, path=str(path), store=Store(store), folder=store, result=result)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run `stegoflow ARGS` in this process: (exit status, stdout, stderr)."""
-
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stegoflow", *args])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
 
 
 class Reader(HTMLParser):
