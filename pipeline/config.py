@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.executors import Execution
-from pipeline.core.params import Params, role, settable
+from pipeline.core.params import Params, chooser, lender, nested, role, settable
 from pipeline.core.store import local_folder
 from pipeline.stages.baseline import BaselineParams
 from pipeline.stages.clusters import ClustersParams
@@ -45,15 +45,21 @@ class PipelineConfig(Params):
     @model_validator(mode="before")
     @classmethod
     def _only_settable(cls, data: Any) -> Any:
-        for section, content in data.items() if isinstance(data, dict) else ():
-            model = cls.model_fields[section].annotation if section in cls.model_fields else None
-            if isinstance(content, dict) and isinstance(model, type) and issubclass(model, Params):
-                for name in content:
-                    if name in model.model_fields and name not in settable(model):
-                        extra: Any = model.model_fields[name].json_schema_extra
-                        at = f"it is {extra['path']}; set that" if role(model, name) == "borrowed" else "it is computed"
-                        raise ValueError(f"{section}.{name} cannot be set here: {at}")
+        _refuse_what_is_not_settable(cls, data, "")
         return data
+
+
+def _refuse_what_is_not_settable(model: type[BaseModel], data: Any, at: str) -> None:
+    """ValueError where data of a section, or of one nested in it, sets a borrowed or a derived field."""
+    for name in data if isinstance(data, dict) else ():
+        if name not in model.model_fields:
+            continue
+        if name not in settable(model):
+            why = f"it is {lender(model, name)}; set that" if role(model, name) == "borrowed" else "it is computed"
+            raise ValueError(f"{at}{name} cannot be set here: {why}")
+        inner = nested(model, name)
+        if inner is not None:
+            _refuse_what_is_not_settable(inner, data[name], f"{at}{name}.")
 
 
 def load(path: str | Path, sets: list[str] | None = None, store: str | None = None) -> PipelineConfig:
@@ -117,7 +123,7 @@ def validate(data: dict[str, Any], source: str = "config") -> PipelineConfig:
     try:
         config = PipelineConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error)}", next="stegoflow params explains every field") from None
+        raise ConfigError(f"{source}: {_explain(error, data)}", next="stegoflow params explains every field") from None
     weights = config.features.weights
     if weights not in ("hub", "packaged"):
         weights = _absolute("features.weights", weights)
@@ -157,11 +163,13 @@ def reference(section: str | None = None) -> str:
 def _reference(model: type[Params], indent: str) -> list[str]:
     lines = []
     for name in settable(model):
-        inner = model.model_fields[name].annotation
-        if isinstance(inner, type) and issubclass(inner, Params):
-            lines += [f"{indent}{name}:", *_reference(inner, indent + "  ")]
-        else:
+        inner = nested(model, name)
+        if inner is None:
             lines += _field(model, name, indent)
+        elif settable(inner):
+            if role(model, name) == "variant":
+                lines.append(f"{indent}# Counts only where {chooser(model, name)} is {name}.")
+            lines += [f"{indent}{name}:", *_reference(inner, indent + "  ")]
     return lines
 
 
@@ -175,24 +183,38 @@ def _field(model: type[Params], name: str, indent: str) -> list[str]:
     return [*(f"{indent}# {line}" for line in text), f"{indent}{name}: {value}"]
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, data: dict[str, Any]) -> str:
     lines = []
     for problem in error.errors():
         field = ".".join(str(step) for step in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = f"unknown field{_nearest(problem['loc'])}"
+            message = f"unknown field{_nearest(problem['loc'], data)}"
         if problem["type"] == "missing":
             message = "must be set"
         lines.append(f"{field}: {message}" if field else message)
     return "; ".join(lines)
 
 
-def _nearest(location: tuple[str | int, ...]) -> str:
+def _nearest(location: tuple[str | int, ...], data: Any) -> str:
+    """What an unknown field may have been meant to be: one of a variant beside it, or of a similar name."""
     import difflib
 
     model: Any = PipelineConfig
     for step in location[:-1]:
-        model = model.model_fields[step].annotation
-    close = difflib.get_close_matches(str(location[-1]), settable(model), 1)
+        model, data = model.model_fields[step].annotation, data[step]
+    name = str(location[-1])
+    at = ".".join(str(step) for step in location[:-1])
+    places: dict[str, dict[str, str]] = {}  # of each field inside a variant: {variant: where a config sets it}
+    for one in settable(model):
+        section = nested(model, one) if role(model, one) == "variant" else None
+        for field in settable(section) if section else ():
+            places.setdefault(field, {})[one] = f"{at}.{one}.{field}"
+    close = difflib.get_close_matches(name, [*settable(model), *places], 1)
+    if close and close[0] in places:
+        found = places[close[0]]
+        by = chooser(model, next(iter(found)))
+        chosen = data.get(by, model.model_fields[by].default)
+        wanted = found[chosen] if chosen in found else " or ".join(found.values())
+        return f"; it is {wanted}" if close[0] == name else f"; did you mean {wanted}?"
     return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(settable(model)) or 'none'}"

@@ -17,6 +17,7 @@ from pipeline.core.roots import find_run, run_artifact, runs
 from pipeline.core.roots import names as run_names
 from pipeline.core.store import Store
 from pipeline.run import STAGES, session
+from pipeline.stages.head import HeadParams
 from pipeline.stages.labels import stem
 from pipeline.stages.masks import decode_png, read_masks
 
@@ -177,7 +178,10 @@ def segment(
     pins = {stage: run_artifact(store, record, stage).fingerprint for stage in ("head", "clusters")}
     # What the record of a store, perhaps someone else's, says about Dask would be imported and called here.
     execution = {name: value for name, value in record["config"]["execution"].items() if not name.startswith("dask_")}
-    data = {**record["config"], "execution": execution, "store": store.url, "dataset": {"root": images}}
+    # The head is taken as it is; its settings may be those of an earlier version, in which STEGO's had no section.
+    settings = {name: value for name, value in record["config"]["head"].items() if name in HeadParams.model_fields}
+    data = {**record["config"], "head": settings, "execution": execution, "store": store.url}
+    data["dataset"] = {"root": images}
     apply(data, f"masks.crf={str(crf).lower()}")
     config = validate(data, f"run {record['run']}")
     trained_on = run_artifact(store, record, "features")

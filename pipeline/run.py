@@ -14,7 +14,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Node, Outcome, Progress, Stage, ensure, silent, why
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import Executor, open_executor
-from pipeline.core.params import resolve, settable
+from pipeline.core.params import resolve, settings
 from pipeline.core.roots import open_run
 from pipeline.core.store import Store, open_store, redact
 from pipeline.datasets import folder
@@ -208,7 +208,7 @@ def _recorded(config: PipelineConfig) -> dict[str, Any]:
     """The config as a run's record keeps it: what a config may set, without whatever may hold a password."""
     data = config.model_dump(mode="json", exclude={"store": True, "execution": {"dask_address", "dask_options"}})
     for stage in STAGES:
-        data[stage.name] = {key: data[stage.name][key] for key in settable(stage.params)}
+        data[stage.name] = settings(getattr(config, stage.name))
     data["dataset"]["root"] = redact(config.dataset.root)
     return data
 

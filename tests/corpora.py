@@ -9,6 +9,7 @@ from PIL import Image
 
 BACKBONE = "test_vit"  # timm's own: patch 16, 64 channels, 6 blocks
 SHAPES = ((72, 96), (96, 72), (80, 80), (64, 120))  # (height, width) in pixels
+STEGO = {"steps": 20, "batch": 4, "code": 8, "samples": 3, "negatives": 2}
 CLASSES = ("low", "high", "striped")
 
 
@@ -44,12 +45,13 @@ def write_corpus(root: Path, *, train: int = 6, val: int = 4, labels: bool = Tru
 
 
 def small(root: Path, store: Path | str, weights: Path, **sections: dict[str, Any]) -> dict[str, Any]:
-    """Config data of a run that takes about a second; `sections` are merged over it, section by section."""
+    """Config data of a run that takes about a second; `sections` are merged over it, section by section, and what a
+    section holds for a head's method likewise."""
     data: dict[str, Any] = {
         "store": str(store),
         "dataset": {"root": str(root)},
         "features": {"backbone": BACKBONE, "weights": str(weights), "views": {"size": [64, 64]}},
-        "head": {"steps": 20, "batch": 4, "code": 8, "samples": 3, "negatives": 2},
+        "head": {"stego": dict(STEGO)},
         "clusters": {"k": 4, "restarts": 2, "iterations": 10},
         "probe": {"epochs": 2},
         "masks": {"crf_params": {"iterations": 2}},
@@ -57,5 +59,8 @@ def small(root: Path, store: Path | str, weights: Path, **sections: dict[str, An
         "execution": {"executor": "serial", "device": "cpu", "precision": "fp32"},
     }
     for name, content in sections.items():
-        data[name] = {**data.get(name, {}), **content}
+        before = data.get(name, {})
+        data[name] = {**before, **content}
+        if name == "head" and "stego" in content:
+            data[name]["stego"] = {**before["stego"], **content["stego"]}
     return data

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.heads.stego import StegoParams
 from pipeline.models.stego import Head
-from pipeline.stages.head import HeadParams
 
 
 def centred(first: Tensor, second: Tensor) -> list[list[list[float]]]:
@@ -64,7 +64,7 @@ def shuffle(views: int, generator: torch.Generator) -> list[int]:
             return order
 
 
-def draws(params: HeadParams, views: int, channels: int, grid: tuple[int, int], step: int) -> Draws:
+def draws(params: StegoParams, views: int, channels: int, grid: tuple[int, int], step: int) -> Draws:
     generator = torch.Generator().manual_seed(params.seed * 1_000_003 + step)
     extent = torch.tensor([grid[0] - 1.0, grid[1] - 1.0])
     coords = [torch.rand(views, params.samples**2, 2, generator=generator) * extent for _ in range(2)]
@@ -90,7 +90,7 @@ def code(head: Head, x: Tensor, linear: Tensor, hidden: Tensor) -> Tensor:
 
 
 def step_terms(
-    head: Head, maps: Tensor, anchors: list[int], others: list[int] | None, params: HeadParams, drawn: Draws
+    head: Head, maps: Tensor, anchors: list[int], others: list[int] | None, params: StegoParams, drawn: Draws
 ) -> dict[str, Tensor]:
     """A training step's terms `self`, `neighbours`, `random` (those that exist) and their weighted sum `loss`.
 

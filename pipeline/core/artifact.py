@@ -157,6 +157,11 @@ class Artifact:
 
         return load(self.read(name))
 
+    def read_facts(self, name: str) -> dict[str, str]:
+        """The metadata of a safetensors file: the `facts` of `write_tensors`."""
+        data = self.read(name)
+        return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+
     def write_json(self, name: str, value: Any) -> None:
         """Write plain JSON data."""
         self.write(name, json.dumps(value, indent=1).encode())

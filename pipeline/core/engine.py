@@ -16,7 +16,7 @@ from pipeline.core.errors import DamageError, StageError
 from pipeline.core.executors import IO_ERRORS, Execution, Executor
 from pipeline.core.fingerprint import digest, fingerprint
 from pipeline.core.gc import wait_for_removal
-from pipeline.core.params import Params, hashed, written_as
+from pipeline.core.params import Params, chooser, hashed, role, written_as
 from pipeline.core.store import Store
 
 log = logging.getLogger("stegoflow")
@@ -247,9 +247,10 @@ def why(node: Node, store: Store) -> tuple[list[str], Artifact | None]:
         manifest = artifact.manifest
         theirs = _facts(manifest["params"], manifest["inputs"], manifest["version"], manifest["encoding"])
         changed = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+        changed = [key for key in changed if not _of_another_variant(node, key, mine, theirs)]
         if nearest is None or len(changed) < nearest[0]:
             lines = [_change(node, key, theirs.get(key), mine.get(key)) for key in changed]
-            nearest = len(changed), lines, artifact
+            nearest = len(changed), list(dict.fromkeys(lines)), artifact  # two fields may be borrowed from one place
     if nearest is None:
         return [f"no {node.stage.name} artifact in this store yet"], None
     _, lines, artifact = nearest
@@ -273,6 +274,15 @@ def _facts(params: dict[str, Any], inputs: dict[str, str], version: int, encodin
         "version": version,
         "encoding": encoding,
     }
+
+
+def _of_another_variant(node: Node, key: str, mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether a field lies in a variant that only one side has: the field that chooses the variant says it all."""
+    model, name = type(node.params), key.split(".")[0]
+    if "." not in key or name not in model.model_fields or role(model, name) != "variant":
+        return False
+    by = chooser(model, name)
+    return by in mine and by in theirs and mine[by] != theirs[by]
 
 
 def _change(node: Node, key: str, old: Any, new: Any) -> str:

@@ -1,11 +1,12 @@
-"""clusters: cosine k-means on the codes of the training views.
+"""clusters: K unit vectors in code space, the head's own where it has them, else by cosine k-means on its codes.
 
-Artifact: `clusters.safetensors` with `centroids` (K, D) float32, unit vectors in code space.
+Artifact: `clusters.safetensors` with `centroids` (K, D) float32, unit vectors. The manifest's `found_by` is `head` or
+`kmeans`.
 Source: STEGO, section 4.3, with k-means in place of its online cluster probe.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -23,6 +24,8 @@ from pipeline.stages.view_table import training_views
 class ClustersParams(Params):
     k: int = Field(27, ge=1, le=65535)
     """Number of clusters K: how many categories to look for. Never taken from the labels."""
+    method: Literal["auto", "kmeans"] = "auto"
+    """`auto`: the head's own clusters where it has them, otherwise cosine k-means. `kmeans`: always k-means."""
     restarts: int = Field(10, ge=1)
     """k-means starts anew this often on a sample; the start with the best objective is finished on all tokens."""
     iterations: int = Field(30, ge=1)
@@ -34,11 +37,19 @@ class ClustersParams(Params):
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: ClustersParams = job.params
     head = open_head(job.inputs["head"], job.execution.device)
-    sample = [head(block) for block in sample_tokens(job.inputs["features"], params.tokens, params.seed, work)]
-    codes = normalise(np.concatenate(sample))
+    own = head.prototypes() if params.method == "auto" else None
+    if own is not None:
+        if len(own) != params.k:
+            raise StageError(
+                f"clusters.k: the head has {len(own)}, not {params.k}", next="--set clusters.method=kmeans"
+            )
+        job.out.write_tensors("clusters.safetensors", {"centroids": normalise(own)})
+        return {"items": len(own), "found_by": "head"}
+    sample = sample_tokens(job.inputs["features"], params.tokens, params.seed, work, head)
+    codes = normalise(np.concatenate(list(sample)))
     centroids, objectives = fit(codes, params.k, params.restarts, params.iterations, params.seed)
     job.out.write_tensors("clusters.safetensors", {"centroids": centroids})
-    return {"items": len(codes), "objectives": objectives}
+    return {"items": len(codes), "objectives": objectives, "found_by": "kmeans"}
 
 
 def fit(vectors: np.ndarray, k: int, restarts: int, iterations: int, seed: int) -> tuple[np.ndarray, list[float]]:
@@ -50,8 +61,14 @@ def fit(vectors: np.ndarray, k: int, restarts: int, iterations: int, seed: int) 
     return cosine_kmeans(vectors, k, restarts=restarts, iterations=iterations, seed=seed)
 
 
-def sample_tokens(features: Artifact, limit: int, seed: int, work: Work) -> Iterator[np.ndarray]:
-    """Tokens of the training views, (n, channel) float16 view by view: all of them, or `limit` drawn evenly."""
+def sample_tokens(
+    features: Artifact, limit: int, seed: int, work: Work, encode: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Iterator[np.ndarray]:
+    """Tokens of the training views, (n, channel) float16 view by view: all of them, or `limit` drawn evenly.
+
+    With `encode`, the codes (n, D) at the same positions: it is given whole views, since a code may depend on the rest
+    of its view.
+    """
     tokens = Tokens(features)
     rows = training_views(features.read_table("views.parquet", ["training"]))
     each = min(int(np.prod(tokens.shape[1:3])), max(1, limit // max(1, len(rows))))
@@ -60,12 +77,19 @@ def sample_tokens(features: Artifact, limit: int, seed: int, work: Work) -> Iter
     for start in range(0, len(rows), PART):
         work.tick(start, len(rows), "views")
         views = rows[start : start + PART]
-        block = tokens.read(views).reshape(len(views), -1, tokens.shape[-1])
+        block = tokens.read(views)
+        seen = np.isfinite(block[:, 0, 0, 0])
+        if not seen.all():
+            views, block = views[seen], block[seen]
+        if not len(views):
+            continue
+        block = encode(block) if encode else block
+        block = block.reshape(len(views), -1, block.shape[-1])
         if each < block.shape[1]:
             generators = (np.random.default_rng([seed, int(view)]) for view in views)
             picks = np.stack([g.choice(block.shape[1], each, replace=False) for g in generators])
             block = np.take_along_axis(block, picks[..., None], 1)
-        yield from (view for view in block if np.isfinite(view[0, 0]))
+        yield from block
     work.tick(len(rows), len(rows), "views")
 
 

@@ -18,7 +18,7 @@ from pipeline.core.params import Params, borrowed
 from pipeline.models.devices import pick_device
 from pipeline.models.views import Window, area_fractions
 from pipeline.stages.feature_store import PART, Tokens
-from pipeline.stages.head import open_head
+from pipeline.stages.head import TrainedHead, open_head
 from pipeline.stages.labels import LabelMaps, check_size
 from pipeline.stages.view_table import training_views
 
@@ -40,22 +40,25 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     device = pick_device(job.execution.device)
     head = open_head(job.inputs["head"], job.execution.device)
     maps = LabelMaps(job.inputs["labels"], job.roots["labels"])
-    tokens, shares = labelled_tokens(job, maps, work)
+    tokens, codes, shares = labelled_tokens(job, maps, head, work)
     if not len(tokens):
         raise StageError(
             "no training image has a label map", next="add labels for training images, or remove ROOT/labels"
         )
     center = head.center.cpu().numpy()
     tensors: dict[str, np.ndarray] = {"center": center}
-    for name, inputs in (("codes", head(tokens)), ("tokens", tokens.astype(np.float32) - center)):
+    for name, inputs in (("codes", codes), ("tokens", tokens.astype(np.float32) - center)):
         weight, bias = fit_linear(inputs, shares, params, device)
         tensors |= {f"{name}.weight": weight, f"{name}.bias": bias}
     job.out.write_tensors("probe.safetensors", tensors)
     return {"items": len(tokens), "images": features.manifest["images"], "classes": len(maps.names)}
 
 
-def labelled_tokens(job: Job, maps: LabelMaps, work: Work) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens (n, channel) float16 of labelled training views and their class shares (n, class) float32."""
+def labelled_tokens(
+    job: Job, maps: LabelMaps, head: TrainedHead, work: Work
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens (n, channel) float16 of labelled training views, their codes (n, D) float32, the head being applied to
+    whole views, and their class shares (n, class) float32."""
     params: ProbeParams = job.params
     tokens = Tokens(job.inputs["features"])
     table = job.inputs["features"].read_table("views.parquet")
@@ -63,12 +66,15 @@ def labelled_tokens(job: Job, maps: LabelMaps, work: Work) -> tuple[np.ndarray, 
     views = [view for view in every if (view["split"], view["id"]) in maps]
     rows, columns = tokens.shape[1:3]
     each = min(rows * columns, max(1, params.tokens // max(1, len(views))))
-    found, shares = [np.empty((0, tokens.shape[-1]), np.float16)], [np.empty((0, len(maps.names)), np.float32)]
+    found: list[np.ndarray] = []
+    codes: list[np.ndarray] = []
+    shares: list[np.ndarray] = []
     for start in range(0, len(views), PART):
         work.tick(start, len(views), "views")
         part = views[start : start + PART]
         block = tokens.read(np.asarray([view["view"] for view in part]))
-        for view, values in zip(part, block.reshape(len(part), -1, block.shape[-1]), strict=True):
+        encoded = head(block)
+        for view, values, code in zip(part, *(_flat(both) for both in (block, encoded)), strict=True):
             if not np.isfinite(values[0, 0]):  # its image could not be decoded
                 continue
             label = maps.read(view["split"], view["id"])
@@ -80,9 +86,17 @@ def labelled_tokens(job: Job, maps: LabelMaps, work: Work) -> tuple[np.ndarray, 
             if len(pick) > each:
                 pick = np.random.default_rng([params.seed, view["view"]]).choice(pick, each, replace=False)
             found.append(values[pick])
+            codes.append(code[pick])
             shares.append(share[pick])
     work.tick(len(views), len(views), "views")
-    return np.concatenate(found), np.concatenate(shares)
+    if not found:
+        return np.empty((0, tokens.shape[-1]), np.float16), np.empty((0, 0)), np.empty((0, len(maps.names)))
+    return np.concatenate(found), np.concatenate(codes), np.concatenate(shares)
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """(view, row, column, channel) to (view, token, channel)."""
+    return values.reshape(len(values), -1, values.shape[-1])
 
 
 def fit_linear(

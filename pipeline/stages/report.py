@@ -25,6 +25,8 @@ PROTOCOLS = {
     "stego": "the centre 320 × 320 pixels of each image at a shorter side of 320",
 }
 """What the protocols of `scores` score."""
+HEADS = {"stego": "STEGO head", "pca": "PCA head", "none": "tokens as codes"}
+"""What the page calls the methods of `head`."""
 
 
 class ReportParams(Params):
@@ -46,6 +48,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     patches = gallery(job, params)
     work.tick(2, 3, "sections")
     losses = job.inputs["head"].read_table("losses.parquet")
+    method = job.inputs["head"].manifest["params"]["method"]
     product = "cluster_crf" if "cluster_crf" in found["matching"] else "cluster"
     features = job.inputs["features"].manifest
     page = Page(
@@ -58,6 +61,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         confusion=np.asarray(found["confusion"][product]) if product in found["confusion"] else None,
         cluster_share=found["cluster_share"],
         label_free=found["label_free"],
+        head=HEADS.get(method, f"{method} head"),
         losses={name: np.asarray(losses[name]) for name in losses.column_names},
         pictures=shown,
         gallery=patches,
@@ -84,6 +88,7 @@ def facts(job: Job, features: dict[str, Any], k: int, found: dict[str, Any]) -> 
         "Backbone": f"{params['backbone']}, block {block}, {params['facet']}s",
         "Weights": weights,
         "Views": f"{params['views']['kind']}, {size[0]}×{size[1]} px, {grid[0]}×{grid[1]} tokens",
+        "Head": job.inputs["head"].manifest["params"]["method"],
         "Clusters": str(k),
         "Protocol": f"{found['protocol']}: {PROTOCOLS[found['protocol']]}, one Hungarian match over "
         f"{found['images']} labelled images"
@@ -178,7 +183,7 @@ def _digests(job: Job) -> dict[str, str]:
 
 STAGE = Stage(
     "report",
-    version=1,
+    version=2,
     encoding=1,
     inputs=(
         "dataset",

@@ -25,8 +25,8 @@ LINES = 6  # line colours in the style sheet
 STAGE = dict.fromkeys(("stage", "fingerprint", "seconds", "items", "created", "version"))  # what a record may lack
 METHODS = {  # in the order of the comparison: what it is, and what it clusters or learns from
     "baseline": ("k-means on tokens", "baseline: the frozen backbone alone"),
-    "cluster": ("STEGO head", "clusters of the head's codes"),
-    "cluster_crf": ("STEGO head + CRF", "the same clusters, refined on the pixels"),
+    "cluster": ("{head}", "clusters of the head's codes"),
+    "cluster_crf": ("{head} + CRF", "the same clusters, refined on the pixels"),
     "linear_tokens": ("linear probe on tokens", "upper reference: trained on labels"),
     "linear": ("linear probe on codes", "upper reference: trained on labels"),
 }
@@ -55,10 +55,11 @@ class Page:
     confusion: np.ndarray | None  # (classes, classes + 1): rows are labels, the last column is "no class"
     cluster_share: list[float]  # of all pixels
     label_free: dict[str, float | None]
-    losses: dict[str, np.ndarray]  # the columns of the training log; "step" is the x axis
+    losses: dict[str, np.ndarray]  # the columns of the training log; "step" is the x axis, empty without training
     pictures: list[Picture]
     gallery: list[list[np.ndarray]]  # patches (h, w, 3 uint8) of each cluster
     colours: np.ndarray  # (K, 3) uint8
+    head: str = "STEGO head"  # what the head is called
 
 
 def render(page: Page) -> str:
@@ -90,6 +91,7 @@ def _view(page: Page) -> dict[str, Any]:
         "confusion": counts if page.classes else [],
         "curves": _curves(page.losses),
         "curve_points": CURVE_POINTS,
+        "untrained": "step" in page.losses and not len(page.losses["step"]),
         "stages": [STAGE | stage | {"params": list(_flat(stage.get("params") or {}))} for stage in page.stages],
     }
     sections = {
@@ -99,7 +101,7 @@ def _view(page: Page) -> dict[str, Any]:
         "gallery": ("Gallery", any(page.gallery)),
         "classes": ("Classes", view["iou"]),
         "confusion": ("Confusion", view["confusion"]),
-        "training": ("Training", view["curves"]),
+        "training": ("Training", view["curves"] or view["untrained"]),
         "stages": ("Stages", view["stages"]),
     }
     here = {key: name for key, (name, content) in sections.items() if content}
@@ -185,6 +187,7 @@ def _scores(page: Page) -> list[dict[str, Any]]:
     for key in [*METHODS, *sorted(set(page.scores) - set(METHODS))]:
         if score := page.scores.get(key):
             name, note = METHODS.get(key, (key, ""))
+            name = name.replace("{head}", page.head)
             miou = _finite(score.get("miou"))
             gain = None if key == "baseline" or base is None or miou is None else 100 * (miou - base)
             row = {"key": key, "name": name, "note": note, "probe": key.startswith("linear"), "gain": gain}

@@ -142,9 +142,8 @@ def label_free(job: Job, work: Work) -> dict[str, float | None]:
     head = open_head(job.inputs["head"], job.execution.device)
     centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
     k = len(centroids)
-    views = [
-        normalise(head(v)) for v in sample_tokens(job.inputs["features"], params.stability_tokens, params.seed, work)
-    ]
+    sample = sample_tokens(job.inputs["features"], params.stability_tokens, params.seed, work, head)
+    views = [normalise(codes) for codes in sample]
     generator = np.random.default_rng(params.seed)
     order = generator.permutation(len(views))
     codes = np.concatenate(views)

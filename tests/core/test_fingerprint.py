@@ -96,8 +96,10 @@ def resolved(section: str, **changes) -> Params:
 
 
 @pytest.mark.parametrize(("section", "field"), FIELDS)
-def test_locations_alone_are_not_hashed(section: str, field: str):
-    assert (field in hashed(resolved(section))) == (role(SECTIONS[section], field) != "location")
+def test_locations_and_variants_not_chosen_are_not_hashed(section: str, field: str):
+    kind = role(SECTIONS[section], field)
+    counts = field == resolved(section).method if kind == "variant" else kind != "location"  # type: ignore[attr-defined]
+    assert (field in hashed(resolved(section))) == counts
 
 
 def test_there_are_two_locations():
@@ -123,14 +125,40 @@ def test_a_borrowed_field_is_refused_in_the_wrong_section(section: str, field: s
         validate({"dataset": {"root": "x"}, section: {field: 1}})
 
 
+def test_a_borrowed_field_of_a_variant_is_refused():
+    with pytest.raises(ConfigError, match=r"head\.pca\.seed cannot be set here: it is head\.seed; set that"):
+        validate({"dataset": {"root": "x"}, "head": {"pca": {"seed": 1}}})
+
+
 def test_a_computed_field_cannot_be_set():
     with pytest.raises(ConfigError, match=r"features\.weights_sha256 cannot be set here: it is computed"):
         validate({"dataset": {"root": "x"}, "features": {"weights_sha256": "0" * 64}})
 
 
 def test_an_unknown_field_names_the_nearest():
-    with pytest.raises(ConfigError, match=r"head\.step: unknown field; did you mean steps\?"):
-        validate({"dataset": {"root": "x"}, "head": {"step": 3}})
+    with pytest.raises(ConfigError, match=r"head\.stego\.step: unknown field; did you mean steps\?"):
+        validate({"dataset": {"root": "x"}, "head": {"stego": {"step": 3}}})
+
+
+@pytest.mark.parametrize(
+    ("head", "error"),
+    [
+        ({"steps": 3}, r"head\.steps: unknown field; it is head\.stego\.steps"),
+        ({"code": 3}, r"head\.code: unknown field; it is head\.stego\.code"),
+        ({"code": 3, "method": "stego"}, r"head\.code: unknown field; it is head\.stego\.code"),
+        ({"code": 3, "method": "pca"}, r"head\.code: unknown field; it is head\.pca\.code"),
+        ({"code": 3, "method": "none"}, r"it is head\.stego\.code or head\.pca\.code"),
+        ({"step": 3}, r"head\.step: unknown field; did you mean head\.stego\.steps\?"),
+        ({"sed": 3}, r"head\.sed: unknown field; did you mean seed\?"),
+        ({"zzz": 3}, r"head\.zzz: unknown field; the fields are method, center, memory_gib, seed, stego, pca"),
+        ({"none": {}}, r"head\.none: unknown field"),
+        ({"method": "dino"}, r"head\.method: Input should be 'stego'"),
+        ({"pca": 3}, r"head\.pca: "),
+    ],
+)
+def test_a_field_of_a_variant_in_the_wrong_place(head: dict, error: str):
+    with pytest.raises(ConfigError, match=error):
+        validate({"dataset": {"root": "x"}, "head": head})
 
 
 def test_params_cannot_be_changed_after_they_were_hashed():
@@ -142,7 +170,7 @@ def test_params_cannot_be_changed_after_they_were_hashed():
 
 
 def test_equal_numbers_written_differently_have_one_name():
-    one, other = resolved("head", head={"learning_rate": 5e-4}), resolved("head", head={"learning_rate": "0.0005"})
+    one, other = (resolved("head", head={"stego": {"learning_rate": rate}}) for rate in (5e-4, "0.0005"))
     assert digest(hashed(one)) == digest(hashed(other)) == digest(hashed(resolved("head")))
     assert digest(hashed(resolved("masks", masks={"splits": ["b", "a", "a"]}))) == digest(
         hashed(resolved("masks", masks={"splits": ["a", "b"]}))

@@ -11,7 +11,7 @@ from benchmark_trees import write_benchmark
 
 from pipeline.config import PipelineConfig
 from pipeline.core.executors import Execution
-from pipeline.core.params import Params, role
+from pipeline.core.params import Params, lender, nested, role, settings
 from pipeline.core.store import Store
 from pipeline.run import STAGES, nodes, plan
 
@@ -27,26 +27,27 @@ CHANGED: dict[str, Any] = {
     "features.mirror": "all",
     "neighbours.k": 3,
     "neighbours.exact_below": 5,
-    "head.method": "another",
+    "head.method": "pca",
     "head.center": "none",
-    "head.steps": 21,
-    "head.batch": 3,
-    "head.code": 9,
-    "head.samples": 2,
-    "head.negatives": 1,
-    "head.learning_rate": 1e-3,
-    "head.schedule": "constant",
-    "head.dropout": 0.2,
-    "head.weight_self": 1.0,
-    "head.weight_neighbours": 1.0,
-    "head.weight_random": 1.0,
-    "head.shift_self": 0.0,
-    "head.shift_neighbours": 0.0,
-    "head.shift_random": 0.0,
-    "head.zero_clamp": False,
     "head.memory_gib": 1.0,
     "head.seed": 1,
+    "head.stego.steps": 21,
+    "head.stego.batch": 3,
+    "head.stego.code": 9,
+    "head.stego.samples": 2,
+    "head.stego.negatives": 1,
+    "head.stego.learning_rate": 1e-3,
+    "head.stego.schedule": "constant",
+    "head.stego.dropout": 0.2,
+    "head.stego.weight_self": 1.0,
+    "head.stego.weight_neighbours": 1.0,
+    "head.stego.weight_random": 1.0,
+    "head.stego.shift_self": 0.0,
+    "head.stego.shift_neighbours": 0.0,
+    "head.stego.shift_random": 0.0,
+    "head.stego.zero_clamp": False,
     "clusters.k": 3,
+    "clusters.method": "kmeans",
     "clusters.restarts": 1,
     "clusters.iterations": 9,
     "clusters.tokens": 1000,
@@ -74,8 +75,8 @@ CHANGED: dict[str, Any] = {
     "report.gallery_images": 3,
 }
 """Another value for every plain field."""
-SINGLE = {"head.method"}
-"""Fields with one allowed value: no config can be written with another."""
+UNCHOSEN = {"head.pca.code": 9}
+"""… and for those of variants that the configs here do not choose."""
 DERIVED = {"features.weights_sha256"}
 PLACES = {"dataset.root", "features.weights"}
 EXECUTION: dict[str, Any] = {
@@ -95,9 +96,9 @@ BY_NAME = {stage.name: stage for stage in STAGES}
 
 def fields(kind: str, section: str, model: type[Params]) -> Iterator[str]:
     """The fields of one role, those of a section within a section too."""
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Params):
+    for name in model.model_fields:
+        inner = nested(model, name)
+        if inner is not None:
             yield from fields(kind, f"{section}.{name}", inner)
         elif role(model, name) == kind:
             yield f"{section}.{name}"
@@ -105,12 +106,14 @@ def fields(kind: str, section: str, model: type[Params]) -> Iterator[str]:
 
 def borrowers(field: str) -> set[str]:
     """Stages whose params take this field over."""
-    return {
-        stage.name
-        for stage in STAGES
-        for name, info in stage.params.model_fields.items()
-        if role(stage.params, name) == "borrowed" and info.json_schema_extra["path"] == field  # type: ignore[index,call-overload]
-    }
+
+    def borrows(model: type[Params]) -> bool:
+        sections = (nested(model, name) for name in model.model_fields)
+        return any(
+            role(model, name) == "borrowed" and lender(model, name) == field for name in model.model_fields
+        ) or any(borrows(section) for section in sections if section is not None)
+
+    return {stage.name for stage in STAGES if borrows(stage.params)}
 
 
 def downstream(changed: set[str]) -> set[str]:
@@ -134,22 +137,18 @@ def changed_config(
     if field == "dataset.layout":
         return make_config(root=write_benchmark(folder, value), store=finished.config.store, dataset=content)
     if len(inner) == 2:
-        before = getattr(getattr(finished.config, section), inner[0]).model_dump()
+        before = settings(getattr(getattr(finished.config, section), inner[0]))
         content = {inner[0]: {**before, **content}}
-    if field in SINGLE:
-        changed = getattr(finished.config, section).model_copy(update=content)
-        return finished.config.model_copy(update={section: changed})
     return make_config(store=finished.config.store, **{section: content})
 
 
 def test_every_field_has_a_case():
     """A new field: add it to CHANGED (or to EXECUTION, if it changes no value)."""
-    for kind, cases in (("plain", set(CHANGED)), ("derived", DERIVED), ("location", PLACES)):
+    for kind, cases in (("plain", {*CHANGED, *UNCHOSEN}), ("derived", DERIVED), ("location", PLACES)):
         assert {field for stage in STAGES for field in fields(kind, stage.name, stage.params)} == cases
     assert set(Execution.model_fields) == set(EXECUTION)
 
 
-@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # of a value that no config can have
 @pytest.mark.parametrize("field", CHANGED)
 def test_a_field_renames_what_it_decides(field: str, finished, make_config, tmp_path: Path):
     section = field.split(".")[0]
@@ -171,6 +170,31 @@ def test_a_field_renames_what_it_decides(field: str, finished, make_config, tmp_
     for name in wanted - owners:
         assert rows[name].why.endswith(" runs"), rows[name].why
         assert rows[name].items is not None, "the nearest artifact says what it will cost"
+
+
+@pytest.mark.parametrize("field", UNCHOSEN)
+def test_a_variant_that_is_not_chosen_renames_nothing(field: str, finished, make_config, tmp_path: Path):
+    config = changed_config(field, UNCHOSEN[field], finished, make_config, tmp_path)
+    assert config.head != finished.config.head
+    assert fingerprints(config) == fingerprints(finished.config)
+    assert {row.action for row in plan(config)} == {"reuse"}
+
+
+@pytest.mark.parametrize("field", UNCHOSEN)
+def test_a_variant_that_is_chosen_counts(field: str, finished, make_config):
+    _, method, name = field.split(".")
+    chosen = make_config(store=finished.config.store, head={"method": method})
+    changed = make_config(store=finished.config.store, head={"method": method, method: {name: UNCHOSEN[field]}})
+    before, after = fingerprints(chosen), fingerprints(changed)
+    assert {name for name in before if before[name] != after[name]} == downstream({"head"})
+
+
+def test_another_method_is_one_change(finished, make_config):
+    """… and not one for every field of the sections that it changes between."""
+    (row,) = (
+        row for row in plan(make_config(store=finished.config.store, head={"method": "none"})) if row.stage == "head"
+    )
+    assert row.changes == ["head.method stego → none"]
 
 
 @pytest.mark.parametrize("field", EXECUTION)

@@ -1,10 +1,10 @@
 """The code that decides a stage's values: a change of it comes with a new `version`, or is acknowledged.
 
 A stage's code is its module and every module that it imports, directly or through others, of `pipeline.stages`,
-`pipeline.models` and `pipeline.datasets`, with `core.fingerprint` and `core.params`, which decide names. The rest of
-`pipeline.core` (store, artifact, engine, executors, errors) is left out: it moves values and makes none. Files of other
-kinds count with the module beside them that names them (the report's template). What is imported by a name that is
-computed is not seen.
+`pipeline.heads`, `pipeline.models` and `pipeline.datasets`, with `core.fingerprint` and `core.params`, which decide
+names. The rest of `pipeline.core` (store, artifact, engine, executors, errors) is left out: it moves values and makes
+none. Files of other kinds count with the module beside them that names them (the report's template). What is imported
+by a name that is computed is not seen.
 
     python tests/core/test_stage_code.py --acknowledge          (or: make acknowledge)
 
@@ -30,6 +30,7 @@ ROOT = Path(pipeline.__file__).parents[1]
 GOLDEN = Path(__file__).parents[1] / "golden/stage_code.json"
 COUNTED = (
     "pipeline.stages",
+    "pipeline.heads",
     "pipeline.models",
     "pipeline.datasets",
     "pipeline.core.fingerprint",
@@ -304,6 +305,8 @@ def test_stages_reach_what_decides_their_values():
     assert "features" in reach["pipeline.models.backbones"]
     assert "masks" in reach["pipeline.models.crf"]
     assert {"clusters", "baseline"} <= set(reach["pipeline.stages.clusters"])
+    assert {"head", "clusters", "masks"} <= set(reach["pipeline.heads.stego"])
+    assert "neighbours" not in reach["pipeline.heads.pca"]
     assert not {"pipeline.core.engine", "pipeline.datasets.demo", "pipeline.run"} & set(reach)
 
 

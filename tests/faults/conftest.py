@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpora import small
+from corpora import STEGO, small
 from fault_harness import Zygote
 from fault_places import SEED, Place, Reference, Tally
 from PIL import Image
@@ -90,7 +90,7 @@ def place(
     def make(store: str, **sections: dict[str, Any]) -> dict[str, Any]:
         base = {
             "features": {"views": {"size": [32, 48]}},
-            "head": {"steps": 30, "batch": 8},
+            "head": {"stego": {**STEGO, "steps": 30, "batch": 8}},
             "masks": {"crf_params": {"iterations": 1}},
             "scores": {"sample": 200, "stability_tokens": 2000},
         }

@@ -10,9 +10,9 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from pipeline.models.stego import Head
-from pipeline.stages import head as stage
-from pipeline.stages.head import HeadParams, train_step
+from pipeline.heads import stego
+from pipeline.heads.interface import Batch
+from pipeline.heads.stego import Stego, StegoParams
 from pipeline.stages.token_pool import Pools
 
 GRID, CHANNELS, CODE = (3, 4), 5, 3
@@ -26,22 +26,23 @@ def tokens(views: int = 5, channels: int = CHANNELS) -> Tensor:
     return torch.randn(views, *GRID, channels, generator=torch.Generator().manual_seed(3), dtype=torch.float64) + 0.3
 
 
-def new_head(channels: int = CHANNELS) -> Head:
+def new_head(channels: int = CHANNELS) -> Stego:
     torch.manual_seed(0)
-    return Head(channels, CODE).double()
+    return Stego(tiny(), channels).double()
 
 
-def tiny(**changed: float) -> HeadParams:
+def tiny(**changed: float) -> StegoParams:
     """Params in which no two weights, shifts or counts are equal, and in which dropout matters."""
-    return HeadParams(**{"samples": 2, "code": CODE, "negatives": 2, "dropout": 0.3, "seed": 1, **changed})
+    return StegoParams(**{"samples": 2, "code": CODE, "negatives": 2, "dropout": 0.3, "seed": 1, **changed})
 
 
 def step_of(
-    head: Head, maps: Tensor, anchors: list[int], others: list[int] | None, params: HeadParams, step: int, dtype=None
+    head: Stego, maps: Tensor, anchors: list[int], others: list[int] | None, params: StegoParams, step: int, dtype=None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     dtype = dtype or maps.dtype
     near = None if others is None else torch.tensor(others)
-    return train_step(head, maps.flatten(0, 2), GRID, torch.tensor(anchors), near, params, dtype, step)
+    head.params = params
+    return head.loss(Batch(maps.flatten(0, 2), GRID, torch.tensor(anchors), near, step, 100), dtype, True)
 
 
 # The step -------------------------------------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ def test_a_step_in_fewer_bits(dtype: torch.dtype, tolerance: float):
 # Dropout --------------------------------------------------------------------------------------------------------------
 
 
-def masks_of(params: HeadParams, step: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Tensor, Tensor, Tensor]:
+def masks_of(params: StegoParams, step: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Tensor, Tensor, Tensor]:
     """What a step multiplied its tokens with: (3, anchor, channel) each, of the anchors' two samples, then neighbours.
 
     The teacher's is read off F's features: a channel that is 0 at every position of a view.
@@ -103,8 +104,8 @@ def masks_of(params: HeadParams, step: int, monkeypatch: pytest.MonkeyPatch) -> 
     head.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[1:]))
     features: list[Tensor] = []
     with monkeypatch.context() as patch:
-        sampled = stage.sampled
-        patch.setattr(stage, "sampled", lambda f, z: features.append(f) or sampled(f, z))
+        sampled = stego.sampled
+        patch.setattr(stego, "sampled", lambda f, z: features.append(f) or sampled(f, z))
         step_of(head, tokens(channels=40), ANCHORS, OTHERS, params, step)
     linear, hidden = (mask[:, 0].unflatten(0, (3, 3)) for mask in seen)
     return linear, hidden, (torch.stack(features) != 0).any(2)
@@ -112,8 +113,8 @@ def masks_of(params: HeadParams, step: int, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_three_masks_are_drawn_apart(monkeypatch: pytest.MonkeyPatch):
     """Per view one for the linear branch, one for the hidden branch, one for F: a tenth of the channels each."""
-    assert HeadParams().dropout == 0.1
-    params = tiny(dropout=HeadParams().dropout)
+    assert StegoParams().dropout == 0.1
+    params = tiny(dropout=StegoParams().dropout)
     dropped = []
     for step in range(60):
         linear, hidden, teacher = masks_of(params, step, monkeypatch)
@@ -139,9 +140,9 @@ def test_what_a_mask_touches(branch: int, touched: str, monkeypatch: pytest.Monk
         factors[branch, ..., 2] = 0 if dropping else 1
         seen: list[tuple[Tensor, Tensor]] = []
         with monkeypatch.context() as patch:
-            sampled = stage.sampled
-            patch.setattr(stage, "channel_dropout", lambda *_: factors.flatten(0, 1))
-            patch.setattr(stage, "sampled", lambda f, z: seen.append((f, z)) or sampled(f, z))
+            sampled = stego.sampled
+            patch.setattr(stego, "channel_dropout", lambda *_: factors.flatten(0, 1))
+            patch.setattr(stego, "sampled", lambda f, z: seen.append((f, z)) or sampled(f, z))
             step_of(new_head(), tokens(), ANCHORS, OTHERS, tiny(), 0)
         return torch.cat([f for f, _ in seen]), torch.cat([z for _, z in seen])
 

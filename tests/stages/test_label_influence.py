@@ -95,7 +95,7 @@ def test_the_probe_leaves_the_head_as_it_was(make_config: Make, corpus: Path, tm
     config = make_config(root=root)
     artifact = found(config, run(config), "head")
     in_memory, before = open_head(artifact, "cpu"), files(config)
-    weights = {name: value.numpy().tobytes() for name, value in in_memory.head.state_dict().items()}
+    weights = {name: value.numpy().tobytes() for name, value in in_memory.method.state_dict().items()}
     assert any(Path(artifact.root).name in name for name in before)
 
     shutil.copytree(corpus / "labels", root / "labels")
@@ -104,4 +104,4 @@ def test_the_probe_leaves_the_head_as_it_was(make_config: Make, corpus: Path, tm
     assert files(config) == before
     assert found(config, result, "probe").manifest["items"] > 0
     assert open_head(artifact, "cpu") is in_memory, "the probe's codes are this very head's"
-    assert {name: value.numpy().tobytes() for name, value in in_memory.head.state_dict().items()} == weights
+    assert {name: value.numpy().tobytes() for name, value in in_memory.method.state_dict().items()} == weights

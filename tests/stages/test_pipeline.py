@@ -21,6 +21,8 @@ from pipeline.core.errors import StageError
 from pipeline.core.roots import runs
 from pipeline.core.store import Store
 from pipeline.datasets.images import decode, resize
+from pipeline.heads.interface import Batch
+from pipeline.heads.stego import Stego
 from pipeline.models.backbones import create_backbone
 from pipeline.models.stego import Head
 from pipeline.open import open_features
@@ -472,16 +474,15 @@ class Killed(Exception):
 def test_a_killed_training_goes_on_from_its_checkpoint(make_config: Make, finished, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(head, "CHECKPOINT", 10)
     config = make_config()
-    train_step, steps = head.train_step, []
+    loss, steps = Stego.loss, []
 
-    def dying(*args: Any, **options: Any) -> Any:
-        step = next(value for value in args if type(value) is int)
-        steps.append(step)
-        if step == 14 and len(steps) == 15:
+    def dying(method: Stego, batch: Batch, *rest: Any) -> Any:
+        steps.append(batch.step)
+        if batch.step == 14 and len(steps) == 15:
             raise Killed
-        return train_step(*args, **options)
+        return loss(method, batch, *rest)
 
-    monkeypatch.setattr(head, "train_step", dying)
+    monkeypatch.setattr(Stego, "loss", dying)
     with pytest.raises(Killed):
         run(config)
     assert steps == list(range(15))
@@ -503,7 +504,7 @@ def test_a_training_killed_before_its_manifest_trains_no_more(make_config: Make,
     artifact = found(config, result, "head")
     before = artifact.read_tensors("head.safetensors")
     Path(config.store, artifact.root, "manifest.json").unlink()
-    monkeypatch.setattr(head, "train_step", lambda *args, **options: pytest.fail("trained again"))
+    monkeypatch.setattr(Stego, "loss", lambda *args: pytest.fail("trained again"))
     again = run(config, stage="head")
     assert ran(again) == ["head"]
     for name, value in found(config, again, "head").read_tensors("head.safetensors").items():
@@ -609,7 +610,7 @@ def test_windows_that_do_not_end_at_whole_pixels(make_config: Make, tmp_path: Pa
 
 
 def test_the_head_learns(make_config: Make):
-    config = make_config(head={"steps": 150, "learning_rate": 3e-3})
+    config = make_config(head={"stego": {"steps": 150, "learning_rate": 3e-3}})
     with session(config, until="head") as opened:
         for node in opened.nodes:
             opened.ensure(node)
@@ -621,7 +622,7 @@ def test_a_pool_smaller_than_the_tokens(make_config: Make, monkeypatch: pytest.M
     """Tokens that do not fit into memory_gib pass through a pool; where the run was cut does not show."""
     monkeypatch.setattr(head, "CHECKPOINT", 10)
     view = 4 * 4 * 64 * 2 / 2**30
-    options = {"memory_gib": 4.5 * view, "batch": 2}
+    options = {"memory_gib": 4.5 * view, "stego": {"batch": 2}}
 
     def train(store: str) -> dict[str, np.ndarray]:
         config = make_config(store=tmp_path / store, head=options)
@@ -631,15 +632,15 @@ def test_a_pool_smaller_than_the_tokens(make_config: Make, monkeypatch: pytest.M
         return artifact.read_tensors("head.safetensors")
 
     first = train("a")
-    train_step = head.train_step
+    loss = Stego.loss
 
-    def dying(*args: Any, **opts: Any) -> Any:
-        if 13 in [value for value in args if type(value) is int]:
+    def dying(method: Stego, batch: Batch, *rest: Any) -> Any:
+        if batch.step == 13:
             raise Killed
-        return train_step(*args, **opts)
+        return loss(method, batch, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(head, "train_step", dying)
+        patch.setattr(Stego, "loss", dying)
         with pytest.raises(Killed):
             train("b")
     second = train("b")
@@ -652,7 +653,7 @@ def test_a_batch_larger_than_the_dataset(make_config: Make):
     """… both where the tokens fit into memory and where they do not."""
     view = 4 * 4 * 64 * 2 / 2**30
     for memory in (1.0, 4.5 * view):
-        config = make_config(head={"batch": 64, "memory_gib": memory})
+        config = make_config(head={"stego": {"batch": 64}, "memory_gib": memory})
         assert ran(run(config))[-1] == "report"
 
 

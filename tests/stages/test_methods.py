@@ -1,0 +1,332 @@
+"""Every method of the head through the whole pipeline, and what the stage promises each of them."""
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.config import PipelineConfig, reference
+from pipeline.core.artifact import Artifact
+from pipeline.core.errors import StageError
+from pipeline.core.store import Store
+from pipeline.heads import METHODS
+from pipeline.heads.interface import Batch, Method, MethodParams, unit
+from pipeline.heads.none import Tokens as NoHead
+from pipeline.heads.pca import Pca, PcaParams
+from pipeline.heads.stego import Stego
+from pipeline.run import run, session
+from pipeline.stages import head as stage
+from pipeline.stages import report
+from pipeline.stages.feature_store import Tokens, read_center
+from pipeline.stages.head import HeadParams, TrainedHead, open_head
+from pipeline.stages.view_table import training_views
+
+Make = Callable[..., PipelineConfig]
+UNTRAINED = ("none", "pca")
+
+
+def found(config: PipelineConfig, result: dict[str, Any], stage: str) -> Artifact:
+    fingerprint = {row["stage"]: row["fingerprint"] for row in result["stages"]}[stage]
+    return Artifact(Store(config.store), stage, fingerprint)
+
+
+def until(config: PipelineConfig, name: str) -> Artifact:
+    """Run what a stage needs, and the stage."""
+    with session(config, until=name) as opened:
+        for node in opened.nodes:
+            opened.ensure(node)
+        return node.artifact(opened.store)
+
+
+def training_tokens(artifact: Artifact) -> np.ndarray:
+    """Raw tokens of all training views, (view, row, column, channel) float16."""
+    return Tokens(artifact).read(training_views(artifact.read_table("views.parquet")))
+
+
+def test_the_registry_is_what_a_config_may_choose():
+    assert list(get_args(HeadParams.model_fields["method"].annotation)) == list(METHODS)
+    sections = {name for name in HeadParams.model_fields if name in METHODS}
+    assert sections == set(METHODS) - {"none"}
+    for name in METHODS:
+        assert type(HeadParams(method=name).section).__module__ in (
+            f"pipeline.heads.{name}",
+            "pipeline.heads.interface",
+        )
+    text = reference("head")
+    assert "# Counts only where method is pca.\n  pca:\n" in text
+    assert text.count("seed:") == 1, "it is written in one place"
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["whole", "crops"])
+def test_a_method_runs_to_its_scores(method: str, kind: str, make_config: Make):
+    config = make_config(
+        head={"method": method, "pca": {"code": 7}}, features={"views": {"kind": kind, "size": [64, 64]}}
+    )
+    result = run(config)
+    assert [row["status"] for row in result["stages"]] == ["ran"] * 11
+    for name in ("cluster", "cluster_crf", "linear"):
+        assert 0 < result["scores"][name]["miou"] <= 100
+    artifact = found(config, result, "head")
+    code = {"stego": 8, "none": 64, "pca": 7}[method]
+    assert found(config, result, "clusters").read_tensors("clusters.safetensors")["centroids"].shape == (4, code)
+    assert found(config, result, "clusters").manifest["found_by"] == "kmeans"
+    facts = artifact.read_facts("head.safetensors")
+    assert (facts["method"], facts["channels"]) == (method, "64")
+    assert [row["status"] for row in run(config)["stages"]] == ["reused"] * 11
+
+    losses = artifact.read_table("losses.parquet")
+    page = found(config, result, "report").read("report.html").decode()
+    if method in UNTRAINED:
+        assert (losses.column_names, losses.num_rows) == (["step"], 0)
+        assert losses.schema.field("step").type == pa.int64()
+        assert f"<bdi>{report.HEADS[method]}</bdi>: not trained by steps" in page
+        assert "STEGO head" not in page
+        assert artifact.manifest["parts"] == 0
+    else:
+        assert losses.num_rows > 0
+        assert "not trained by steps" not in page
+        assert "STEGO head" in page
+
+
+def test_without_a_head_clusters_are_the_baseline(make_config: Make):
+    """The same k-means on the same numbers; the scores differ where a pixel lies between two tokens, because codes are
+    upsampled before they are compared and the baseline's similarities after."""
+    config = make_config(head={"method": "none"})
+    result = run(config)
+    clusters = found(config, result, "clusters").read_tensors("clusters.safetensors")["centroids"]
+    np.testing.assert_array_equal(
+        clusters, found(config, result, "baseline").read_tensors("baseline.safetensors")["centroids"]
+    )
+    mine, baseline = result["scores"]["cluster"], result["scores"]["baseline"]
+    assert mine["accuracy"] == pytest.approx(baseline["accuracy"], abs=0.01)
+    assert mine["miou"] == pytest.approx(baseline["miou"], abs=0.01)
+    assert result["scores"]["linear"] == pytest.approx(result["scores"]["linear_tokens"], abs=1e-6)
+
+
+def test_codes_without_a_head_are_the_centred_tokens(make_config: Make):
+    config = make_config(head={"method": "none"})
+    artifact = until(config, "head")
+    features = Artifact(Store(config.store), "features", artifact.manifest["inputs"]["features"])
+    tokens = training_tokens(features)
+    wanted = tokens.astype(np.float32) - read_center(features, "dataset")
+    np.testing.assert_array_equal(TrainedHead(artifact)(tokens), wanted)
+    assert set(artifact.read_tensors("head.safetensors")) == {"center"}
+
+
+def test_principal_components_are_those_of_the_covariance(make_config: Make):
+    """Of all training tokens, which are fewer than the sample may hold: an eigenvalue is the variance of a code."""
+    config = make_config(head={"method": "pca", "pca": {"code": 5}})
+    artifact = until(config, "head")
+    features = Artifact(Store(config.store), "features", artifact.manifest["inputs"]["features"])
+    tokens = training_tokens(features)
+    x = (tokens.astype(np.float64) - read_center(features, "dataset")).reshape(-1, 64)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    values, vectors = np.linalg.eigh(np.cov(x.T, bias=True))
+    codes = TrainedHead(artifact)(tokens).reshape(-1, 5)
+    np.testing.assert_allclose(codes.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(np.cov(codes.T, bias=True), np.diag(values[::-1][:5]), atol=1e-6)
+    np.testing.assert_allclose(np.abs(codes), np.abs((x - x.mean(0)) @ vectors[:, ::-1][:, :5]), atol=1e-4)
+    components = artifact.read_tensors("head.safetensors")["components"]
+    assert (components[np.arange(5), np.abs(components).argmax(1)] > 0).all(), "signs do not hang on the solver"
+    assert artifact.manifest["sample"] == artifact.manifest["items"] == 6
+
+
+def test_more_components_than_channels(make_config: Make):
+    with pytest.raises(StageError, match=r"head\.pca\.code: 65 components asked of tokens of 64 channels") as caught:
+        run(make_config(head={"method": "pca", "pca": {"code": 65}}))
+    assert caught.value.next == "--set head.pca.code=64"
+
+
+def test_whatever_the_components_are_fewer_keep_the_first(tmp_path):
+    torch.manual_seed(0)
+    sample = torch.randn(3, 4, 5, 8)
+    small, large = Pca(PcaParams(code=2), 8), Pca(PcaParams(code=8), 8)
+    for method in (small, large):
+        method.prepare(sample, 0)
+    torch.testing.assert_close(small.encode(sample), large.encode(sample)[..., :2])
+    assert torch.isfinite(large.encode(torch.zeros(1, 1, 1, 8))).all()
+
+
+def test_the_sample_is_drawn_anew_by_another_seed(make_config: Make, monkeypatch: pytest.MonkeyPatch):
+    """At most SAMPLE views, the same for the same seed, and as many as the memory holds."""
+    seen: list[Tensor] = []
+    monkeypatch.setattr(Pca, "prepare", lambda method, sample, seed: seen.append(sample.clone()))
+    monkeypatch.setattr(stage, "SAMPLE", 3)
+    view = 4 * 4 * 64 * 4 / 2**30
+    for options in ({}, {"memory_gib": 4.5 * view}, {"seed": 1}, {"memory_gib": 2.5 * view}):
+        until(make_config(head={"method": "pca", **options}), "head")
+    assert [len(sample) for sample in seen] == [3, 3, 3, 2]
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
+    assert all(sample.dtype == torch.float32 and sample.shape[1:] == (4, 4, 64) for sample in seen)
+
+
+# What the stage promises a method -------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+class Taught(Stego):
+    """A stepwise method that uses all of the interface: prepared, with a buffer that moves, two groups, a parameter
+    that no step touches, and codes that depend on the rest of their view."""
+
+    def __init__(self, params: Any, channels: int) -> None:
+        super().__init__(params, channels)
+        self.register_buffer("first", torch.zeros(params.code))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.unused = torch.nn.Parameter(torch.ones(2))
+
+    def prepare(self, sample: Tensor, seed: int) -> None:
+        assert int(self.count) == 0, "never after a resume"
+        self.first.copy_(sample.mean((0, 1, 2))[: len(self.first)])
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        others = [value for name, value in self.named_parameters() if not name.startswith("linear")]
+        return [{"params": others, "lr": 1e-3}, {"params": list(self.linear.parameters())}]
+
+    def loss(self, batch: Batch, dtype: torch.dtype, log: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        self.count += 1
+        assert batch.maps(batch.anchors).shape == (len(batch.anchors), *batch.grid, batch.table.shape[1])
+        loss, terms = super().loss(batch, dtype, log)
+        return loss + (self.linear.weight.mean() - self.first.mean()) ** 2, terms
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        codes = super().encode(tokens)
+        return codes - codes.mean((1, 2), keepdim=True)
+
+
+def test_a_method_resumes_with_its_buffers(make_config: Make, monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setattr(stage, "CHECKPOINT", 10)
+    monkeypatch.setitem(METHODS, "stego", Taught)
+    straight = until(make_config(store=tmp_path / "straight"), "head").read_tensors("head.safetensors")
+    config = make_config(store=tmp_path / "killed")
+    loss = Taught.loss
+
+    def dying(method: Taught, batch: Batch, *rest: Any) -> Any:
+        if batch.step == 14:
+            raise Killed
+        return loss(method, batch, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Taught, "loss", dying)
+        with pytest.raises(Killed):
+            until(config, "head")
+    monkeypatch.setattr(Taught, "prepare", lambda *args: pytest.fail("prepared again"))
+    resumed = until(config, "head").read_tensors("head.safetensors")
+    assert int(straight["count"]) == int(resumed["count"]) == 20
+    assert set(straight) == {*(n for n in Taught(HeadParams().stego, 64).state_dict()), "center"}
+    for name, value in straight.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    np.testing.assert_array_equal(straight["unused"], 1)
+    assert np.abs(straight["first"]).max() > 0
+
+
+def test_every_stage_gives_a_head_whole_views(make_config: Make, monkeypatch: pytest.MonkeyPatch):
+    """Fewer tokens of each view are asked than it has, and yet the head sees all of them."""
+    monkeypatch.setitem(METHODS, "stego", Taught)
+    shapes: set[tuple[int, ...]] = set()
+    encode = Taught.encode
+
+    def watching(method: Taught, tokens: Tensor) -> Tensor:
+        shapes.add(tuple(tokens.shape[1:]))
+        return encode(method, tokens)
+
+    monkeypatch.setattr(Taught, "encode", watching)
+    result = run(
+        make_config(
+            clusters={"tokens": 30}, probe={"tokens": 30}, scores={"stability_tokens": 30}, head={"seed": 12345}
+        )
+    )
+    assert shapes == {(4, 4, 64)}
+    assert result["scores"]["linear"]["miou"] > 0
+
+
+def test_codes_at_the_sampled_positions_are_those_of_the_tokens(make_config: Make):
+    """`sample_tokens` with and without a head picks the same positions."""
+    from pipeline.core.engine import Work, silent
+    from pipeline.stages.clusters import sample_tokens
+
+    config = make_config(head={"method": "none", "center": "none"})
+    artifact = until(config, "head")
+    features = Artifact(Store(config.store), "features", artifact.manifest["inputs"]["features"])
+    work = Work(type("Job", (), {"out": artifact})(), None, silent)  # type: ignore[arg-type]
+    plain, codes = (list(sample_tokens(features, 30, 0, work, encode)) for encode in (None, TrainedHead(artifact)))
+    assert [len(view) for view in plain] == [5] * 6
+    for tokens, code in zip(plain, codes, strict=True):
+        np.testing.assert_array_equal(tokens.astype(np.float32), code)
+
+
+class Found(NoHead):
+    """A method with clusters of its own: four axes."""
+
+    def __init__(self, params: MethodParams, channels: int) -> None:
+        super().__init__(params, channels)
+        self.register_buffer("axes", torch.zeros(4, channels))
+
+    def prepare(self, sample: Tensor, seed: int) -> None:
+        self.axes.copy_(unit(sample[0, 0]))
+
+    def prototypes(self) -> Tensor | None:
+        return self.axes
+
+
+def test_a_heads_own_clusters_are_taken(make_config: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(METHODS, "none", Found)
+    config = make_config(head={"method": "none"})
+    result = run(config)
+    clusters = found(config, result, "clusters")
+    axes = found(config, result, "head").read_tensors("head.safetensors")["axes"]
+    np.testing.assert_allclose(clusters.read_tensors("clusters.safetensors")["centroids"], axes, atol=1e-6)
+    assert clusters.manifest["found_by"] == "head"
+    assert result["scores"]["cluster"]["miou"] > 0
+
+    config = make_config(head={"method": "none"}, clusters={"method": "kmeans"})
+    clusters = until(config, "clusters")
+    assert clusters.manifest["found_by"] == "kmeans"
+    assert np.abs(clusters.read_tensors("clusters.safetensors")["centroids"] - axes).max() > 0.01
+
+    with pytest.raises(StageError, match=r"clusters\.k: the head has 4, not 5") as caught:
+        until(make_config(head={"method": "none"}, clusters={"k": 5}), "clusters")
+    assert caught.value.next == "--set clusters.method=kmeans"
+
+
+class Picky(NoHead):
+    def encode(self, tokens: Tensor) -> Tensor:
+        assert torch.isfinite(tokens).all()
+        assert len(tokens) <= stage.PART
+        return tokens
+
+
+def test_views_that_are_lost_never_reach_a_method(make_config: Make, monkeypatch: pytest.MonkeyPatch):
+    artifact = until(make_config(head={"method": "none"}), "head")
+    monkeypatch.setitem(METHODS, "none", Picky)
+    head = TrainedHead(artifact)
+    tokens = np.ones((70, 4, 4, 64), np.float16)
+    tokens[[3, 40]] = np.nan
+    codes = head(tokens)
+    assert codes.shape == tokens.shape
+    assert np.flatnonzero(np.isnan(codes).any((1, 2, 3))).tolist() == [3, 40]
+    assert head(tokens[:0]).shape == (0, 4, 4, 64)
+    with pytest.raises(ValueError, match="whole views"):
+        head(np.ones((5, 64), np.float16))
+
+
+def test_a_base_method_asks_for_nothing_and_has_no_clusters():
+    method = Method()
+    assert method.prototypes() is None
+    with pytest.raises(NotImplementedError):
+        method.encode(torch.zeros(1, 1, 1, 1))
+    with pytest.raises(NotImplementedError):
+        method.loss(None, torch.float32, False)  # type: ignore[arg-type]
+
+
+def test_a_head_is_opened_once(make_config: Make):
+    artifact = until(make_config(head={"method": "pca"}), "head")
+    assert open_head(artifact, "cpu") is open_head(artifact, "cpu")
