@@ -1,9 +1,11 @@
-"""Cosine k-means (FAISS, spherical): K unit vectors, several restarts, the best objective kept."""
+"""Cosine k-means (FAISS, spherical): K unit vectors, several starts, the best objective kept."""
 
 import numpy as np
 
 SAMPLE = 50_000
-"""Vectors on which the restarts compete."""
+"""Vectors on which the starts compete."""
+TREE = 5_000
+"""Vectors in the tree from which one start is cut."""
 
 
 def cosine_kmeans(
@@ -11,10 +13,10 @@ def cosine_kmeans(
 ) -> tuple[np.ndarray, list[float]]:
     """Cluster unit vectors (n, D) float32 by cosine.
 
-    Every restart begins with k-means++ and runs on the same sample of at most `SAMPLE` vectors; the one with the
-    largest objective is finished on all of them. Returns its centroids (K, D) float32, unit vectors, and every
-    restart's objective: the mean cosine of a sampled vector to its centroid. ValueError where there are fewer vectors
-    than clusters.
+    One start is a Ward tree cut at K, `restarts` more are k-means++; each runs on the same sample of at most `SAMPLE`
+    vectors, and the one with the largest objective is finished on all of them. Returns its centroids (K, D) float32,
+    unit vectors, and every start's objective, the tree's first: the mean cosine of a sampled vector to its centroid.
+    ValueError where there are fewer vectors than clusters.
     """
     import faiss
 
@@ -34,12 +36,29 @@ def cosine_kmeans(
         means.train(data, init_centroids=centroids)
         return np.asarray(means.centroids)
 
-    starts = [fit(sample, seed * 1000 + restart) for restart in range(restarts)]
+    starts = [fit(sample, seed, ward_centroids(sample, k, seed))]
+    starts += [fit(sample, seed * 1000 + restart) for restart in range(restarts)]
     objectives = [float(nearest(sample, centroids)[1].mean()) for centroids in starts]
     best = starts[int(np.argmax(objectives))]
     if sample is not vectors:
         best = fit(vectors, seed, best)
     return normalise(best), objectives
+
+
+def ward_centroids(vectors: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Means (K, D) float32, of unit length, of the K clusters of a Ward tree over at most `TREE` vectors (Ward 1963).
+
+    The tree lowers the same sum of squares as k-means, by merging: it does not start with two centroids in one cluster
+    and none in another, which is what keeps k-means++ from the best optimum when K is large.
+    """
+    from sklearn.cluster import AgglomerativeClustering  # takes two seconds to import
+
+    if len(vectors) > max(TREE, k):
+        vectors = vectors[np.random.default_rng([seed, 1]).choice(len(vectors), max(TREE, k), replace=False)]
+    member = AgglomerativeClustering(k).fit_predict(vectors) if len(vectors) > k > 1 else np.arange(len(vectors)) % k
+    sums = np.zeros((k, vectors.shape[1]), np.float64)
+    np.add.at(sums, member, vectors)
+    return normalise(sums)
 
 
 def nearest(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -163,7 +163,7 @@ def label_free(job: Job, work: Work) -> dict[str, float | None]:
 
 STAGE = Stage(
     "scores",
-    version=1,
+    version=2,
     encoding=1,
     inputs=("features", "head", "clusters", "baseline", "masks", "labels?", "probe?"),
     params=ScoresParams,

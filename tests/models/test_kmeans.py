@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.models import kmeans
-from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
+from pipeline.models.kmeans import cosine_kmeans, nearest, normalise, ward_centroids
 
 RNG = np.random.default_rng(0)
 
@@ -42,7 +42,7 @@ def test_centroids_are_unit_float32():
         assert centroids.shape == (k, 7)
         assert centroids.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-5)
-        assert len(objectives) == 2
+        assert len(objectives) == 3
 
 
 def test_the_best_restart_is_kept(monkeypatch: pytest.MonkeyPatch):
@@ -63,11 +63,29 @@ def test_the_best_restart_is_kept(monkeypatch: pytest.MonkeyPatch):
     assert float((vectors @ centroids.T).max(1).mean()) == pytest.approx(max(own), abs=1e-6)
 
 
+def test_the_tree_finds_what_restarts_miss():
+    """Sixty directions of unequal weight: k-means++ leaves two of them to one centroid, the tree does not."""
+    directions = normalise(RNG.normal(size=(60, 64)))
+    vectors = normalise(np.repeat(directions, np.arange(20, 80), 0) + 0.05 * RNG.normal(size=(2970, 64)))
+    objectives = cosine_kmeans(vectors, 60, restarts=5, iterations=25, seed=0)[1]
+    assert objectives[0] > max(objectives[1:])
+    found = nearest(directions, ward_centroids(vectors, 60, 0))[0]
+    assert len(set(found.tolist())) == 60
+
+
+def test_the_tree_copes_with_copies():
+    """As many clusters as vectors, and more clusters than different vectors."""
+    same = np.tile(normalise(RNG.normal(size=(1, 4))), (6, 1))
+    for k in (1, 3, 6):
+        assert np.isfinite(ward_centroids(same, k, 0)).all()
+
+
 def test_the_seed_decides():
     vectors = normalise(RNG.normal(size=(300, 8)))
-    one, again, other = (cosine_kmeans(vectors, 9, restarts=2, iterations=5, seed=seed)[0] for seed in (1, 1, 2))
-    np.testing.assert_array_equal(one, again)
-    assert np.abs(one - other).max() > 1e-3
+    one, again, other = (cosine_kmeans(vectors, 9, restarts=2, iterations=5, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one[0], again[0])
+    assert one[1][1:] != other[1][1:]
+    assert np.abs(ward_centroids(vectors, 9, 1) - ward_centroids(vectors, 9, 2)).max() == 0, "the tree holds them all"
 
 
 def test_too_few_vectors():
