@@ -25,7 +25,8 @@ class Batch(NamedTuple):
     """What one training step sees. No labels, no pixels, no backbone."""
 
     table: Tensor
-    """(view × row × column, channel) tokens, centred, in half precision: the pool of views in memory."""
+    """(view × row × column, channel) tokens, centred and in their context, in half precision: the pool of views in
+    memory."""
     grid: tuple[int, int]
     """Rows and columns of tokens of a view."""
     anchors: Tensor
@@ -55,6 +56,12 @@ class Method(nn.Module):
         sample: (view, row, column, channel) float32, centred, of at most some hundred training views, on the method's
         device.
         """
+
+    def context(self, tokens: Tensor) -> Tensor:
+        """What `loss` finds in the table instead of a view's tokens: (view, row, column, channel) float32, centred, of
+        whole views, to the same shape. Computed once whenever a view is read, after `prepare`; `encode` gets the tokens
+        without it."""
+        return tokens
 
     def loss(self, batch: Batch, dtype: torch.dtype, log: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one step, a scalar with a gradient, and where `log` named scalars for the training log, the same

@@ -3,7 +3,7 @@
 The loss itself is in `pipeline.models.stego`; here are its settings and what a step draws and compares.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -23,7 +23,9 @@ from pipeline.models.stego import (
 )
 
 
-class StegoParams(MethodParams):
+class CorrespondenceParams(MethodParams):
+    """What the two methods that are trained with STEGO's loss have in common."""
+
     steps: int = Field(2000, ge=1)
     batch: int = Field(32, ge=1)
     """Anchor views per step."""
@@ -43,20 +45,34 @@ class StegoParams(MethodParams):
     weight_neighbours: float = Field(0.25, ge=0)
     weight_random: float = Field(0.63, ge=0)
     shift_self: float = 0.18
-    """b of the pairs of a view with itself: similarities above attract, below repel. These three are the active
+    """b of the pairs of a view with itself: similarities above attract, below repel. This and the others are the active
     defaults of the published configuration file, which belong to no benchmark; they depend on the backbone."""
     shift_neighbours: float = 0.12
-    shift_random: float = 0.46
     zero_clamp: bool = True
     """Code similarities below 0 count as 0."""
+
+
+class StegoParams(CorrespondenceParams):
+    shift_random: float = 0.46
+    """b of random pairs: nearly all of them repel, and by how much decides how many groups the codes fall into."""
+
+
+Pairs = tuple[Sampled, Sampled, Tensor | None]
+"""Views of a batch and the views that they are compared with, in which order."""
 
 
 class Stego(Head, Method):
     """The network (`linear`, `hidden`, `out`) with its loss; a token's code depends on that token alone."""
 
-    def __init__(self, params: StegoParams, channels: int) -> None:
+    params: Any
+
+    def __init__(self, params: CorrespondenceParams, channels: int) -> None:
         super().__init__(channels, params.code)
         self.params = params
+
+    def shift_random(self, shuffled: list[Pairs], batch: Batch) -> float | Tensor:
+        """b of the random pairs of a step."""
+        return self.params.shift_random
 
     def encode(self, tokens: Tensor) -> Tensor:
         return self(tokens)
@@ -86,14 +102,14 @@ class Stego(Head, Method):
         pieces = zip(features.split(views), unit(codes).to(dtype).split(views), strict=True)
         sides = [sampled(f, z) for f, z in pieces]
 
-        terms: dict[str, tuple[float, float, list[tuple[Sampled, Sampled, Tensor | None]]]] = {}
+        terms: dict[str, tuple[float, float | Tensor, list[Pairs]]] = {}
         terms["self"] = params.weight_self, params.shift_self, [(sides[0], sides[0], None)]
         if others is not None:
             terms["neighbours"] = params.weight_neighbours, params.shift_neighbours, [(sides[0], sides[2], None)]
         if views > 1 and params.negatives:
             orders = [derangement(views, generator).to(device) for _ in range(params.negatives)]
-            shuffled: list[tuple[Sampled, Sampled, Tensor | None]] = [(sides[0], sides[1], o) for o in orders]
-            terms["random"] = params.weight_random, params.shift_random, shuffled
+            shuffled: list[Pairs] = [(sides[0], sides[1], o) for o in orders]
+            terms["random"] = params.weight_random, self.shift_random(shuffled, batch), shuffled
         loss = torch.zeros((), device=device)
         stats: dict[str, Tensor] = {}
         for kind, (weight, shift, compared) in terms.items():

@@ -92,7 +92,7 @@ def sampled(features: Tensor, codes: Tensor) -> Sampled:
 
 
 def correspondence_loss(
-    first: Sampled, second: Sampled, shift: float, *, order: Tensor | None = None, zero_clamp: bool = True
+    first: Sampled, second: Sampled, shift: float | Tensor, *, order: Tensor | None = None, zero_clamp: bool = True
 ) -> Tensor:
     """−mean(max(Z, 0) · (F − b)) over the pairs (first[i], second[order[i]]), with F centred as STEGO does.
 
@@ -102,7 +102,7 @@ def correspondence_loss(
     return _PairLoss.apply(first.codes, second.codes, _target(first, second, order, shift), order, zero_clamp)
 
 
-def _target(first: Sampled, second: Sampled, order: Tensor | None, shift: float) -> Tensor:
+def _target(first: Sampled, second: Sampled, order: Tensor | None, shift: float | Tensor) -> Tensor:
     """F centred, minus b: (pair, N, N)."""
     with torch.no_grad():
         mean, centred = _ordered(second.mean, order), _ordered(second.centred, order)
@@ -143,7 +143,9 @@ class _PairLoss(torch.autograd.Function):
         return to_first * scale, to_second * scale, None, None, None
 
 
-def pair_statistics(first: Sampled, second: Sampled, shift: float, order: Tensor | None = None) -> dict[str, Tensor]:
+def pair_statistics(
+    first: Sampled, second: Sampled, shift: float | Tensor, order: Tensor | None = None
+) -> dict[str, Tensor]:
     """For the training log: mean of F and of Z over a batch of pairs, and the share of F above b (what attracts)."""
     with torch.no_grad():
         similarity = _target(first, second, order, 0.0).float()

@@ -27,8 +27,8 @@ class ClustersParams(Params):
     method: Literal["auto", "kmeans"] = "auto"
     """`auto`: the head's own clusters where it has them, otherwise cosine k-means. `kmeans`: always k-means."""
     restarts: int = Field(10, ge=1)
-    """k-means starts from a Ward tree, and this often anew, on a sample; the start with the best objective is finished on
-    all tokens."""
+    """k-means starts from a Ward tree, and this often anew, on a sample; the start with the best objective is finished
+    on all tokens."""
     iterations: int = Field(30, ge=1)
     tokens: int = Field(500_000, ge=1)
     """k-means reads at most this many training tokens, the same number of every view."""

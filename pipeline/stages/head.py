@@ -23,24 +23,34 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params, hashed, nested, variant
 from pipeline.heads import METHODS
+from pipeline.heads.cause import CauseParams
 from pipeline.heads.interface import Batch, Method, MethodParams
 from pipeline.heads.pca import PcaParams
+from pipeline.heads.primaps import PrimapsParams
+from pipeline.heads.smooseg import SmoosegParams
 from pipeline.heads.stego import StegoParams
+from pipeline.heads.stegoflow import StegoflowParams
 from pipeline.models.devices import compute_dtype, keep_freed_memory, pick_device
 from pipeline.stages.feature_store import PART, Tokens, read_center
 from pipeline.stages.token_pool import Pools
 
 
 class HeadParams(Params):
-    method: Literal["stego", "none", "pca"] = "stego"
-    """`stego`: a small network trained with the correspondence loss. `none`: the tokens themselves. `pca`: their
-    principal components. Only the section of the chosen method counts."""
+    method: Literal["stego", "stegoflow", "smooseg", "cause", "primaps", "pca", "none"] = "stego"
+    """`stego`: a small network trained with the correspondence loss. `stegoflow`: the same on tokens in their context,
+    balanced to K groups. `smooseg`, `cause`, `primaps`: successors of STEGO, as far as cached tokens and no labels go.
+    `pca`: principal components of the tokens. `none`: the tokens themselves. Only the section of the chosen method
+    counts."""
     center: Literal["dataset", "none"] = "dataset"
     """`dataset` subtracts the training splits' mean token before neighbours, clustering and head."""
     memory_gib: float = Field(4.0, gt=0)
     """Training tokens up to this size are held whole; of larger sets a pool of this size, changed in the background."""
     seed: int = Field(0, ge=0, lt=2**32)
     stego: StegoParams = variant("method", StegoParams())
+    stegoflow: StegoflowParams = variant("method", StegoflowParams())
+    smooseg: SmoosegParams = variant("method", SmoosegParams())
+    cause: CauseParams = variant("method", CauseParams())
+    primaps: PrimapsParams = variant("method", PrimapsParams())
     pca: PcaParams = variant("method", PcaParams())
 
     @property
@@ -112,7 +122,7 @@ def train(method: Method, tokens: Tokens, center: np.ndarray, near: pa.Table, jo
     if not start:
         prepare(method, tokens, center, np.asarray(near["view"]), params, work)
     dtype = compute_dtype(device, job.execution.precision)
-    pools = Pools(tokens, center, near, section.batch, params.memory_gib, params.seed, device, dtype)
+    pools = Pools(tokens, center, near, section.batch, params.memory_gib, params.seed, device, dtype, method.context)
 
     rows: list[dict[str, float]] = []
     with closing(pools):

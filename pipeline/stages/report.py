@@ -25,7 +25,15 @@ PROTOCOLS = {
     "stego": "the centre 320 × 320 pixels of each image at a shorter side of 320",
 }
 """What the protocols of `scores` score."""
-HEADS = {"stego": "STEGO head", "pca": "PCA head", "none": "tokens as codes"}
+HEADS = {
+    "stego": "STEGO head",
+    "stegoflow": "stegoflow head",
+    "smooseg": "SmooSeg head",
+    "cause": "CAUSE head",
+    "primaps": "PriMaPs head",
+    "pca": "PCA head",
+    "none": "tokens as codes",
+}
 """What the page calls the methods of `head`."""
 
 

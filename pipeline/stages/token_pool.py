@@ -1,5 +1,6 @@
 """The training tokens in memory, whole or as a pool of views that changes while the head is trained."""
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -27,8 +28,10 @@ class Pools:
         seed: int,
         device: torch.device,
         dtype: torch.dtype,
+        context: Callable[[Tensor], Tensor],
     ) -> None:
         self.tokens, self.center, self.seed, self.device = tokens, torch.from_numpy(center), seed, device
+        self.context = context
         self.dtype = torch.bfloat16 if dtype == torch.bfloat16 else torch.float16
         self.views = np.asarray(near["view"])
         position = {int(view): i for i, view in enumerate(self.views)}
@@ -81,12 +84,14 @@ class Pools:
         return np.asarray([generator.choice(self.near[a]) if len(self.near[a]) else a for a in anchors], np.int64)
 
     def _load(self, views: np.ndarray) -> Tensor:
-        """(view × row × column, channel), centred, in two bytes a number."""
+        """(view × row × column, channel), centred and in their context, in two bytes a number."""
         table = torch.empty(len(views) * self.grid[0] * self.grid[1], self.tokens.shape[-1], dtype=self.dtype)
         for start in range(0, len(views), 32):
-            block = torch.from_numpy(self.tokens.read(views[start : start + 32])).flatten(0, 2).float()
+            block = torch.from_numpy(self.tokens.read(views[start : start + 32])).float() - self.center
+            with torch.no_grad():
+                block = self.context(block.to(self.device)).flatten(0, 2).to(self.dtype)
             row = start * self.grid[0] * self.grid[1]
-            table[row : row + len(block)] = (block - self.center).to(self.dtype)
+            table[row : row + len(block)] = block.cpu()
         return table.to(self.device)
 
     def close(self) -> None:

@@ -75,7 +75,28 @@ CHANGED: dict[str, Any] = {
     "report.gallery_images": 3,
 }
 """Another value for every plain field."""
-UNCHOSEN = {"head.pca.code": 9}
+UNCHOSEN: dict[str, Any] = {"head.pca.code": 9, "head.stegoflow.context": 0.5} | {
+    name.replace("stego", "stegoflow"): value
+    for name, value in CHANGED.items()
+    if name.startswith("head.stego.") and name != "head.stego.shift_random"
+}
+for _method, _values in {
+    "smooseg": {
+        "steps": 21, "batch": 3, "tokens": 9, "learning_rate": 1e-3, "learning_rate_prototypes": 1e-3,
+        "schedule": "cosine", "code": 9, "dropout": 0.3, "temperature": 0.2, "ema": 0.9, "shift_self": 0.0,
+        "shift_other": 0.0,
+    },
+    "cause": {
+        "steps": 21, "share_codebook": 0.3, "share_probe": 0.3, "probe_start": "random", "batch": 3,
+        "learning_rate": 1e-2, "code": 9, "projection": 9, "codewords": 99, "cell": 2, "bank": 1, "dropout": 0.3,
+        "ema": 0.9, "temperature": 0.1, "temperature_modularity": 0.2, "positive": 0.4, "negative": 0.2,
+    },
+    "primaps": {
+        "steps": 21, "batch": 3, "learning_rate": 1e-2, "schedule": "cosine", "threshold": 0.5, "covered": 0.9,
+        "rounds": 3, "components": 9, "ema": 0.9, "ema_every": 2, "focus": 1.0,
+    },
+}.items():  # fmt: skip
+    UNCHOSEN |= {f"head.{_method}.{name}": value for name, value in _values.items()}
 """… and for those of variants that the configs here do not choose."""
 DERIVED = {"features.weights_sha256"}
 PLACES = {"dataset.root", "features.weights"}
@@ -105,10 +126,13 @@ def fields(kind: str, section: str, model: type[Params]) -> Iterator[str]:
 
 
 def borrowers(field: str) -> set[str]:
-    """Stages whose params take this field over."""
+    """Stages whose params take this field over, with the variants that the configs here choose."""
 
     def borrows(model: type[Params]) -> bool:
-        sections = (nested(model, name) for name in model.model_fields)
+        chosen = [
+            n for n in model.model_fields if role(model, n) != "variant" or n == model.model_fields["method"].default
+        ]
+        sections = (nested(model, name) for name in chosen)
         return any(
             role(model, name) == "borrowed" and lender(model, name) == field for name in model.model_fields
         ) or any(borrows(section) for section in sections if section is not None)
@@ -277,3 +301,10 @@ def test_a_new_version_renames_a_stage_and_what_follows(stage, finished, monkeyp
     monkeypatch.setattr(run, "STAGES", tuple(replace(s, version=99) if s is stage else s for s in STAGES))
     after = fingerprints(finished.config)
     assert {name for name in before if before[name] != after[name]} == downstream({stage.name})
+
+
+@pytest.mark.parametrize(("method", "again"), [("stego", False), ("stegoflow", True)])
+def test_k_renames_the_heads_that_read_it(method: str, again: bool, make_config):
+    few, many = (fingerprints(make_config(head={"method": method}, clusters={"k": k})) for k in (3, 5))
+    assert (few["head"] != many["head"]) == again
+    assert few["neighbours"] == many["neighbours"]

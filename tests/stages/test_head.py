@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from pipeline.heads import stego
-from pipeline.heads.interface import Batch
+from pipeline.heads.interface import Batch, Method
 from pipeline.heads.stego import Stego, StegoParams
 from pipeline.stages.token_pool import Pools
 
@@ -177,7 +177,7 @@ def test_a_neighbour_is_any_rank_equally_often(whole: bool):
     view_gib = 2 * 3 * 4 * 2 / 2**30
     pools = Pools(
         Numbered(20), np.zeros(4, np.float32), table, 2, 4 if whole else 4.5 * view_gib, 0,
-        torch.device("cpu"), torch.float32,
+        torch.device("cpu"), torch.float32, Method().context,
     )  # fmt: skip
     assert pools.whole == whole
     pairs: Counter[tuple[int, int]] = Counter()

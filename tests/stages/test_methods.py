@@ -72,9 +72,10 @@ def test_a_method_runs_to_its_scores(method: str, kind: str, make_config: Make):
     for name in ("cluster", "cluster_crf", "linear"):
         assert 0 < result["scores"][name]["miou"] <= 100
     artifact = found(config, result, "head")
-    code = {"stego": 8, "none": 64, "pca": 7}[method]
+    code = {"stego": 8, "stegoflow": 8, "smooseg": 64, "cause": 90, "primaps": 64, "pca": 7, "none": 64}[method]
     assert found(config, result, "clusters").read_tensors("clusters.safetensors")["centroids"].shape == (4, code)
-    assert found(config, result, "clusters").manifest["found_by"] == "kmeans"
+    own = method in ("smooseg", "cause", "primaps")
+    assert found(config, result, "clusters").manifest["found_by"] == ("head" if own else "kmeans")
     facts = artifact.read_facts("head.safetensors")
     assert (facts["method"], facts["channels"]) == (method, "64")
     assert [row["status"] for row in run(config)["stages"]] == ["reused"] * 11
@@ -90,7 +91,7 @@ def test_a_method_runs_to_its_scores(method: str, kind: str, make_config: Make):
     else:
         assert losses.num_rows > 0
         assert "not trained by steps" not in page
-        assert "STEGO head" in page
+        assert report.HEADS[method] in page
 
 
 def test_without_a_head_clusters_are_the_baseline(make_config: Make):

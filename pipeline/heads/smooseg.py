@@ -1,0 +1,148 @@
+"""SmooSeg: close features, same cluster (Lan et al. 2023, arXiv 2310.17874).
+
+A projector maps tokens to codes, and codes are assigned to K prototypes. The smoothness term asks tokens with similar
+features for the same assignment, within a view and between two views; a cross-entropy draws the student prototypes
+to what the teacher prototypes, their moving average, say. No neighbours, no augmentation.
+
+The term is bilinear in the assignments (unlike STEGO's, which clamps), so it is computed exactly over all pairs of
+tokens of two views without a matrix of pairs: see `smoothness`.
+
+Where it differs on purpose from the published code: the other view of a pair comes from a derangement (theirs may
+name a view twice), and a step sees a random part of a view's tokens (`tokens`).
+"""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.core.params import borrowed
+from pipeline.heads.interface import Batch, Method, MethodParams
+from pipeline.models.stego import channel_dropout, derangement
+
+
+class SmoosegParams(MethodParams):
+    k: int = borrowed("clusters.k")
+    """Prototypes: one per cluster."""
+    steps: int = Field(3000, ge=1)
+    batch: int = Field(32, ge=1)
+    """Views per step."""
+    tokens: int = Field(400, ge=1)
+    """Tokens of each view, drawn anew at every step; the published training takes all. On one core of a CPU a step on
+    32 views costs 0.2 s with 400 and 0.4 s with 884, all of a grid of 26 × 34."""
+    learning_rate: float = Field(1e-4, gt=0)
+    """Of the projector."""
+    learning_rate_prototypes: float = Field(5e-4, gt=0)
+    schedule: Literal["cosine", "constant"] = "constant"
+    """`cosine` lets the learning rates fall to 0 over the steps; the published training holds them constant."""
+    code: int = Field(64, ge=1)
+    """Code size D."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of channels dropped per view, independently on both branches of the projector and on the features that
+    the codes are compared with."""
+    temperature: float = Field(0.1, gt=0)
+    """Cosines to the teacher prototypes are divided by this before the softmax."""
+    ema: float = Field(0.998, ge=0, le=1)
+    """Share of the teacher prototypes that a step keeps; the rest comes from the student's."""
+    shift_self: float = -0.02
+    """b1 of the pairs of a view with itself: feature similarities above it ask for one cluster, below for two. Both
+    depend on the backbone; published for DINO's ViT-S/8 (Potsdam-3: 0.1)."""
+    shift_other: float = 0.5
+    """b2 of the pairs with another view (COCO-Stuff: 0.48)."""
+
+
+class Projector(nn.Module):
+    """z = A x + C silu(B x), hidden width = channels: token (…, channels) to code (…, code)."""
+
+    def __init__(self, channels: int, code: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, code)
+        self.hidden = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, code)
+
+    def forward(self, tokens: Tensor, drop_linear: Tensor | None = None, drop_hidden: Tensor | None = None) -> Tensor:
+        """`drop_*`: channel masks that broadcast over the tokens of a view (training only)."""
+        straight = tokens if drop_linear is None else tokens * drop_linear
+        bent = tokens if drop_hidden is None else tokens * drop_hidden
+        # Flat, because the backward pass of a linear layer over three dimensions takes twice as long on a CPU.
+        flat, bent = straight.flatten(0, -2), bent.flatten(0, -2)
+        return (self.linear(flat) + self.out(F.silu(self.hidden(bent)))).unflatten(0, tokens.shape[:-1])
+
+
+def smoothness(features: Tensor, assigned: Tensor, shift: float, order: Tensor | None = None) -> Tensor:
+    """mean((F − b) · (1 − P)) over the pairs of a view's tokens with those of view `order[i]` (itself without one).
+
+    features: (view, N, channel), unit vectors, no gradient; assigned: (view, N, K), unit vectors. F = ⟨f, f'⟩, centred
+    as STEGO does: each row loses its mean over the second view and gains the mean of F over the batch of pairs.
+    P = ⟨p, p'⟩. Neither matrix is formed: Σ F P is the inner product of Σ f pᵀ and Σ f' p'ᵀ, linear in N.
+    """
+    tokens = features.shape[1]
+    mean = features.mean(1)
+    moments = features.transpose(1, 2) @ assigned  # (view, channel, K)
+    sums = assigned.sum(1)
+    centred = moments - mean[:, :, None] * sums[:, None, :]
+    if order is None:
+        other_mean, other_centred, other_sums = mean, centred, sums
+    else:
+        other_mean, other_centred, other_sums = mean[order], centred[order], sums[order]
+    level = (mean * other_mean).sum(-1).mean() - shift
+    similar = (moments * other_centred).sum((1, 2)) + level * (sums * other_sums).sum(-1)
+    return level - similar.mean() / tokens**2
+
+
+class Smooseg(Method):
+    def __init__(self, params: SmoosegParams, channels: int) -> None:
+        super().__init__()
+        self.params = params
+        self.projector = Projector(channels, params.code)
+        self.student = nn.Parameter(F.normalize(nn.init.xavier_normal_(torch.empty(params.k, params.code)), dim=-1))
+        self.register_buffer("teacher", self.student.detach().clone())
+        self.teacher: Tensor
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [
+            {"params": list(self.projector.parameters())},
+            {"params": [self.student], "lr": self.params.learning_rate_prototypes},
+        ]
+
+    def loss(self, batch: Batch, dtype: torch.dtype, log: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        params = self.params
+        generator = torch.Generator().manual_seed(params.seed * 1_000_003 + batch.step)
+        views, channels, device = len(batch.anchors), batch.table.shape[1], batch.table.device
+        size = batch.grid[0] * batch.grid[1]
+        drawn = torch.rand(views, size, generator=generator).argsort(1)[:, : params.tokens].sort(1).values
+        tokens = batch.table.detach()[(drawn + batch.anchors.cpu()[:, None] * size).to(device)].to(dtype)
+        kept = (
+            channel_dropout(3 * views, channels, params.dropout, generator).to(device, dtype).unflatten(0, (3, views))
+        )
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            codes = self.projector(tokens, kept[0], kept[1])
+        codes = F.normalize(codes.float(), dim=-1)
+        cosines = codes @ self.prototypes().T
+        assigned = F.normalize(torch.softmax(cosines / params.temperature, -1), dim=-1)
+        features = F.normalize((tokens * kept[2]).float(), dim=-1)
+
+        terms = {"loss_self": smoothness(features, assigned, params.shift_self)}
+        if views > 1:
+            order = derangement(views, generator).to(device)
+            terms["loss_other"] = smoothness(features, assigned, params.shift_other, order)
+        labels = cosines.detach().argmax(-1).flatten()
+        logits = (codes.detach() @ F.normalize(self.student, dim=-1).T).flatten(0, 1)
+        terms["loss_prototypes"] = F.cross_entropy(logits, labels)
+        loss = torch.stack(list(terms.values())).sum()
+        with torch.no_grad():  # after this step's use of the teacher, before the optimiser moves the student
+            self.teacher.lerp_(self.student, 1 - params.ema)
+        if not log:
+            return loss, {}
+        shares = torch.bincount(labels, minlength=params.k).float() / len(labels)
+        largest = {"largest_cluster": shares.max()}
+        return loss, {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}, **largest}
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        return self.projector(tokens)
+
+    def prototypes(self) -> Tensor:
+        """The teacher's, which predict."""
+        return F.normalize(self.teacher, dim=-1)
