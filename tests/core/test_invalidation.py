@@ -75,7 +75,7 @@ CHANGED: dict[str, Any] = {
     "report.gallery_images": 3,
 }
 """Another value for every plain field."""
-UNCHOSEN: dict[str, Any] = {"head.pca.code": 9, "head.stegoflow.context": 0.5} | {
+UNCHOSEN: dict[str, Any] = {"head.pca.code": 9, "head.stegoflow.context": 0.5, "head.stegoflow.groups": 1.0} | {
     name.replace("stego", "stegoflow"): value
     for name, value in CHANGED.items()
     if name.startswith("head.stego.") and name != "head.stego.shift_random"
