@@ -213,14 +213,16 @@ def _recorded(config: PipelineConfig) -> dict[str, Any]:
     return data
 
 
-def run(config: PipelineConfig, *, stage: str | None = None, progress: Progress = silent) -> dict[str, Any]:
-    """Run all stages of a config, or one; what exists is reused, what was cut short goes on.
+def run(
+    config: PipelineConfig, *, stage: str | None = None, until: str | None = None, progress: Progress = silent
+) -> dict[str, Any]:
+    """Run all stages of a config, or one, or those up to one; what exists is reused, what was cut short goes on.
 
     Returns {"run", "stages": [{"stage", "fingerprint", "status", "seconds", "parts_run", "parts_total",
     "parts_repeated"}], "protocol", "scores", "report"}. Raises ConfigError or StageError; an exception's `stage`
     attribute names the stage that raised it.
     """
-    with session(config, stage=stage, progress=progress) as opened:
+    with session(config, stage=stage, until=until, progress=progress) as opened:
         outcomes = []
         for node in opened.nodes:
             try:
