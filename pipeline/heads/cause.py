@@ -176,7 +176,7 @@ class Cause(Method):
     def loss(self, batch: Batch, dtype: torch.dtype, log: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Log: `phase` is 1, 2 or 3; `used` counts codewords (in 3: centres) that are nearest to a token of a batch."""
         params = self.params
-        generator = torch.Generator().manual_seed(params.seed * 1_000_003 + batch.step)
+        generator = batch.generator(params.seed)
         tokens = one_per_cell(batch, params.cell, generator).to(dtype)
         start, end = self.phases(batch.steps)
         if start <= batch.step <= end:

@@ -38,6 +38,10 @@ class Batch(NamedTuple):
     steps: int
     """How many there will be."""
 
+    def generator(self, seed: int) -> torch.Generator:
+        """Of this step's random draws, on the CPU."""
+        return torch.Generator().manual_seed(seed * 1_000_003 + self.step)
+
     def maps(self, views: Tensor) -> Tensor:
         """All tokens of some views, (view, row, column, channel), in the table's dtype and on its device."""
         size = self.grid[0] * self.grid[1]

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from pipeline.core.params import borrowed
 from pipeline.heads.interface import Batch, Method, MethodParams
-from pipeline.models.stego import channel_dropout, derangement
+from pipeline.models.stego import Head, channel_dropout, derangement
 
 
 class SmoosegParams(MethodParams):
@@ -53,24 +53,6 @@ class SmoosegParams(MethodParams):
     """b2 of the pairs with another view (COCO-Stuff: 0.48)."""
 
 
-class Projector(nn.Module):
-    """z = A x + C silu(B x), hidden width = channels: token (…, channels) to code (…, code)."""
-
-    def __init__(self, channels: int, code: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(channels, code)
-        self.hidden = nn.Linear(channels, channels)
-        self.out = nn.Linear(channels, code)
-
-    def forward(self, tokens: Tensor, drop_linear: Tensor | None = None, drop_hidden: Tensor | None = None) -> Tensor:
-        """`drop_*`: channel masks that broadcast over the tokens of a view (training only)."""
-        straight = tokens if drop_linear is None else tokens * drop_linear
-        bent = tokens if drop_hidden is None else tokens * drop_hidden
-        # Flat, because the backward pass of a linear layer over three dimensions takes twice as long on a CPU.
-        flat, bent = straight.flatten(0, -2), bent.flatten(0, -2)
-        return (self.linear(flat) + self.out(F.silu(self.hidden(bent)))).unflatten(0, tokens.shape[:-1])
-
-
 def smoothness(features: Tensor, assigned: Tensor, shift: float, order: Tensor | None = None) -> Tensor:
     """mean((F − b) · (1 − P)) over the pairs of a view's tokens with those of view `order[i]` (itself without one).
 
@@ -96,7 +78,7 @@ class Smooseg(Method):
     def __init__(self, params: SmoosegParams, channels: int) -> None:
         super().__init__()
         self.params = params
-        self.projector = Projector(channels, params.code)
+        self.projector = Head(channels, params.code, F.silu)
         self.student = nn.Parameter(F.normalize(nn.init.xavier_normal_(torch.empty(params.k, params.code)), dim=-1))
         self.register_buffer("teacher", self.student.detach().clone())
         self.teacher: Tensor
@@ -109,7 +91,7 @@ class Smooseg(Method):
 
     def loss(self, batch: Batch, dtype: torch.dtype, log: bool) -> tuple[Tensor, dict[str, Tensor]]:
         params = self.params
-        generator = torch.Generator().manual_seed(params.seed * 1_000_003 + batch.step)
+        generator = batch.generator(params.seed)
         views, channels, device = len(batch.anchors), batch.table.shape[1], batch.table.device
         size = batch.grid[0] * batch.grid[1]
         drawn = torch.rand(views, size, generator=generator).argsort(1)[:, : params.tokens].sort(1).values

@@ -82,7 +82,7 @@ class Stego(Head, Method):
         the statistics of the correspondences. Without neighbours, or with a single view, the terms that need them are
         left out."""
         params, table, others = self.params, batch.table, batch.others
-        generator = torch.Generator().manual_seed(params.seed * 1_000_003 + batch.step)
+        generator = batch.generator(params.seed)
         views, channels, device = len(batch.anchors), table.shape[1], table.device
         first = random_positions(views, params.samples, *batch.grid, generator)
         second = random_positions(views, params.samples, *batch.grid, generator)

@@ -4,6 +4,7 @@ Tensors in, tensors out. Where it differs from the published code on purpose: th
 instead of the whole map, and the negatives are a derangement (storage_layout.md, Decisions).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,10 +13,11 @@ from torch.nn import functional as F
 
 
 class Head(nn.Module):
-    """z = A x + C relu(B x), hidden width = channels: token (…, channels) to code (…, code)."""
+    """z = A x + C f(B x), f = relu in STEGO, hidden width = channels: token (…, channels) to code (…, code)."""
 
-    def __init__(self, channels: int, code: int) -> None:
+    def __init__(self, channels: int, code: int, activation: Callable[[Tensor], Tensor] = F.relu) -> None:
         super().__init__()
+        self.activation = activation
         self.linear = nn.Linear(channels, code)
         self.hidden = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, code)
@@ -26,7 +28,7 @@ class Head(nn.Module):
         bent = tokens if drop_hidden is None else tokens * drop_hidden
         # Flat, because the backward pass of a linear layer over three dimensions takes twice as long on a CPU.
         flat, bent = straight.flatten(0, -2), bent.flatten(0, -2)
-        return (self.linear(flat) + self.out(F.relu(self.hidden(bent)))).unflatten(0, tokens.shape[:-1])
+        return (self.linear(flat) + self.out(self.activation(self.hidden(bent)))).unflatten(0, tokens.shape[:-1])
 
 
 def channel_dropout(views: int, channels: int, p: float, generator: torch.Generator) -> Tensor:
