@@ -56,17 +56,19 @@ def find_sets(data: Path) -> dict[str, Path]:
 
 
 def config_of(base: Json, root: Path, store: str, head: str, seed: int, crf: bool, steps: int | None) -> PipelineConfig:
-    """The config of one cell: `base`, and what makes the cell."""
+    """The config of one cell: `base`, and what makes the cell. A head `NAME+guided` has guided masks alone, the others
+    bilinear ones, as published, and those with CRF."""
     data = copy.deepcopy(base) | {"store": store, "dataset": {"root": str(root)}}
     for section in ("features", "head", "clusters", "masks"):
         data.setdefault(section, {})
     if root.name in VIEWS:
         data["features"].setdefault("views", {"size": VIEWS[root.name]})
+    head, _, guided = head.partition("+")
     data["head"] |= {"method": head, "seed": seed}
     if steps is not None and hasattr(getattr(HeadParams(), head, None), "steps"):
         data["head"][head] = {**data["head"].get(head, {}), "steps": steps}
     data["clusters"] |= {"seed": seed, "k": len(folder.read_description(str(root))["classes"])}
-    data["masks"]["crf"] = crf
+    data["masks"] |= {"crf": crf and not guided, "upsampling": guided or "bilinear"}
     return validate(data, root.name)
 
 
@@ -200,7 +202,10 @@ def quality(
     if data is None:
         raise ConfigError("--data is missing: the folder of labelled sets", next="make quality DATA=FOLDER")
     roots = find_sets(data)
-    picked = chosen("--sets", sets, list(roots)), chosen("--heads", heads, list(METHODS))
+    picked = (
+        chosen("--sets", sets, list(roots)),
+        chosen("--heads", heads, [*METHODS, *(f"{m}+guided" for m in METHODS)]),
+    )
     if not all(seed.isdecimal() for seed in seeds.split(",")):
         raise ConfigError(f"--seeds {seeds}: whole numbers are wanted", next="--seeds 0,1,2")
     grid = [(name, head, int(seed)) for name in picked[0] for head in picked[1] for seed in seeds.split(",")]
@@ -255,7 +260,9 @@ def measure_grid(
             results = merge(known, name, facts, head, seed, cell)
             write(files[0], dump(results) + "\n")
             write(files[1], page(results))
-            found = f"mIoU {cell['without']['miou']:.1f}" + (f", CRF {cell['with']['miou']:.1f}" if crf else "")
+            found = f"mIoU {cell['without']['miou']:.1f}" + (
+                f", CRF {cell['with']['miou']:.1f}" if cell["with"] else ""
+            )
             found += f"; ran {', '.join(ran)}" if ran else "; all reused"
             if name in known["sets"] and changed(known["sets"][name], facts):
                 found += "; images, labels, view or K are not what they were: earlier cells of this set dropped"

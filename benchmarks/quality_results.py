@@ -91,7 +91,8 @@ Written by `benchmarks/quality.py` from [quality.json](../benchmarks/quality.jso
 ```
 
 {tries}Percent, mean ± sample standard deviation over seeds {", ".join(seeds)} (`head.seed` = `clusters.seed`), protocol
-`{results["protocol"]}`, one Hungarian match. Backbone {backbone}.
+`{results["protocol"]}`, one Hungarian match. Masks are upsampled bilinearly, as published, or guided by the image
+where it says so. Backbone {backbone}.
 K is the number of classes; nothing else is taken from labels but scores and probes. The linear probes are trained with
 labels, only to measure. On tokens it is the limit to hold clusters against (a head that is not linear may pass it).
 
@@ -140,7 +141,7 @@ def table(results: Json, grid: list[tuple[str, str, int]]) -> Table:
             known = entry["heads"].get(head)
             cells = [_shown(known, kind, key, seeds) for kind in ("without", "with") for key in KEYS]
             found.add_row(head, *cells, _seconds(known))
-            if known and head != "none":
+            if known and head != "none" and "+" not in head:
                 found.add_row(" probe on codes", *(_shown(known, "probe_codes", key, seeds) for key in KEYS))
         found.add_row("probe on tokens", *(_on_tokens(entry, key) for key in KEYS))
         found.add_section()
@@ -153,7 +154,8 @@ def _rows(results: Json, key: str) -> list[list[str]]:
     rows = []
     for kind, label in kinds.items():
         for head in _heads(results):
-            if kind != "probe_codes" or head != "none":  # whose codes are the tokens
+            # The codes of `none` are the tokens, and how masks are upsampled changes no code.
+            if kind == "without" or ("+" not in head and (kind, head) != ("probe_codes", "none")):
                 cells = (_shown(entry["heads"].get(head), kind, key, seeds) for entry in sets)
                 rows.append([label.format(_label(head)), *cells])
     return [*rows, ["linear probe on tokens (with labels)", *(_on_tokens(entry, key) for entry in sets)]]
@@ -206,7 +208,9 @@ def _seeds(results: Json) -> list[str]:
 
 
 def _label(head: str) -> str:
-    return "none (k-means on tokens)" if head == "none" else head
+    name, _, upsampling = head.partition("+")
+    name = "none (k-means on tokens)" if name == "none" else name
+    return f"{name}, {upsampling}" if upsampling else name
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:

@@ -58,6 +58,7 @@ CHANGED: dict[str, Any] = {
     "probe.learning_rate": 1e-2,
     "probe.seed": 1,
     "masks.splits": ["train", "val"],
+    "masks.upsampling": "bilinear",
     "masks.crf": False,
     "masks.crf_params.iterations": 1,
     "masks.crf_params.gaussian_sxy": 2.0,
