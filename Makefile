@@ -1,10 +1,10 @@
-# make demo | test | faults | quality | lint | acknowledge | constraints   (PYTHON=python3.12 picks another interpreter)
+# make demo | test | faults | quality | choices | lint | acknowledge | constraints   (PYTHON=python3.12 picks another interpreter)
 PYTHON ?= python3
 EXTRA ?= cpu
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test faults quality lint acknowledge constraints check-tools clean
+.PHONY: demo test faults quality choices lint acknowledge constraints check-tools clean
 
 demo: .venv
 	$(BIN)/python -m flows.demo
@@ -20,6 +20,10 @@ faults: .venv
 # Data sets × heads × seeds: benchmarks/quality.json and docs/results.md. More options: ARGS='--sets a,b --no-crf'.
 quality: .venv
 	$(BIN)/python benchmarks/quality.py $(if $(DATA),--data '$(DATA)') $(ARGS)
+
+# Block, facet, size and kind of view, chosen without labels: benchmarks/choices.json and docs/choices.md.
+choices: .venv
+	$(BIN)/python benchmarks/choices.py $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 lint: .venv
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache

@@ -98,23 +98,23 @@ labels, only to measure. On tokens it is the limit to hold clusters against (a h
 
 ## mIoU
 
-{_markdown(["head", *sets], _rows(results, "miou"))}
+{markdown(["head", *sets], _rows(results, "miou"))}
 
 ## Accuracy
 
-{_markdown(["head", *sets], _rows(results, "accuracy"))}
+{markdown(["head", *sets], _rows(results, "accuracy"))}
 
 ## Seconds
 
 Of the stages head and clusters together, mean over seeds: a method's own cost, on the machine below.
 
-{_markdown(["head", *sets], seconds)}
+{markdown(["head", *sets], seconds)}
 
 ## What was measured
 
-{_markdown(["data set", "view in pixels", "images", "K"], corpora)}
+{markdown(["data set", "view in pixels", "images", "K"], corpora)}
 
-{_markdown(["date", "machine", "commit", "cells: data set, head, seed"], _origins(results))}
+{markdown(["date", "machine", "commit", "cells: data set, head, seed"], _origins(results))}
 """
 
 
@@ -213,6 +213,7 @@ def _label(head: str) -> str:
     return f"{name}, {upsampling}" if upsampling else name
 
 
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, ["---"] * len(head), *rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)

@@ -52,6 +52,7 @@ def small(root: Path, store: Path | str, weights: Path, **sections: dict[str, An
         "dataset": {"root": str(root)},
         "features": {"backbone": BACKBONE, "weights": str(weights), "views": {"size": [64, 64]}},
         "head": {
+            "method": "stego",
             "stego": dict(STEGO),
             "stegoflow": dict(STEGO),
             "smooseg": {"steps": 6, "batch": 4},

@@ -1,4 +1,5 @@
-"""Cosine k-means (FAISS, spherical): K unit vectors, several starts, the best objective kept."""
+"""Cosine k-means (FAISS, spherical): K unit vectors, several starts, the best objective kept. And of unit vectors, how
+many groups they form."""
 
 import numpy as np
 
@@ -75,3 +76,20 @@ def normalise(vectors: np.ndarray) -> np.ndarray:
     """Unit vectors along the last axis, float32."""
     vectors = vectors.astype(np.float32, copy=False)
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-12)
+
+
+def effective_groups(vectors: np.ndarray) -> float:
+    """1 / mean squared cosine of unit vectors of different views: G where they form G orthogonal groups of one size, 1
+    where all are alike, D where they have no direction in common (a participation ratio).
+
+    vectors: (view, n, D) float32, unit vectors. Of a single view, all its pairs count.
+    """
+
+    def squares(block: np.ndarray) -> float:  # over all pairs of a block, by its (D, D) moments
+        return float(np.square(block.T.astype(np.float64) @ block).sum())
+
+    views, n, depth = vectors.shape
+    total, pairs = squares(vectors.reshape(-1, depth)), (views * n) ** 2
+    if views > 1:
+        total, pairs = total - sum(squares(view) for view in vectors), pairs - views * n * n
+    return pairs / total if total else float(depth)

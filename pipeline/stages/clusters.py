@@ -5,6 +5,7 @@ Artifact: `clusters.safetensors` with `centroids` (K, D) float32, unit vectors. 
 Source: STEGO, section 4.3, with k-means in place of its online cluster probe.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -15,10 +16,12 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params
-from pipeline.models.kmeans import cosine_kmeans, normalise
+from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
 from pipeline.stages.feature_store import PART, Tokens
 from pipeline.stages.head import open_head
 from pipeline.stages.view_table import training_views
+
+log = logging.getLogger("stegoflow")
 
 
 class ClustersParams(Params):
@@ -35,6 +38,10 @@ class ClustersParams(Params):
     seed: int = Field(0, ge=0, lt=2**32)
 
 
+TWINS = 0.95
+"""Centroids of a larger cosine are nearly one cluster."""
+
+
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: ClustersParams = job.params
     head = open_head(job.inputs["head"], job.execution.device)
@@ -45,12 +52,34 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
                 f"clusters.k: the head has {len(own)}, not {params.k}", next="--set clusters.method=kmeans"
             )
         job.out.write_tensors("clusters.safetensors", {"centroids": normalise(own)})
-        return {"items": len(own), "found_by": "head"}
+        return {"items": len(own), "found_by": "head", **look(normalise(own))}
     sample = sample_tokens(job.inputs["features"], params.tokens, params.seed, work, head)
     codes = normalise(np.concatenate(list(sample)))
     centroids, objectives = fit(codes, params.k, params.restarts, params.iterations, params.seed)
     job.out.write_tensors("clusters.safetensors", {"centroids": centroids})
-    return {"items": len(codes), "objectives": objectives, "found_by": "kmeans"}
+    return {"items": len(codes), "objectives": objectives, "found_by": "kmeans", **look(centroids, codes)}
+
+
+def look(centroids: np.ndarray, codes: np.ndarray | None = None) -> dict[str, Any]:
+    """What tells that there are fewer clusters than asked for: the largest cosine of two centroids, `closest` (None of
+    a single one), and the number of clusters without any of the codes, `empty`. Both are warned of."""
+    cosines = centroids @ centroids.T
+    np.fill_diagonal(cosines, -1)
+    found: dict[str, Any] = {"closest": round(float(cosines.max()), 4) if len(centroids) > 1 else None}
+    if codes is not None:
+        found["empty"] = len(centroids) - len(np.unique(nearest(codes, centroids)[0]))
+    if trouble := fewer(found, len(centroids)):
+        log.warning("clusters: %s", trouble)
+    return found
+
+
+def fewer(facts: dict[str, Any], k: int) -> str | None:
+    """In words, and what to do, where the facts of `look` say that there are fewer than K clusters."""
+    if facts.get("empty"):
+        return f"{facts['empty']} of {k} clusters are empty; try clusters.k={k - facts['empty']}"
+    if (facts.get("closest") or 0) > TWINS:
+        return f"two of {k} clusters are nearly one (cosine {facts['closest']:.2f}); try clusters.k={k - 1}"
+    return None
 
 
 def fit(vectors: np.ndarray, k: int, restarts: int, iterations: int, seed: int) -> tuple[np.ndarray, list[float]]:

@@ -8,6 +8,7 @@ Every random draw of step t comes from a generator seeded with (seed, t), so a c
 """
 
 import json
+import logging
 import math
 from contextlib import closing
 from functools import lru_cache
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
+from pipeline.core.errors import StageError
 from pipeline.core.params import Params, hashed, nested, variant
 from pipeline.heads import METHODS
 from pipeline.heads.cause import CauseParams
@@ -31,16 +33,19 @@ from pipeline.heads.smooseg import SmoosegParams
 from pipeline.heads.stego import StegoParams
 from pipeline.heads.stegoflow import StegoflowParams
 from pipeline.models.devices import compute_dtype, keep_freed_memory, pick_device
+from pipeline.models.kmeans import effective_groups, normalise
 from pipeline.stages.feature_store import PART, Tokens, read_center
 from pipeline.stages.token_pool import Pools
 
+log = logging.getLogger("stegoflow")
+
 
 class HeadParams(Params):
-    method: Literal["stego", "stegoflow", "smooseg", "cause", "primaps", "pca", "none"] = "stego"
-    """`stego`: a small network trained with the correspondence loss. `stegoflow`: the same on tokens in their context,
-    balanced to K groups. `smooseg`, `cause`, `primaps`: successors of STEGO, as far as cached tokens and no labels go.
-    `pca`: principal components of the tokens. `none`: the tokens themselves. Only the section of the chosen method
-    counts."""
+    method: Literal["stego", "stegoflow", "smooseg", "cause", "primaps", "pca", "none"] = "stegoflow"
+    """`stego`: a small network trained with the correspondence loss, as published. `stegoflow`: the same on tokens in
+    their context, balanced to K groups. `smooseg`, `cause`, `primaps`: successors of STEGO, as far as cached tokens and
+    no labels go. `pca`: principal components of the tokens. `none`: the tokens themselves. Only the section of the
+    chosen method counts."""
     center: Literal["dataset", "none"] = "dataset"
     """`dataset` subtracts the training splits' mean token before neighbours, clustering and head."""
     memory_gib: float = Field(4.0, gt=0)
@@ -64,6 +69,10 @@ CHECKPOINT = 500
 LOG_EVERY = 10
 SAMPLE = 200
 """Training views that `prepare` sees at most."""
+WATCHED = 32
+"""Training views whose codes are looked at for a collapse, at every checkpoint."""
+COLLAPSED = 1.5
+"""Fewer effective groups: more than four fifths of the tokens lie in one direction (0.82² = 1 / 1.5)."""
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
@@ -77,12 +86,13 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     method = METHODS[params.method](params.section, len(center)).to(device)
     if getattr(params.section, "steps", 0):
         facts = train(method, tokens, center, near, job, work)
-        log = pa.concat_tables(job.out.read_table(f"steps/{name}.parquet") for name in sorted(job.out.markers()))
+        table = pa.concat_tables(job.out.read_table(f"steps/{name}.parquet") for name in sorted(job.out.markers()))
     else:
         sampled = prepare(method, tokens, center, np.asarray(near["view"]), params, work)
         facts = {"items": len(near), "views": len(near), "sample": sampled}
-        log = pa.table({"step": pa.array([], pa.int64())})
-    job.out.write_table("losses.parquet", log)
+        table = pa.table({"step": pa.array([], pa.int64())})
+    job.out.write_table("losses.parquet", table)
+    facts["groups"] = watch(method, tokens, center, np.asarray(near["view"]), params)
     weights = {name: value.detach().cpu().numpy() for name, value in method.state_dict().items()}
     settings = json.dumps(hashed(params.section), sort_keys=True)
     rebuilt = {"method": params.method, "params": settings, "channels": str(len(center))}
@@ -128,24 +138,50 @@ def train(method: Method, tokens: Tokens, center: np.ndarray, near: pa.Table, jo
     with closing(pools):
         for step in range(start, steps):
             anchors, others = pools.batch(step)
-            log = step % LOG_EVERY == 0 or step + 1 == steps
-            loss, terms = method.loss(Batch(pools.table, pools.grid, anchors, others, step, steps), dtype, log)
+            due = step % LOG_EVERY == 0 or step + 1 == steps
+            loss, terms = method.loss(Batch(pools.table, pools.grid, anchors, others, step, steps), dtype, due)
             decay = 0.5 * (1 + math.cos(math.pi * step / steps)) if cosine else 1.0
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * decay
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            if log:
-                values = {name: float(value) for name, value in terms.items()}
-                rows.append({"step": step, "loss": float(loss.detach()), **values})
+            if due:
+                values = {"loss": float(loss.detach())} | {name: float(value) for name, value in terms.items()}
+                if not math.isfinite(values["loss"]):
+                    field = f"head.{params.method}.learning_rate"
+                    raise StageError(
+                        f"step {step}: the loss is {values['loss']}",
+                        next=f"--set {field}={section.learning_rate / 10:g}",
+                    )
+                rows.append({"step": step, **values})
                 work.tick(step + 1, steps, "steps")
             if (step + 1) % CHECKPOINT == 0 or step + 1 == steps:
                 part = Part(start, step + 1)
                 work.count(ran=True, first=_save(job.out, part, method, optimiser, rows))
                 start, rows = step + 1, []
+                if start < steps and watch(method, tokens, center, np.asarray(near["view"]), params) < COLLAPSED:
+                    log.warning("head, step %d of %d: %s", start, steps, collapse(params.method))
     work.parts_total = len(job.out.markers())
     return {"items": steps, "views": len(near), "pool": pools.size}
+
+
+def watch(method: Method, tokens: Tokens, center: np.ndarray, views: np.ndarray, params: HeadParams) -> float:
+    """Effective number of groups of the codes of some training views, the same ones every time."""
+    views = views[np.linspace(0, len(views) - 1, min(len(views), WATCHED)).astype(int)]
+    device = next(iter(method.state_dict().values()), torch.empty(0)).device
+    values = torch.from_numpy(tokens.read(views)).to(device).float() - torch.from_numpy(center).to(device)
+    method.eval()  # where a method has dropout of its own
+    with torch.no_grad():
+        codes = method.encode(values).flatten(1, 2).float().cpu().numpy()
+    method.train()
+    return round(effective_groups(normalise(codes)), 3)
+
+
+def collapse(method: str) -> str:
+    """What is wrong with codes of fewer than `COLLAPSED` effective groups, and what to do."""
+    way = "raise head.stego.shift_random, or choose" if method == "stego" else "choose another head.method, such as"
+    return f"the codes are nearly all alike, clusters of them are noise; {way} head.method=stegoflow"
 
 
 def _save(

@@ -14,8 +14,9 @@ from pipeline.core.params import Params
 from pipeline.datasets import folder, images
 from pipeline.models.kmeans import normalise
 from pipeline.models.palette import palette
+from pipeline.stages.clusters import fewer
 from pipeline.stages.feature_store import Tokens
-from pipeline.stages.head import TrainedHead
+from pipeline.stages.head import COLLAPSED, TrainedHead, collapse
 from pipeline.stages.labels import LabelMaps
 from pipeline.stages.masks import decode_png, read_masks
 from pipeline.stages.report_page import Page, Picture, render
@@ -97,13 +98,23 @@ def facts(job: Job, features: dict[str, Any], k: int, found: dict[str, Any]) -> 
         "Weights": weights,
         "Views": f"{params['views']['kind']}, {size[0]}×{size[1]} px, {grid[0]}×{grid[1]} tokens",
         "Head": job.inputs["head"].manifest["params"]["method"],
-        "Clusters": str(k),
+        "Codes": codes(job.inputs["head"].manifest),
+        "Clusters": f"{k}; ⚠ {trouble}" if (trouble := fewer(job.inputs["clusters"].manifest, k)) else str(k),
         "Protocol": f"{found['protocol']}: {PROTOCOLS[found['protocol']]}, one Hungarian match over "
         f"{found['images']} labelled images"
         if found["images"]
         else "no labels: nothing to score against",
         "Images that could not be decoded": str(len(features["failed"])),
     }
+
+
+def codes(head: dict[str, Any]) -> str:
+    """How many groups the codes form, with a warning where there is hardly more than one."""
+    groups = head.get("groups")
+    if groups is None:
+        return "not looked at"
+    warning = f"; ⚠ {collapse(head['params']['method'])}" if groups < COLLAPSED else ""
+    return f"{groups:.1f} effective groups{warning}"
 
 
 def fractions(value: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ CURVE_POINTS = 300  # longer logs are averaged down to this many points
 LINES = 6  # line colours in the style sheet
 STAGE = dict.fromkeys(("stage", "fingerprint", "seconds", "items", "created", "version"))  # what a record may lack
 METHODS = {  # in the order of the comparison: what it is, and what it clusters or learns from
-    "baseline": ("k-means on tokens", "baseline: the frozen backbone alone"),
+    "baseline": ("k-means on tokens", "baseline: the frozen backbone alone, upsampled bilinearly"),
     "cluster": ("{head}", "clusters of the head's codes"),
     "cluster_crf": ("{head} + CRF", "the same clusters, refined on the pixels"),
     "linear_tokens": ("linear probe on tokens", "upper reference: trained on labels"),

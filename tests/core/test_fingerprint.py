@@ -143,12 +143,12 @@ def test_an_unknown_field_names_the_nearest():
 @pytest.mark.parametrize(
     ("head", "error"),
     [
-        ({"steps": 3}, r"head\.steps: unknown field; it is head\.stego\.steps"),
-        ({"code": 3}, r"head\.code: unknown field; it is head\.stego\.code"),
+        ({"steps": 3}, r"head\.steps: unknown field; it is head\.stegoflow\.steps"),
+        ({"code": 3}, r"head\.code: unknown field; it is head\.stegoflow\.code"),
         ({"code": 3, "method": "stego"}, r"head\.code: unknown field; it is head\.stego\.code"),
         ({"code": 3, "method": "pca"}, r"head\.code: unknown field; it is head\.pca\.code"),
         ({"code": 3, "method": "none"}, r"it is head\.stego\.code or head\.stegoflow\.code or head\.smooseg\.code"),
-        ({"step": 3}, r"head\.step: unknown field; did you mean head\.stego\.steps\?"),
+        ({"step": 3}, r"head\.step: unknown field; did you mean head\.stegoflow\.steps\?"),
         ({"sed": 3}, r"head\.sed: unknown field; did you mean seed\?"),
         (
             {"zzz": 3},
@@ -173,7 +173,7 @@ def test_params_cannot_be_changed_after_they_were_hashed():
 
 
 def test_equal_numbers_written_differently_have_one_name():
-    one, other = (resolved("head", head={"stego": {"learning_rate": rate}}) for rate in (5e-4, "0.0005"))
+    one, other = (resolved("head", head={"stegoflow": {"learning_rate": rate}}) for rate in (5e-4, "0.0005"))
     assert digest(hashed(one)) == digest(hashed(other)) == digest(hashed(resolved("head")))
     assert digest(hashed(resolved("masks", masks={"splits": ["b", "a", "a"]}))) == digest(
         hashed(resolved("masks", masks={"splits": ["a", "b"]}))

@@ -384,6 +384,7 @@ PUBLISHED = {  # backbone, K, code, weights, shifts
 def test_a_preset_holds_the_published_settings(layout: str):
     config = load(CONFIGS / f"{layout}.yaml")
     head = config.head.stego
+    assert (config.head.method, config.masks.upsampling) == ("stego", "bilinear")
     assert config.dataset.layout == layout
     assert PUBLISHED[layout] == (
         config.features.backbone,

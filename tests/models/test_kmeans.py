@@ -106,3 +106,25 @@ def test_normalise():
     found = kmeans.normalise(np.array([[3, 4], [0, 0]], np.float16))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0]], atol=1e-6)
+
+
+# How many groups ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [1, 2, 5, 16])
+def test_equal_orthogonal_groups_are_counted(groups: int):
+    """Each view holds its tokens of every group in another order."""
+    vectors, _, _ = planted(groups, 320 // groups, noise=0)
+    views = np.stack([RNG.permutation(vectors) for _ in range(4)])
+    assert kmeans.effective_groups(views) == pytest.approx(groups)
+
+
+def test_groups_are_counted_between_views():
+    """As by definition, pair by pair; what the tokens of one view have in common is not asked."""
+    vectors = normalise(RNG.normal(size=(3, 5, 4)))
+    cosines = np.einsum("vnd,wmd->vnwm", vectors, vectors) ** 2
+    between = [cosines[v, :, w].mean() for v in range(3) for w in range(3) if v != w]
+    assert kmeans.effective_groups(vectors) == pytest.approx(1 / np.mean(between))
+    own = np.eye(4, dtype=np.float32)[:, None] * np.ones((1, 7, 1), np.float32)  # a direction of its own for each view
+    assert kmeans.effective_groups(own) == 4
+    assert kmeans.effective_groups(own[:1]) == 1

@@ -1,5 +1,6 @@
 """Every method of the head through the whole pipeline, and what the stage promises each of them."""
 
+import re
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -21,6 +22,7 @@ from pipeline.heads.stego import Stego
 from pipeline.run import run, session
 from pipeline.stages import head as stage
 from pipeline.stages import report
+from pipeline.stages.clusters import fewer, look
 from pipeline.stages.feature_store import Tokens, read_center
 from pipeline.stages.head import HeadParams, TrainedHead, open_head
 from pipeline.stages.view_table import training_views
@@ -97,7 +99,7 @@ def test_a_method_runs_to_its_scores(method: str, kind: str, make_config: Make):
 def test_without_a_head_clusters_are_the_baseline(make_config: Make):
     """The same k-means on the same numbers; the scores differ where a pixel lies between two tokens, because codes are
     upsampled before they are compared and the baseline's similarities after."""
-    config = make_config(head={"method": "none"})
+    config = make_config(head={"method": "none"}, masks={"upsampling": "bilinear"})
     result = run(config)
     clusters = found(config, result, "clusters").read_tensors("clusters.safetensors")["centroids"]
     np.testing.assert_array_equal(
@@ -331,3 +333,83 @@ def test_a_base_method_asks_for_nothing_and_has_no_clusters():
 def test_a_head_is_opened_once(make_config: Make):
     artifact = until(make_config(head={"method": "pca"}), "head")
     assert open_head(artifact, "cpu") is open_head(artifact, "cpu")
+
+
+# Collapse -------------------------------------------------------------------------------------------------------------
+
+
+def facts_row(config: PipelineConfig, result: dict[str, Any], name: str) -> str:
+    """A fact in the report, as HTML."""
+    html = found(config, result, "report").read("report.html").decode()
+    return html.split(f">{name}<")[1].split("</tr>")[0]
+
+
+def test_a_collapse_of_the_codes_is_told(make_config: Make, monkeypatch: pytest.MonkeyPatch, caplog):
+    """Pairs that all attract, at a high rate, make all codes alike. It is seen at a checkpoint, not only at the end."""
+    monkeypatch.setattr(stage, "CHECKPOINT", 40)
+    settings = {"steps": 80, "learning_rate": 0.02, "shift_random": -5.0, "shift_self": -5.0, "zero_clamp": False}
+    config = make_config(head={"stego": settings})
+    result = run(config)
+    artifact = found(config, result, "head")
+    assert artifact.manifest["groups"] < stage.COLLAPSED
+    assert "head, step 40 of 80: the codes are nearly all alike" in caplog.text
+    assert "raise head.stego.shift_random" in caplog.text
+    assert "⚠ the codes are nearly all alike" in facts_row(config, result, "Codes")
+
+
+def test_codes_that_did_not_collapse_are_not_warned_of(make_config: Make, caplog):
+    config = make_config()
+    result = run(config)
+    groups = found(config, result, "head").manifest["groups"]
+    assert groups > stage.COLLAPSED
+    assert f"{groups:.1f} effective groups" in facts_row(config, result, "Codes")
+    assert "⚠" not in facts_row(config, result, "Codes")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in UNTRAINED])
+def test_looking_at_the_codes_changes_no_training(method: str, make_config: Make, monkeypatch, tmp_path):
+    monkeypatch.setattr(stage, "CHECKPOINT", 3)
+    monkeypatch.setattr(stage, "LOG_EVERY", 3)
+
+    def trained(store: str) -> dict[str, np.ndarray]:
+        return until(make_config(store=tmp_path / store, head={"method": method}), "head").read_tensors(
+            "head.safetensors"
+        )
+
+    looked = trained("a")
+    monkeypatch.setattr(stage, "watch", lambda *_: 9.0)
+    blind = trained("b")
+    for name, value in looked.items():
+        np.testing.assert_array_equal(value, blind[name], err_msg=name)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(make_config: Make, monkeypatch: pytest.MonkeyPatch):
+    loss = Stego.loss
+
+    def broken(method: Stego, batch: Batch, *rest: Any) -> Any:
+        value, terms = loss(method, batch, *rest)
+        return value * (float("inf") if batch.step > 12 else 1), terms
+
+    monkeypatch.setattr(Stego, "loss", broken)
+    with pytest.raises(StageError, match=r"step 19: the loss is (-inf|inf|nan)(.|\n)*head\.stego\.learning_rate=5e-05"):
+        until(make_config(), "head")
+
+
+@pytest.mark.parametrize(
+    ("centroids", "codes", "words"),
+    [
+        (np.eye(3), np.eye(3)[[0, 0, 1]], "1 of 3 clusters are empty; try clusters.k=2"),
+        (
+            np.array([[1, 0], [0.999, 0.0447]]),
+            None,
+            r"two of 2 clusters are nearly one \(cosine 1.00\); try clusters.k=1",
+        ),
+        (np.eye(3), np.eye(3), None),
+        (np.eye(1), np.eye(1), None),
+    ],
+)
+def test_fewer_clusters_than_asked_for_are_told(centroids, codes, words, caplog):
+    facts = look(centroids.astype(np.float32), codes)
+    assert (fewer(facts, len(centroids)) is None) == (words is None)
+    assert re.search(words, caplog.text) if words else not caplog.records

@@ -1,0 +1,198 @@
+"""Block, facet, size and kind of view, chosen without labels and looked at with them: `make choices DATA=FOLDER`.
+
+Every variant of `features` goes through the pipeline itself, without training (`head.method: none`), with one seed.
+Three criteria read images and masks alone; labels say afterwards what each would have been worth. The kinds of view
+(STEGO's five crops for training, sliding windows) are trained as published and have no criterion.
+`benchmarks/choices.json` is written after every cell and merged into; `docs/choices.md` is written from it alone.
+"""
+
+import copy
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from cyclopts import App, Parameter
+from quality import BASE, ROOT, VIEWS, chosen, commit, config_of, dump, find_sets, machine, read, show, ticker, write
+from quality_results import Json, markdown  # beside this file
+
+from pipeline.config import PipelineConfig
+from pipeline.core.artifact import Artifact
+from pipeline.core.engine import Progress, silent
+from pipeline.core.errors import ConfigError
+from pipeline.core.store import open_store
+from pipeline.datasets import folder, images
+from pipeline.run import run
+from pipeline.stages.masks import decode_png, read_masks
+from pipeline.terminal import told, visible
+
+CRITERIA = {
+    "silhouette": "silhouette of the clusters of tokens (cosine)",
+    "stability": "agreement of the clusterings of two halves of the images (Lange et al. 2004)",
+    "colour": "share of an image's colour variance that lies between its segments, less that with the mask mirrored",
+}
+
+
+def variants(size: list[int]) -> dict[str, Json]:
+    """Changes of `features` by name; the first is where the others start from. size: of a view, in pixels."""
+
+    def scaled(factor: float) -> Json:
+        return {"views": {"size": [14 * max(1, round(factor * side / 14)) for side in size]}}
+
+    blocks = {f"block {block}": {"block": block} for block in (8, 2, 5, 11)}
+    keys = {f"keys of block {block}": {"block": block, "facet": "key"} for block in (8, 11)}
+    return {**blocks, **keys, "size × 0.7": scaled(0.7), "size × 1.4": scaled(1.4)}
+
+
+def kinds(size: list[int]) -> dict[str, Json]:
+    """Likewise, of the kinds of view."""
+    return {
+        "whole": {},
+        "trained on five crops": {"views": {"kind": "crops", "size": size}},
+        "sliding, 224 × 224 px": {"views": {"kind": "sliding", "size": [224, 224]}},
+    }
+
+
+def colour(image: np.ndarray, mask: np.ndarray) -> float:
+    """Share of the colour variance of an image (h, w, 3) that lies between the segments of its mask (h, w), less the
+    same with the mask mirrored left to right: what a mask of that shape explains by chance."""
+
+    def between(mask: np.ndarray) -> float:
+        _, segment = np.unique(mask, return_inverse=True)
+        count = np.bincount(segment.ravel())
+        sums = np.stack([np.bincount(segment.ravel(), channel) for channel in pixels.T])
+        return float((sums**2 / count).sum())
+
+    pixels = image.reshape(-1, 3).astype(np.float64)
+    pixels -= pixels.mean(0)
+    total = float((pixels**2).sum())
+    return (between(mask) - between(mask[:, ::-1])) / total if total else 0.0
+
+
+def measure(config: PipelineConfig, progress: Progress = silent) -> Json:
+    """One cell: scores with labels, criteria without."""
+    result = run(config, until="scores", progress=progress)
+    store = open_store(config.store)
+    made = {row["stage"]: Artifact(store, row["stage"], row["fingerprint"]) for row in result["stages"]}
+    scores = made["scores"].read_json("scores.json")
+    known = made["dataset"].read_table("images.parquet", ["path", "sha256"]).to_pylist()
+    digests = {row["path"]: row["sha256"] for row in known}
+    values = []
+    for row in read_masks(made["masks"]):
+        if row["mask"] is not None:
+            data = folder.read_checked(config.dataset.root, row["path"], digests[row["path"]])
+            values.append(colour(images.decode(data, row["path"]), decode_png(row["mask"])))
+    return {
+        "clusters": round(scores["scores"]["cluster"]["miou"], 2),
+        "probe": round(scores["scores"]["linear_tokens"]["miou"], 2),
+        **{name: round(value, 4) for name, value in scores["label_free"].items()},
+        "colour": round(float(np.mean(values)), 4),
+        "date": made["scores"].manifest["written"][:10],
+    }
+
+
+def page(results: Json) -> str:
+    """docs/choices.md."""
+    sets = results["sets"]
+    parts = []
+    for name, entry in sets.items():
+        if cells := entry["features"]:
+            columns = ["clusters", "probe", *CRITERIA]
+            best = {key: max(cells, key=lambda variant, key=key: cells[variant][key]) for key in columns}
+            rows = [
+                [variant, *(f"**{cell[key]}**" if best[key] == variant else str(cell[key]) for key in columns)]
+                for variant, cell in cells.items()
+            ]
+            worth = ", ".join(f"{key} {cells[best[key]]['clusters']}" for key in CRITERIA)
+            most = cells[best["clusters"]]["clusters"]
+            last = f"mIoU of what each criterion chooses: {worth}; of the best variant {most}."
+            parts.append(f"### {visible(name)}\n\n{markdown(['variant', *columns], rows)}\n\n{last}")
+    kinds = list(dict.fromkeys(kind for entry in sets.values() for kind in entry["views"]))
+    shown = [
+        [kind, *(str(entry["views"].get(kind, {}).get("clusters", "–")) for entry in sets.values())] for kind in kinds
+    ]
+    explained = "\n".join(f"- `{name}`: {what}" for name, what in CRITERIA.items())
+    return f"""# Choosing block, facet, size and kind of view
+
+Written by `benchmarks/choices.py` from [choices.json](../benchmarks/choices.json): `make choices DATA=FOLDER`, seed
+{results["seed"]}, {results["date"]}, {results["machine"]}, {results["commit"]}. Packaged weights (trained further for
+saliency), K = number of classes, protocol `full`, guided masks without CRF.
+
+## Block, facet and size, without training
+
+`clusters` and `probe` are mIoU in percent and take labels: of k-means on the tokens, and of a linear probe on them. The
+others read images alone, and larger is better:
+
+{explained}
+
+The best of each column is bold. Sizes are relative to the view of the set, at block 8.
+
+{chr(10).join(f"{part}{chr(10)}" for part in parts)}
+## Kinds of view, with STEGO's head
+
+mIoU of clusters, percent, one seed, 2 000 steps. Five crops are views of training alone; prediction sees whole images.
+
+{markdown(["view", *sets], shown)}
+"""
+
+
+app = App(name="choices", help=__doc__, version_flags=[])
+Names = Annotated[str | None, Parameter(help="Names, separated by commas; default: all.")]
+
+
+@app.default
+def choices(*, data: Path, sets: Names = None, what: Names = None, store: str = ".quality", seed: int = 0) -> int:
+    """Measure what is missing in choices.json, write docs/choices.md.
+
+    Parameters
+    ----------
+    data
+        Folder of labelled sets: NAME/{images,labels}/{train,val}/… and NAME/dataset.yaml.
+    what
+        features, views or both.
+    store
+        Where artifacts stay for the next call.
+    """
+    roots = find_sets(data)
+    parts = chosen("--what", what, ["features", "views"])
+    files = ROOT / "benchmarks/choices.json", ROOT / "docs/choices.md"
+    results = read(files[0]) if files[0].is_file() else {"seed": seed, "sets": {}}
+    if results["seed"] != seed:
+        raise ConfigError(f"{files[0].name} holds seed {results['seed']}", next=f"--seed {results['seed']}")
+    commit()  # as it is now: this is the program that runs
+    for name in chosen("--sets", sets, list(roots)):
+        size = VIEWS.get(name, [322, 322])
+        for part in parts:
+            for variant, change in (variants(size) if part == "features" else kinds(size)).items():
+                entry = results["sets"].setdefault(name, {"features": {}, "views": {}})
+                if variant in entry[part]:
+                    continue
+                base = copy.deepcopy(BASE)
+                base["features"] |= {"views": {"size": size}} | change
+                head = "none+guided" if part == "features" else "stego+guided"
+                before, label = time.monotonic(), f"{visible(name)} {variant}:"
+                cell = measure(config_of(base, roots[name], store, head, seed, False, None), ticker(label))
+                entry[part][variant] = cell
+                results |= {"date": cell["date"], "machine": machine(), "commit": commit()}
+                write(files[0], dump(results) + "\n")
+                write(files[1], page(results))
+                show(f"{label} mIoU {cell['clusters']}  ({time.monotonic() - before:.0f} s)\n")
+    print(f"{files[0]}\n{files[1]}")
+    return 0
+
+
+def main() -> None:
+    """Exit status 0; 2 for what cannot be used."""
+    try:
+        sys.exit(app(sys.argv[1:], result_action="return_value"))
+    except ConfigError as error:
+        print(f"error: {told(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
