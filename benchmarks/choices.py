@@ -97,7 +97,7 @@ def page(results: Json) -> str:
     sets = results["sets"]
     parts = []
     for name, entry in sets.items():
-        if cells := entry["features"]:
+        if cells := entry.get("features"):
             columns = ["clusters", "probe", *CRITERIA]
             best = {key: max(cells, key=lambda variant, key=key: cells[variant][key]) for key in columns}
             rows = [
@@ -108,9 +108,15 @@ def page(results: Json) -> str:
             most = cells[best["clusters"]]["clusters"]
             last = f"mIoU of what each criterion chooses: {worth}; of the best variant {most}."
             parts.append(f"### {visible(name)}\n\n{markdown(['variant', *columns], rows)}\n\n{last}")
-    kinds = list(dict.fromkeys(kind for entry in sets.values() for kind in entry["views"]))
+    kinds = list(dict.fromkeys(kind for entry in sets.values() for kind in entry.get("views", {})))
     shown = [
-        [kind, *(str(entry["views"].get(kind, {}).get("clusters", "–")) for entry in sets.values())] for kind in kinds
+        [kind, *(str(entry.get("views", {}).get(kind, {}).get("clusters", "–")) for entry in sets.values())]
+        for kind in kinds
+    ]
+    counted = [
+        [visible(name), str(found["classes"]), str(found["k"]), f"{found['groups']:.1f}", told_peaks(found["peaks"])]
+        for name, entry in sets.items()
+        if (found := entry.get("k"))
     ]
     explained = "\n".join(f"- `{name}`: {what}" for name, what in CRITERIA.items())
     return f"""# Choosing block, facet, size and kind of view
@@ -129,12 +135,34 @@ others read images alone, and larger is better:
 The best of each column is bold. Sizes are relative to the view of the set, at block 8.
 
 {chr(10).join(f"{part}{chr(10)}" for part in parts)}
+## How many clusters
+
+What the stage `suggestion` answers where `clusters.k` is not given, block 8. The number of classes is what the labels
+distinguish, which need not be what the images show.
+
+{markdown(["data set", "classes", "suggested K", "effective groups", "peaks of stability"], counted)}
+
 ## Kinds of view, with STEGO's head
 
 mIoU of clusters, percent, one seed, 2 000 steps. Five crops are views of training alone; prediction sees whole images.
 
 {markdown(["view", *sets], shown)}
 """
+
+
+def told_peaks(peaks: list[tuple[int, float]]) -> str:
+    """In words."""
+    return ", ".join(f"{k} ({value:.2f})" for k, value in peaks) or "none"
+
+
+def count(config: PipelineConfig, progress: Progress = silent) -> Json:
+    """What `suggestion` finds, and the number of classes."""
+    free = config.clusters.model_copy(update={"k": None})
+    result = run(config.model_copy(update={"clusters": free}), until="suggestion", progress=progress)
+    row = next(row for row in result["stages"] if row["stage"] == "suggestion")
+    artifact = Artifact(open_store(config.store), "suggestion", row["fingerprint"])
+    found = artifact.read_json("suggestion.json")
+    return {"classes": config.clusters.k, **found, "date": artifact.manifest["written"][:10]}
 
 
 app = App(name="choices", help=__doc__, version_flags=[])
@@ -150,12 +178,12 @@ def choices(*, data: Path, sets: Names = None, what: Names = None, store: str = 
     data
         Folder of labelled sets: NAME/{images,labels}/{train,val}/… and NAME/dataset.yaml.
     what
-        features, views or both.
+        features, k, views: separated by commas.
     store
         Where artifacts stay for the next call.
     """
     roots = find_sets(data)
-    parts = chosen("--what", what, ["features", "views"])
+    parts = chosen("--what", what, ["features", "k", "views"])
     files = ROOT / "benchmarks/choices.json", ROOT / "docs/choices.md"
     results = read(files[0]) if files[0].is_file() else {"seed": seed, "sets": {}}
     if results["seed"] != seed:
@@ -164,20 +192,26 @@ def choices(*, data: Path, sets: Names = None, what: Names = None, store: str = 
     for name in chosen("--sets", sets, list(roots)):
         size = VIEWS.get(name, [322, 322])
         for part in parts:
-            for variant, change in (variants(size) if part == "features" else kinds(size)).items():
-                entry = results["sets"].setdefault(name, {"features": {}, "views": {}})
-                if variant in entry[part]:
+            changes = {"features": variants(size), "k": {"k": {}}, "views": kinds(size)}[part]
+            for variant, change in changes.items():
+                entry = results["sets"].setdefault(name, {})
+                if part in entry and (part == "k" or variant in entry[part]):
                     continue
                 base = copy.deepcopy(BASE)
                 base["features"] |= {"views": {"size": size}} | change
-                head = "none+guided" if part == "features" else "stego+guided"
+                head = "stego+guided" if part == "views" else "none+guided"
                 before, label = time.monotonic(), f"{visible(name)} {variant}:"
-                cell = measure(config_of(base, roots[name], store, head, seed, False, None), ticker(label))
-                entry[part][variant] = cell
+                config = config_of(base, roots[name], store, head, seed, False, None)
+                cell = (count if part == "k" else measure)(config, ticker(label))
+                if part == "k":
+                    entry["k"] = cell
+                else:
+                    entry.setdefault(part, {})[variant] = cell
                 results |= {"date": cell["date"], "machine": machine(), "commit": commit()}
                 write(files[0], dump(results) + "\n")
                 write(files[1], page(results))
-                show(f"{label} mIoU {cell['clusters']}  ({time.monotonic() - before:.0f} s)\n")
+                said = f"K = {cell['k']}" if part == "k" else f"mIoU {cell['clusters']}"
+                show(f"{label} {said}  ({time.monotonic() - before:.0f} s)\n")
     print(f"{files[0]}\n{files[1]}")
     return 0
 

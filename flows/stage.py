@@ -9,6 +9,7 @@ StageName = Literal[
     "dataset",
     "labels",
     "features",
+    "suggestion",
     "neighbours",
     "head",
     "clusters",

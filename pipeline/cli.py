@@ -16,8 +16,8 @@ app = App(
     help="""Unsupervised semantic segmentation from a cache of frozen ViT features.
 
 A frozen backbone sees every image once; its tokens are cached. Everything after that runs from the cache, stage by
-stage: dataset, labels, features, neighbours, head, clusters, probe, baseline, masks, scores, report. A stage whose
-inputs and params did not change is reused.
+stage: dataset, labels, features, suggestion (of K, where none is given), neighbours, head, clusters, probe, baseline,
+masks, scores, report. A stage whose inputs and params did not change is reused.
 
 First steps:  copy configs/folder.yaml, then  stegoflow plan my.yaml  and  stegoflow run my.yaml""",
 )

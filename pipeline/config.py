@@ -22,6 +22,7 @@ from pipeline.stages.neighbours import NeighboursParams
 from pipeline.stages.probe import ProbeParams
 from pipeline.stages.report import ReportParams
 from pipeline.stages.scores import ScoresParams
+from pipeline.stages.suggestion import SuggestionParams
 
 
 class PipelineConfig(Params):
@@ -32,6 +33,7 @@ class PipelineConfig(Params):
     dataset: DatasetParams
     labels: LabelsParams = LabelsParams()
     features: FeaturesParams = FeaturesParams()
+    suggestion: SuggestionParams = SuggestionParams()
     neighbours: NeighboursParams = NeighboursParams()
     head: HeadParams = HeadParams()
     clusters: ClustersParams = ClustersParams()

@@ -14,7 +14,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Node, Outcome, Progress, Stage, ensure, silent, why
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import Executor, open_executor
-from pipeline.core.params import resolve, settings
+from pipeline.core.params import hashed, resolve, settings
 from pipeline.core.roots import open_run
 from pipeline.core.store import Store, open_store, redact
 from pipeline.datasets import folder
@@ -30,12 +30,16 @@ from pipeline.stages import (
     probe,
     report,
     scores,
+    suggestion,
 )
 
 log = logging.getLogger("stegoflow")
 STAGES: tuple[Stage, ...] = tuple(
     module.STAGE
-    for module in (dataset, labels, features, neighbours, head, clusters, probe, baseline, masks, scores, report)
+    for module in (
+        *(dataset, labels, features, suggestion, neighbours, head),
+        *(clusters, probe, baseline, masks, scores, report),
+    )
 )
 """Every stage, in an order that runs inputs first."""
 
@@ -82,6 +86,8 @@ def nodes(
         content["labels"] = folder.content_digest(maps, folder.read_description(root, layout))
         trained_on = folder.training_splits({item.split for item in images})
         without = () if any(item.split in trained_on for item in maps) else ("probe",)
+    if pins or config.clusters.k is not None:
+        without += ("suggestion",)
     folder.predicted_splits({item.split for item in images}, config.masks.splits)
     found: dict[str, Any] = {
         "features": {
@@ -93,9 +99,13 @@ def nodes(
     for stage in STAGES:
         if stage.name in names or stage.name in without or (stage.needs_labels and "labels" not in content):
             continue
+        params = resolve(getattr(config, stage.name), config, **found.get(stage.name, {}))
         inputs = {}
         for written in stage.inputs:
             name = written.rstrip("?")
+            # A head that needs no K does not wait for one; the report shows it.
+            if name == "suggestion" and stage.name != "report" and not lacks_k(hashed(params)):
+                continue
             if name == "content":
                 if stage.name in content:
                     inputs[name] = content[stage.name]
@@ -103,11 +113,15 @@ def nodes(
                 inputs[name] = names[name]
         if any(not written.endswith("?") and written not in inputs for written in stage.inputs):
             continue
-        params = resolve(getattr(config, stage.name), config, **found.get(stage.name, {}))
         node = Node(stage, params, inputs)
         made.append(node)
         names[stage.name] = node.fingerprint
     return made
+
+
+def lacks_k(values: dict[str, Any]) -> bool:
+    """Whether params want a number of clusters that the config does not give."""
+    return any(lacks_k(v) if isinstance(v, dict) else name == "k" and v is None for name, v in values.items())
 
 
 def plan(config: PipelineConfig, *, progress: Progress = silent) -> list[PlanRow]:

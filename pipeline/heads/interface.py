@@ -91,8 +91,3 @@ class Method(nn.Module):
         """(K, D) unit vectors, the method's own clusters in the space of its codes; None where k-means is to find
         them. K is `clusters.k`, borrowed."""
         return None
-
-
-def unit(x: Tensor) -> Tensor:
-    """`x` over its L2 norm along the last axis."""
-    return x * torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6).reciprocal()

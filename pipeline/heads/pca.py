@@ -5,7 +5,8 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.core.errors import StageError
-from pipeline.heads.interface import Method, MethodParams, unit
+from pipeline.heads.interface import Method, MethodParams
+from pipeline.models.context import unit
 
 
 class PcaParams(MethodParams):

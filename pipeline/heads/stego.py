@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.heads.interface import Batch, Method, MethodParams, unit
+from pipeline.heads.interface import Batch, Method, MethodParams
+from pipeline.models.context import unit
 from pipeline.models.stego import (
     Head,
     Sampled,

@@ -20,11 +20,11 @@ import math
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from pipeline.core.params import borrowed
-from pipeline.heads.interface import Batch, unit
+from pipeline.heads.interface import Batch
 from pipeline.heads.stego import CorrespondenceParams, Pairs, Stego
+from pipeline.models.context import find_temperature, in_context, unit
 
 
 class StegoflowParams(CorrespondenceParams):
@@ -52,24 +52,11 @@ class Stegoflow(Stego):
         self.register_buffer("temperature", torch.ones(()))
 
     def prepare(self, sample: Tensor, seed: int) -> None:
-        """Find the temperature by bisection: the weights' perplexity rises with it."""
-        low, high = 1e-3, 10.0
-        while self.params.context and high / low > 1.01:
-            middle = math.sqrt(low * high)
-            shares = [perplexity(view.flatten(0, 1), middle) for view in sample[:: max(1, len(sample) // 32)]]
-            if torch.stack(shares).mean() > self.params.context:
-                high = middle
-            else:
-                low = middle
-        self.temperature.fill_(math.sqrt(low * high))
+        if self.params.context:
+            self.temperature.fill_(find_temperature(sample, self.params.context))
 
     def context(self, tokens: Tensor) -> Tensor:
-        tokens = unit(tokens)
-        if not self.params.context:
-            return tokens
-        flat = tokens.flatten(1, 2)[:, None]  # one attention head
-        mean = F.scaled_dot_product_attention(flat, flat, flat, scale=1 / float(self.temperature))
-        return unit(tokens + unit(mean)[:, 0].unflatten(1, tokens.shape[1:3]))
+        return in_context(tokens, float(self.temperature)) if self.params.context else unit(tokens)
 
     def encode(self, tokens: Tensor) -> Tensor:
         return self(self.context(tokens))
@@ -83,10 +70,3 @@ class Stegoflow(Stego):
             excess = (torch.stack(alike).mean() * self.params.k * self.params.groups).log().clamp(-1, 1)
             self.shift += RATE * 0.5 * (1 + math.cos(math.pi * batch.step / batch.steps)) * excess
         return now
-
-
-def perplexity(tokens: Tensor, temperature: float) -> Tensor:
-    """Over how many of a view's tokens (token, channel) the weights of one spread, as a share of all; their mean."""
-    similarity = unit(tokens) @ unit(tokens).T
-    weights = torch.log_softmax(similarity / temperature, -1)
-    return (-(weights.exp() * weights).sum(-1)).exp().mean() / len(tokens)

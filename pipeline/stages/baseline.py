@@ -12,12 +12,13 @@ from pipeline.core.params import Params, borrowed
 from pipeline.models.kmeans import normalise
 from pipeline.stages.clusters import fit, sample_tokens
 from pipeline.stages.feature_store import read_center
+from pipeline.stages.suggestion import chosen_k
 
 
 class BaselineParams(Params):
     """Everything is taken from `clusters` and `head.center`, so that the comparison is fair."""
 
-    k: int = borrowed("clusters.k")
+    k: int | None = borrowed("clusters.k")
     restarts: int = borrowed("clusters.restarts")
     iterations: int = borrowed("clusters.iterations")
     tokens: int = borrowed("clusters.tokens")
@@ -28,12 +29,15 @@ class BaselineParams(Params):
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: BaselineParams = job.params
     features = job.inputs["features"]
+    k = chosen_k(params.k, job.inputs.get("suggestion"))
     center = read_center(features, params.center)
     blocks = sample_tokens(features, params.tokens, params.seed, work)
     tokens = np.concatenate([normalise(block - center) for block in blocks])
-    centroids, objectives = fit(tokens, params.k, params.restarts, params.iterations, params.seed)
+    centroids, objectives = fit(tokens, k, params.restarts, params.iterations, params.seed)
     job.out.write_tensors("baseline.safetensors", {"centroids": centroids, "center": center})
     return {"items": len(tokens), "objectives": objectives}
 
 
-STAGE = Stage("baseline", version=2, encoding=1, inputs=("features",), params=BaselineParams, compute=compute)
+STAGE = Stage(
+    "baseline", version=2, encoding=1, inputs=("features", "suggestion?"), params=BaselineParams, compute=compute
+)

@@ -19,14 +19,16 @@ from pipeline.core.params import Params
 from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
 from pipeline.stages.feature_store import PART, Tokens
 from pipeline.stages.head import open_head
+from pipeline.stages.suggestion import chosen_k
 from pipeline.stages.view_table import training_views
 
 log = logging.getLogger("stegoflow")
 
 
 class ClustersParams(Params):
-    k: int = Field(27, ge=1, le=65535)
-    """Number of clusters K: how many categories to look for. Never taken from the labels."""
+    k: int | None = Field(None, ge=1, le=65535)
+    """Number of clusters K: how many categories to look for; none: as many as the stage `suggestion` finds in the
+    tokens. Never taken from the labels."""
     method: Literal["auto", "kmeans"] = "auto"
     """`auto`: the head's own clusters where it has them, otherwise cosine k-means. `kmeans`: always k-means."""
     restarts: int = Field(10, ge=1)
@@ -44,18 +46,17 @@ TWINS = 0.95
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: ClustersParams = job.params
+    k = chosen_k(params.k, job.inputs.get("suggestion"))
     head = open_head(job.inputs["head"], job.execution.device)
     own = head.prototypes() if params.method == "auto" else None
     if own is not None:
-        if len(own) != params.k:
-            raise StageError(
-                f"clusters.k: the head has {len(own)}, not {params.k}", next="--set clusters.method=kmeans"
-            )
+        if len(own) != k:
+            raise StageError(f"clusters.k: the head has {len(own)}, not {k}", next="--set clusters.method=kmeans")
         job.out.write_tensors("clusters.safetensors", {"centroids": normalise(own)})
         return {"items": len(own), "found_by": "head", **look(normalise(own))}
     sample = sample_tokens(job.inputs["features"], params.tokens, params.seed, work, head)
     codes = normalise(np.concatenate(list(sample)))
-    centroids, objectives = fit(codes, params.k, params.restarts, params.iterations, params.seed)
+    centroids, objectives = fit(codes, k, params.restarts, params.iterations, params.seed)
     job.out.write_tensors("clusters.safetensors", {"centroids": centroids})
     return {"items": len(codes), "objectives": objectives, "found_by": "kmeans", **look(centroids, codes)}
 
@@ -123,4 +124,11 @@ def sample_tokens(
     work.tick(len(rows), len(rows), "views")
 
 
-STAGE = Stage("clusters", version=2, encoding=1, inputs=("features", "head"), params=ClustersParams, compute=compute)
+STAGE = Stage(
+    "clusters",
+    version=2,
+    encoding=1,
+    inputs=("features", "suggestion?", "head"),
+    params=ClustersParams,
+    compute=compute,
+)

@@ -35,6 +35,7 @@ from pipeline.heads.stegoflow import StegoflowParams
 from pipeline.models.devices import compute_dtype, keep_freed_memory, pick_device
 from pipeline.models.kmeans import effective_groups, normalise
 from pipeline.stages.feature_store import PART, Tokens, read_center
+from pipeline.stages.suggestion import chosen_k
 from pipeline.stages.token_pool import Pools
 
 log = logging.getLogger("stegoflow")
@@ -76,7 +77,7 @@ COLLAPSED = 1.5
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
-    params: HeadParams = job.params
+    params: HeadParams = with_k(job.params, job.inputs.get("suggestion"))
     near = job.inputs["neighbours"].read_table("neighbours.parquet", ["view", "neighbours"])
     center = read_center(job.inputs["features"], params.center)
     tokens = Tokens(job.inputs["features"])
@@ -85,7 +86,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     torch.manual_seed(params.seed)  # the initial weights; all later draws have generators of their own
     method = METHODS[params.method](params.section, len(center)).to(device)
     if getattr(params.section, "steps", 0):
-        facts = train(method, tokens, center, near, job, work)
+        facts = train(method, tokens, center, near, params, job, work)
         table = pa.concat_tables(job.out.read_table(f"steps/{name}.parquet") for name in sorted(job.out.markers()))
     else:
         sampled = prepare(method, tokens, center, np.asarray(near["view"]), params, work)
@@ -121,9 +122,25 @@ def prepare(
     return count
 
 
-def train(method: Method, tokens: Tokens, center: np.ndarray, near: pa.Table, job: Job, work: Work) -> dict[str, Any]:
+def with_k(params: HeadParams, suggestion: Artifact | None) -> HeadParams:
+    """The params with the suggested K in the chosen section, where that wants one and none was given."""
+    section = params.section
+    if getattr(section, "k", 0) is not None:
+        return params
+    return params.model_copy(update={params.method: section.model_copy(update={"k": chosen_k(None, suggestion)})})
+
+
+def train(
+    method: Method,
+    tokens: Tokens,
+    center: np.ndarray,
+    near: pa.Table,
+    params: HeadParams,
+    job: Job,
+    work: Work,
+) -> dict[str, Any]:
     """The loop of a method that is trained by steps, from its last checkpoint or the beginning."""
-    params, section = job.params, job.params.section
+    section = params.section
     steps, cosine = section.steps, getattr(section, "schedule", "constant") == "cosine"
     device = pick_device(job.execution.device)
     optimiser = torch.optim.Adam(method.parameter_groups(), section.learning_rate, fused=True)
@@ -270,4 +287,6 @@ def open_head(artifact: Artifact, device: str) -> TrainedHead:
     return TrainedHead(artifact, pick_device(device))
 
 
-STAGE = Stage("head", version=1, encoding=1, inputs=("features", "neighbours"), params=HeadParams, compute=compute)
+STAGE = Stage(
+    "head", version=1, encoding=1, inputs=("features", "suggestion?", "neighbours"), params=HeadParams, compute=compute
+)

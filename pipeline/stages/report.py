@@ -60,6 +60,8 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     method = job.inputs["head"].manifest["params"]["method"]
     product = "cluster_crf" if "cluster_crf" in found["matching"] else "cluster"
     features = job.inputs["features"].manifest
+    suggestion = job.inputs.get("suggestion")
+    curve = suggestion.read_table("curve.parquet", ["k", "stability"]) if suggestion else None
     page = Page(
         title="Segmentation report",
         facts=facts(job, features, k, found),
@@ -75,6 +77,8 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         pictures=shown,
         gallery=patches,
         colours=palette(k),
+        suggestion=suggestion.read_json("suggestion.json") if suggestion else None,
+        stability={name: np.asarray(curve[name]) for name in curve.column_names} if curve and len(curve) else None,
     )
     html = render(page).encode()
     job.out.write("report.html", html)
@@ -208,6 +212,7 @@ STAGE = Stage(
         "dataset",
         "labels?",
         "features",
+        "suggestion?",
         "neighbours",
         "head",
         "clusters",

@@ -4,24 +4,20 @@ import base64
 import io
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.colors import hsv_to_rgb
-from matplotlib.figure import Figure
 from PIL import Image
+
+from pipeline.stages.report_curves import CURVE_POINTS, curves, panel
 
 PHOTO_SIDE, PATCH_SIDE = 480, 96  # the longer side of an embedded photograph and of a gallery patch
 NONE, UNMATCHED = -1, -2  # in a map of tones: no label here; a cluster without a class
 HATCH = ((148, 148, 148, 255), (196, 196, 196, 255))  # the two greys of an unmatched cluster
-CURVE_POINTS = 300  # longer logs are averaged down to this many points
-LINES = 6  # line colours in the style sheet
 STAGE = dict.fromkeys(("stage", "fingerprint", "seconds", "items", "created", "version"))  # what a record may lack
 METHODS = {  # in the order of the comparison: what it is, and what it clusters or learns from
     "baseline": ("k-means on tokens", "baseline: the frozen backbone alone, upsampled bilinearly"),
@@ -60,6 +56,8 @@ class Page:
     gallery: list[list[np.ndarray]]  # patches (h, w, 3 uint8) of each cluster
     colours: np.ndarray  # (K, 3) uint8
     head: str = "STEGO head"  # what the head is called
+    suggestion: dict[str, Any] | None = None  # where K was not given: k, and the peaks of the curve (K, value)
+    stability: dict[str, np.ndarray] | None = None  # that curve: k, stability
 
 
 def render(page: Page) -> str:
@@ -89,12 +87,16 @@ def _view(page: Page) -> dict[str, Any]:
         "without_cluster": tones.without_cluster(),
         "iou": [row for row in scores if row["iou"] is not None and page.classes],
         "confusion": counts if page.classes else [],
-        "curves": _curves(page.losses),
+        "curves": curves(page.losses),
         "curve_points": CURVE_POINTS,
+        "stability": panel({"stability": page.stability["stability"]}, page.stability["k"], "suggestion-")
+        if page.stability
+        else None,
         "untrained": "step" in page.losses and not len(page.losses["step"]),
         "stages": [STAGE | stage | {"params": list(_flat(stage.get("params") or {}))} for stage in page.stages],
     }
     sections = {
+        "suggestion": ("Number of clusters", page.suggestion is not None),
         "scores": ("Scores", scores or any(_finite(value) is not None for value in page.label_free.values())),
         "segmentations": ("Segmentations", view["pictures"]),
         "legend": ("Clusters", view["clusters"]),
@@ -105,7 +107,10 @@ def _view(page: Page) -> dict[str, Any]:
         "stages": ("Stages", view["stages"]),
     }
     here = {key: name for key, (name, content) in sections.items() if content}
-    return view | {"sections": here, "absent": [name for name, content in sections.values() if not content]}
+    return view | {
+        "sections": here,
+        "absent": [sections[key][0] for key in sections if key not in here | {"suggestion": ""}],
+    }
 
 
 class _Tones:
@@ -193,54 +198,6 @@ def _scores(page: Page) -> list[dict[str, Any]]:
             row = {"key": key, "name": name, "note": note, "probe": key.startswith("linear"), "gain": gain}
             rows.append(row | {"miou": miou, "accuracy": _finite(score.get("accuracy")), "iou": score.get("iou")})
     return sorted(rows, key=lambda row: row["probe"])
-
-
-def _curves(losses: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """A panel for each family of columns (loss, loss_self, ... are one); their names stay outside of the SVG."""
-    families: dict[str, dict[str, np.ndarray]] = {}
-    for name, column in losses.items():
-        if name != "step" and len(column):
-            families.setdefault(name.split("_")[0], {})[name] = np.asarray(column, float)
-    panels = []
-    for i, (family, columns) in enumerate(families.items()):
-        lines = []
-        for j, (name, y) in enumerate(columns.items()):
-            bad = int((~np.isfinite(y)).sum())
-            lines.append({"name": name, "line": j % LINES, "last": _finite(y[-1]), "bad": bad})
-        panels.append({"name": family, "lines": lines, "svg": _panel(columns, losses.get("step"), f"panel{i}-")})
-    return panels
-
-
-def _panel(columns: dict[str, np.ndarray], step: np.ndarray | None, prefix: str) -> Markup:
-    """The curves as SVG that takes its colours from the page and holds no text but numbers."""
-    figure = Figure(figsize=(6.2, 2.7), layout="tight")
-    axes = figure.add_subplot()
-    ink, grid = "#0000f0", "#0000f1"
-    for i, y in enumerate(columns.values()):
-        x = np.arange(len(y), dtype=float) if step is None else np.asarray(step, float)[: len(y)]
-        good = np.isfinite(x) & np.isfinite(y[: len(x)])
-        x, y = x[good], y[: len(good)][good]
-        parts = np.array_split(np.arange(len(x)), min(len(x), CURVE_POINTS)) if len(x) else []
-        middle = [x[part].mean() for part in parts]
-        colour = f"#0000e{i % LINES}"
-        if len(x) > CURVE_POINTS:
-            low, high = [y[part].min() for part in parts], [y[part].max() for part in parts]
-            axes.fill_between(middle, low, high, color=colour, alpha=0.15, linewidth=0)
-        mean, marker = [y[part].mean() for part in parts], "o" if len(x) == 1 else ""
-        axes.plot(middle, mean, color=colour, linewidth=1.6, marker=marker)
-    axes.grid(color=grid, linewidth=0.8)
-    axes.tick_params(colors=ink, length=0, labelsize=9)
-    axes.spines[:].set_visible(False)
-    axes.margins(x=0.01)
-    file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "stegoflow"}):
-        unset = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=unset)
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].replace(ink, "var(--muted)").replace(grid, "var(--line)")
-    svg = re.sub(r"#0000e(\d)", r"var(--line\1)", svg)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", svg)  # ids are unique in the whole page
-    return Markup(svg)  # safe: matplotlib's own words and numbers only
 
 
 def _shrunk(image: np.ndarray, side: int) -> Image.Image:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpora import small, write_corpus
+from corpora import CLASSES, small, write_corpus
 
 from pipeline.core.errors import ConfigError
 
@@ -62,6 +62,8 @@ def test_a_tiny_set_through_the_pipeline(tmp_path, vit, monkeypatch, capsys):
     assert list(entry["features"]) == ["block 1", "block 0"]
     assert entry["features"]["block 1"] != entry["features"]["block 0"]
     assert 0 < entry["views"]["five"]["clusters"] < 100
+    assert entry["k"]["classes"] == len(CLASSES)
+    assert f"| tiny | {len(CLASSES)} | {entry['k']['k']} |" in (tmp_path / "docs/choices.md").read_text()
     assert "### tiny" in (tmp_path / "docs/choices.md").read_text()
     monkeypatch.setattr(choices_module, "measure", lambda *_: pytest.fail("everything is known"))
     assert choices_module.choices(data=data, store=store) == 0

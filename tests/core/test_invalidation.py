@@ -76,6 +76,13 @@ CHANGED: dict[str, Any] = {
     "report.gallery_images": 3,
 }
 """Another value for every plain field."""
+SUGGESTION: dict[str, Any] = {
+    "suggestion.views": 9,
+    "suggestion.highest": 9,
+    "suggestion.draws": 1,
+    "suggestion.seed": 1,
+}
+"""… and for those of the stage that runs only where K is not given."""
 UNCHOSEN: dict[str, Any] = {"head.pca.code": 9, "head.stegoflow.context": 0.5, "head.stegoflow.groups": 1.0} | {
     name.replace("stego", "stegoflow"): value
     for name, value in CHANGED.items()
@@ -113,7 +120,8 @@ EXECUTION: dict[str, Any] = {
     "retries": 7,
     "max_failed_fraction": 0.9,
 }
-BY_NAME = {stage.name: stage for stage in STAGES}
+BY_NAME = {stage.name: stage for stage in STAGES if stage.name != "suggestion"}
+"""The stages of the configs here, which give K and choose the head `stego`."""
 
 
 def fields(kind: str, section: str, model: type[Params]) -> Iterator[str]:
@@ -130,21 +138,19 @@ def borrowers(field: str) -> set[str]:
     """Stages whose params take this field over, with the variants that the configs here choose."""
 
     def borrows(model: type[Params]) -> bool:
-        chosen = [
-            n for n in model.model_fields if role(model, n) != "variant" or n == model.model_fields["method"].default
-        ]
+        chosen = [n for n in model.model_fields if role(model, n) != "variant" or n == "stego"]
         sections = (nested(model, name) for name in chosen)
         return any(
             role(model, name) == "borrowed" and lender(model, name) == field for name in model.model_fields
         ) or any(borrows(section) for section in sections if section is not None)
 
-    return {stage.name for stage in STAGES if borrows(stage.params)}
+    return {stage.name for stage in BY_NAME.values() if borrows(stage.params)}
 
 
 def downstream(changed: set[str]) -> set[str]:
     """The stages named and all that read them, by the declared inputs."""
     found = set(changed)
-    for stage in STAGES:  # in an order that runs inputs first
+    for stage in BY_NAME.values():  # in an order that runs inputs first
         if found & {written.rstrip("?") for written in stage.inputs}:
             found.add(stage.name)
     return found
@@ -169,7 +175,7 @@ def changed_config(
 
 def test_every_field_has_a_case():
     """A new field: add it to CHANGED (or to EXECUTION, if it changes no value)."""
-    for kind, cases in (("plain", {*CHANGED, *UNCHOSEN}), ("derived", DERIVED), ("location", PLACES)):
+    for kind, cases in (("plain", {*CHANGED, *SUGGESTION, *UNCHOSEN}), ("derived", DERIVED), ("location", PLACES)):
         assert {field for stage in STAGES for field in fields(kind, stage.name, stage.params)} == cases
     assert set(Execution.model_fields) == set(EXECUTION)
 
@@ -212,6 +218,19 @@ def test_a_variant_that_is_chosen_counts(field: str, finished, make_config):
     changed = make_config(store=finished.config.store, head={"method": method, method: {name: UNCHOSEN[field]}})
     before, after = fingerprints(chosen), fingerprints(changed)
     assert {name for name in before if before[name] != after[name]} == downstream({"head"})
+
+
+@pytest.mark.parametrize("field", SUGGESTION)
+def test_a_field_of_the_suggestion_counts_where_k_is_not_given(field: str, finished, make_config):
+    name, content = field.split(".")[1], SUGGESTION[field]
+    given = make_config(store=finished.config.store, suggestion={name: content})
+    assert fingerprints(given) == fingerprints(finished.config)
+    before, after = (
+        fingerprints(make_config(store=finished.config.store, clusters={"k": None}, suggestion=section))
+        for section in ({}, {name: content})
+    )
+    renamed = {name for name in before if before[name] != after[name]}
+    assert renamed == {"suggestion"} | downstream({"clusters", "baseline"})
 
 
 def test_another_method_is_one_change(finished, make_config):
@@ -292,7 +311,7 @@ def test_a_plan_writes_nothing_but_the_scan_cache(make_config, tmp_path: Path):
     assert written <= {"stegoflow.json", "cache"}
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", BY_NAME.values(), ids=lambda stage: stage.name)
 def test_a_new_version_renames_a_stage_and_what_follows(stage, finished, monkeypatch: pytest.MonkeyPatch):
     from dataclasses import replace
 

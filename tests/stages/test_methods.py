@@ -15,10 +15,11 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.core.store import Store
 from pipeline.heads import METHODS
-from pipeline.heads.interface import Batch, Method, MethodParams, unit
+from pipeline.heads.interface import Batch, Method, MethodParams
 from pipeline.heads.none import Tokens as NoHead
 from pipeline.heads.pca import Pca, PcaParams
 from pipeline.heads.stego import Stego
+from pipeline.models.context import unit
 from pipeline.run import run, session
 from pipeline.stages import head as stage
 from pipeline.stages import report

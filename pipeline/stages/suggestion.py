@@ -1,0 +1,130 @@
+"""suggestion: how many categories the images hold, where `clusters.k` does not say. Reads tokens alone, never a label.
+
+K is the effective number of groups of the tokens in their context: 1 / mean squared cosine over pairs of tokens of
+different images (a participation ratio), for G orthogonal groups of one size G. Beside it a curve, for the reader: how
+well clusterings of two halves of the images agree, for every K (Lange et al. 2004; adjusted Rand index, Hubert and
+Arabie 1985). Its greatest values lie at small K on every set we saw, so K is not taken from it.
+
+Artifact: `suggestion.json` (`k`; `groups`, not rounded; `peaks`, [K, stability] where the curve is highest) and
+`curve.parquet` (`k` int64; `stability` and `spread`, the mean and the standard deviation over draws).
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field
+
+from pipeline.core.artifact import Artifact
+from pipeline.core.engine import Job, Stage, Work
+from pipeline.core.errors import StageError
+from pipeline.core.params import Params, borrowed
+from pipeline.models.context import find_temperature, in_context
+from pipeline.models.devices import pick_device
+from pipeline.models.kmeans import cosine_kmeans, effective_groups, nearest
+from pipeline.stages.feature_store import PART, Tokens, read_center
+from pipeline.stages.view_table import training_views
+
+
+class SuggestionParams(Params):
+    views: int = Field(240, ge=1)
+    """Training views that are looked at, at most."""
+    highest: int = Field(48, ge=2)
+    """Largest K on the curve of stability."""
+    draws: int = Field(4, ge=1)
+    """How often the views are split in halves."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    center: str = borrowed("head.center")
+
+
+EACH = 100
+"""Tokens per view."""
+CONTEXT = 0.1
+"""Share of its image's tokens that a token is averaged with, as in the head `stegoflow`."""
+
+
+def compute(job: Job, work: Work) -> dict[str, Any]:
+    params: SuggestionParams = job.params
+    vectors = sample(job, work)
+    groups = effective_groups(vectors)
+    k = int(np.clip(round(groups), 1, vectors.shape[0] * vectors.shape[1]))
+    tried = curve_ks(params.highest, vectors.shape[0] * vectors.shape[1] // 3)
+    rows = []
+    for number, tried_k in enumerate(tried):
+        work.tick(number, len(tried), "numbers of clusters")
+        values = [agreement(vectors, tried_k, params.seed + draw) for draw in range(params.draws)]
+        rows.append({"k": tried_k, "stability": float(np.mean(values)), "spread": float(np.std(values))})
+    work.tick(len(tried), len(tried), "numbers of clusters")
+    names = {"k": pa.int64(), "stability": pa.float64(), "spread": pa.float64()}
+    job.out.write_table("curve.parquet", pa.Table.from_pylist(rows, schema=pa.schema(names)))
+    found = {"k": k, "groups": round(groups, 2), "peaks": peaks(tried, [row["stability"] for row in rows])}
+    job.out.write_json("suggestion.json", found)
+    return {"items": len(vectors), **found}
+
+
+def sample(job: Job, work: Work) -> np.ndarray:
+    """Tokens of some training views in their context, (view, EACH, channel) float32, unit vectors."""
+    params: SuggestionParams = job.params
+    features, device = job.inputs["features"], pick_device(job.execution.device)
+    tokens, center = Tokens(features), torch.from_numpy(read_center(features, params.center)).to(device)
+    rows = training_views(features.read_table("views.parquet", ["training"]))
+    generator = np.random.default_rng(params.seed)
+    rows = np.sort(generator.choice(rows, min(len(rows), params.views), replace=False))
+    each = min(EACH, int(np.prod(tokens.shape[1:3])))
+    temperature, found = 0.0, []
+    for start in range(0, len(rows), PART):
+        work.tick(start, len(rows), "views")
+        block = torch.from_numpy(tokens.read(rows[start : start + PART])).to(device).float() - center
+        block = block[torch.isfinite(block[:, 0, 0, 0])]
+        if not len(block):
+            continue
+        temperature = temperature or find_temperature(block, CONTEXT)
+        for view in in_context(block, temperature).flatten(1, 2).cpu().numpy():
+            found.append(view[generator.choice(len(view), each, replace=False)])
+    if not found:
+        raise StageError("no training image could be decoded: there is nothing to count", next="--set clusters.k=K")
+    return np.stack(found)
+
+
+def curve_ks(highest: int, most: int) -> list[int]:
+    """The numbers of clusters on the curve: every one to 8, then a seventh more each time."""
+    found = [2]
+    while found[-1] < min(highest, most):
+        found.append(max(found[-1] + 1, round(found[-1] * 8 / 7)))
+    return [k for k in found if k <= min(highest, most)]
+
+
+def agreement(vectors: np.ndarray, k: int, seed: int) -> float:
+    """Adjusted Rand index of two clusterings, each fitted to a third of the views, on the tokens of the last third.
+
+    vectors: (view, n, channel) float32, unit vectors. With fewer than six views it is thirds of the tokens."""
+    from sklearn.metrics import adjusted_rand_score  # takes two seconds to import
+
+    if len(vectors) < 6:
+        vectors = vectors.reshape(-1, 1, vectors.shape[-1])
+    order = np.random.default_rng(seed).permutation(len(vectors))
+    one, other, rest = (vectors[part].reshape(-1, vectors.shape[-1]) for part in np.array_split(order, 3))
+    fits = [cosine_kmeans(third, k, restarts=2, iterations=15, seed=seed)[0] for third in (one, other)]
+    return float(adjusted_rand_score(*(nearest(rest, centroids)[0] for centroids in fits)))
+
+
+def peaks(ks: list[int], values: list[float]) -> list[tuple[int, float]]:
+    """The three highest peaks of a curve, (K, value), the highest first."""
+    around = [-np.inf, *values, -np.inf]
+    found = [
+        (value, k) for at, (k, value) in enumerate(zip(ks, values, strict=True)) if around[at] < value > around[at + 2]
+    ]
+    return [(k, round(value, 3)) for value, k in sorted(found, reverse=True)[:3]]
+
+
+def chosen_k(k: int | None, suggestion: Artifact | None) -> int:
+    """K as given, else as suggested."""
+    if k is not None:
+        return k
+    if suggestion is None:
+        raise StageError("clusters.k is not given and nothing was suggested", next="--set clusters.k=K")
+    return int(suggestion.read_json("suggestion.json")["k"])
+
+
+STAGE = Stage("suggestion", version=1, encoding=1, inputs=("features",), params=SuggestionParams, compute=compute)
