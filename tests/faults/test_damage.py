@@ -155,7 +155,7 @@ def downstream_only(store: Store, artifact: Artifact) -> None:
     """Retract what was made from an artifact, and not the artifact."""
     names = find_run(store, "latest")["stages"]
     for reader in readers(artifact.stage):
-        if Artifact(store, reader, names[reader]).exists:
+        if reader in names and Artifact(store, reader, names[reader]).exists:  # `suggestion` is not in every run
             retract(store, names[reader], with_downstream=True)
 
 
