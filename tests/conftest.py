@@ -1,5 +1,6 @@
 """Fixtures shared by the tests: a tiny ViT, a tiny labelled corpus, configs for them, and one finished run."""
 
+import faulthandler
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,3 +84,8 @@ def call(monkeypatch, capsys):
         return int(stop.value.code or 0), out, err
 
     return run
+
+
+def pytest_unconfigure() -> None:
+    """A thread or a child that keeps a finished session from ending is shown and ended: one run waited for an hour."""
+    faulthandler.dump_traceback_later(120, exit=True)
