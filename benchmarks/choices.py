@@ -14,15 +14,16 @@ from typing import Annotated
 
 import numpy as np
 from cyclopts import App, Parameter
-from quality import BASE, ROOT, VIEWS, chosen, commit, config_of, dump, find_sets, machine, read, show, ticker, write
-from quality_results import Json, markdown  # beside this file
+from quality import chosen, dump, read, show, ticker, write  # beside this file
+from quality_cell import BASE, ROOT, VIEWS, commit, config_of, find_sets, machine
+from quality_results import Json, markdown
 
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError
 from pipeline.core.store import open_store
-from pipeline.datasets import folder, images
+from pipeline.datasets import files, images
 from pipeline.run import run
 from pipeline.stages.masks import decode_png, read_masks
 from pipeline.terminal import told, visible
@@ -81,7 +82,7 @@ def measure(config: PipelineConfig, progress: Progress = silent) -> Json:
     values = []
     for row in read_masks(made["masks"]):
         if row["mask"] is not None:
-            data = folder.read_checked(config.dataset.root, row["path"], digests[row["path"]])
+            data = files.read_checked(config.dataset.root, row["path"], digests[row["path"]])
             values.append(colour(images.decode(data, row["path"]), decode_png(row["mask"])))
     return {
         "clusters": round(scores["scores"]["cluster"]["miou"], 2),

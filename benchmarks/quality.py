@@ -6,124 +6,26 @@ set, and a second call does only what is missing. `benchmarks/quality.json` is w
 dataset.yaml names, is taken from them.
 """
 
-import copy
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 from cyclopts import App, Parameter
-from quality_results import KINDS, Json, changed, merge, page, start, table  # beside this file
+from quality_cell import BASE, ROOT, commit, config_of, find_sets, measure  # beside this file
+from quality_results import Json, changed, merge, page, start, table
 from rich.console import Console
 
-from pipeline.config import PipelineConfig, validate
-from pipeline.core.artifact import Artifact
-from pipeline.core.engine import Progress, silent
+from pipeline.config import PipelineConfig
+from pipeline.core.engine import Progress
 from pipeline.core.errors import ConfigError, StageError
-from pipeline.core.executors import cores
-from pipeline.core.store import open_store
-from pipeline.datasets import folder
 from pipeline.heads import METHODS
-from pipeline.models.devices import pick_device
-from pipeline.run import run
 from pipeline.stages.features import weights_digest
-from pipeline.stages.head import HeadParams
 from pipeline.terminal import told, visible
 
-ROOT = Path(__file__).parents[1]
 PAGE = "docs/results.md"
-BASE: dict[str, Any] = {"features": {"backbone": "vit_small_patch14_dinov2", "weights": "packaged", "block": 8}}
-VIEWS = {"camvid": [364, 476], "msrc21": [322, 322], "superalloy": [322, 322], "wbc": [322, 322]}
-"""Height and width of a view in pixels, by data set; of others the config's default."""
-
-
-# Measuring ------------------------------------------------------------------------------------------------------------
-
-
-def find_sets(data: Path) -> dict[str, Path]:
-    """The labelled sets below a folder, by name."""
-    wanted = ("images", "labels", "dataset.yaml")
-    found = {path.name: path for path in sorted(data.glob("*")) if all((path / name).exists() for name in wanted)}
-    if not found:
-        raise ConfigError(f"{data} holds no NAME with {', '.join(wanted)}", next="--data FOLDER")
-    return found
-
-
-def config_of(base: Json, root: Path, store: str, head: str, seed: int, crf: bool, steps: int | None) -> PipelineConfig:
-    """The config of one cell: `base`, and what makes the cell. A head `NAME+guided` has guided masks alone, the others
-    bilinear ones, as published, and those with CRF."""
-    data = copy.deepcopy(base) | {"store": store, "dataset": {"root": str(root)}}
-    for section in ("features", "head", "clusters", "masks"):
-        data.setdefault(section, {})
-    if root.name in VIEWS:
-        data["features"].setdefault("views", {"size": VIEWS[root.name]})
-    head, _, guided = head.partition("+")
-    data["head"] |= {"method": head, "seed": seed}
-    if steps is not None and hasattr(getattr(HeadParams(), head, None), "steps"):
-        data["head"][head] = {**data["head"].get(head, {}), "steps": steps}
-    data["clusters"] |= {"seed": seed, "k": len(folder.read_description(str(root))["classes"])}
-    data["masks"] |= {"crf": crf and not guided, "upsampling": guided or "bilinear"}
-    return validate(data, root.name)
-
-
-def measure(config: PipelineConfig, progress: Progress = silent) -> tuple[Json, Json, list[str]]:
-    """Run one config up to its scores: facts of its data set, its cell, and the stages that were not there yet."""
-    result = run(config, until="scores", progress=progress)
-    store = open_store(config.store)
-    made = {row["stage"]: Artifact(store, row["stage"], row["fingerprint"]) for row in result["stages"]}
-    if not result["scores"]["cluster"]:
-        raise StageError("no predicted image has a label map", next="add labels to the split `val`")
-    splits = made["dataset"].read_table("images.parquet", ["split"])["split"].to_pylist()
-    facts = {
-        "views": list(config.features.views.size),
-        "images": {split: splits.count(split) for split in sorted(set(splits))},
-        "k": config.clusters.k,
-        "content": {name: made[name].manifest["inputs"]["content"] for name in ("dataset", "labels")},
-    }
-    ran = [row["stage"] for row in result["stages"] if row["status"] == "ran"]
-    known = made["clusters"].manifest["environment"]
-    here = {"head", "clusters"} & set(ran)
-    cell: Json = {
-        kind: {key: round(value, 4) for key, value in result["scores"][name].items()}
-        if result["scores"][name]
-        else None
-        for kind, name in KINDS.items()
-    }
-    cell |= {
-        "seconds": {name: made[name].manifest["seconds"] for name in ("head", "clusters")},
-        "clusters": made["clusters"].fingerprint,
-        "date": made["scores"].manifest["written"][:10],
-        "machine": machine() if here else f"{known['cores']} cores, {known['machine']}",
-        "commit": commit() if ran else None,
-    }
-    return facts, cell, ran
-
-
-@cache
-def machine() -> str:
-    """Cores, threads and processor, and the accelerator where there is one."""
-    cpu = platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    device = pick_device("auto")
-    gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
-    return f"{cores()} cores (torch: {torch.get_num_threads()} threads), {cpu}{gpu}"
-
-
-@cache
-def commit() -> str | None:
-    """HEAD, marked where the program differs from it; None outside of a repository."""
-    git = ["git", "-C", str(ROOT)]
-    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-    edits = subprocess.run([*git, "status", "--porcelain", "--", "pipeline"], capture_output=True, text=True)
-    return head.stdout.strip() + ("-dirty" if edits.stdout else "") if head.returncode == 0 else None
 
 
 # The file -------------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from PIL import Image, ImageCms
 from pipeline import cli
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
-from pipeline.datasets import folder
+from pipeline.datasets import files, folder
 from pipeline.datasets.images import decode
 from pipeline.models import backbones
 
@@ -439,12 +439,12 @@ def test_a_root_that_is_a_circle(tmp_path, vit, status):
 @row("an image that cannot be read (permissions)", 1)
 def test_an_unreadable_image(tmp_path, vit, status, monkeypatch):
     root = write_corpus(tmp_path / "corpus", train=2, val=1, labels=False)
-    read, tries = folder.read_file, []
-    monkeypatch.setattr(folder, "read_file", lambda root, path: tries.append(path) or read(root, path))
+    read, tries = files.read_file, []
+    monkeypatch.setattr(files, "read_file", lambda root, path: tries.append(path) or read(root, path))
     with locked(root / "images/val/00.png"):
         config = write_config(tmp_path, root, vit)
         refused(status, "run", config, named=("images/val/00.png cannot be read", "Permission denied"))
-    assert tries.count("images/val/00.png") == folder.TRIES
+    assert tries.count("images/val/00.png") == files.TRIES
 
 
 @row("an image that cannot be read after it was listed", 1)

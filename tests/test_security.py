@@ -36,7 +36,7 @@ from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import Execution, open_executor
 from pipeline.core.roots import find_run, run_artifact
 from pipeline.core.store import Store
-from pipeline.datasets import folder
+from pipeline.datasets import files
 from pipeline.doctor import examine
 from pipeline.models import packaged
 from pipeline.open import open_features
@@ -511,7 +511,7 @@ def test_an_image_is_read_below_the_root_alone(path, tmp_path, elsewhere):
     (tmp_path / "corpus/images").mkdir(parents=True)
     for root in (str(tmp_path / "corpus"), "s3://bucket/prefix"):
         with pytest.raises(StageError, match=r"not below dataset.root"):
-            folder.read_file(root, path)
+            files.read_file(root, path)
 
 
 # What is started listens on the loopback address alone ---------------------------------------------------------------

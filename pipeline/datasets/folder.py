@@ -1,4 +1,4 @@
-"""A folder (or bucket) of images: listing, splits, ids, content digests, and reading one file back.
+"""A folder (or bucket) of images: listing, splits, ids, content digests.
 
 ROOT/images/{train,val,…}/… with optional ROOT/labels/{train,val,…}/… and ROOT/dataset.yaml, or any folder of images;
 or, where a `layout` is named, a published benchmark as it lies on disk (`LAYOUTS`).
@@ -6,22 +6,19 @@ An image's id is its path below its split folder. Content decides: where ROOT li
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from pipeline.core.errors import ConfigError, StageError
-from pipeline.core.executors import IO_ERRORS
 from pipeline.core.fingerprint import digest
 from pipeline.core.store import Store, local_folder, redact
-from pipeline.datasets import cityscapes27, cocostuff27, images, layouts, potsdam3
+from pipeline.datasets import cityscapes27, cocostuff27, files, images, layouts, potsdam3
 
 LAYOUTS = {
     "cocostuff27": cocostuff27.LAYOUT,
@@ -33,8 +30,6 @@ LAYOUTS = {
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 SOLE_SPLIT = "all"
 """The split's name where a folder has no split sub-folders."""
-TRIES = 3
-"""How often a listing reads a file before it gives up: an I/O error may pass."""
 
 
 class Item(NamedTuple):
@@ -55,14 +50,14 @@ class Item(NamedTuple):
 
 def image_folder(root: str) -> str:
     """The part of the root that holds images: `images` where there is such a folder, else all of it."""
-    return "images" if _has_folder(root, "images") else ""
+    return "images" if files.has_folder(root, "images") else ""
 
 
 def has_labels(root: str, layout: str = "folder") -> bool:
     """Whether ROOT/labels (or a benchmark's folder of labels) holds a label map."""
     if layout != "folder":
         return layouts.labelled(LAYOUTS[layout], _tree(root))
-    found = _walk(root, "labels") if _has_folder(root, "labels") else ()
+    found = files.walk(root, "labels") if files.has_folder(root, "labels") else ()
     return any(path.lower().endswith(LABEL_SUFFIXES) for path, _, _ in found)
 
 
@@ -90,7 +85,7 @@ def scan(
 
     def read(entry: tuple[str, str, float]) -> tuple[str, tuple[Any, ...]]:
         path, stamp, _ = entry
-        data = _read_or_explain(root, path)
+        data = files.read_or_explain(root, path)
         try:
             height, width = images.size(data, path) if kind == "images" else (0, 0)
             error = ""
@@ -111,10 +106,10 @@ def scan(
 
 
 def _find(root: str, kind: str) -> tuple[list[tuple[str, str, float]], Callable[[str], tuple[str, str]]]:
-    """The files of a plain folder as `_walk` gives them, and the function from a path to (split, id)."""
+    """The files of a plain folder as `files.walk` gives them, and the function from a path to (split, id)."""
     top = image_folder(root) if kind == "images" else "labels"
     suffixes = images.SUFFIXES if kind == "images" else LABEL_SUFFIXES
-    found = [entry for entry in _walk(root, top) if entry[0].lower().endswith(suffixes)]
+    found = [entry for entry in files.walk(root, top) if entry[0].lower().endswith(suffixes)]
     if not found:
         where = f"{redact(root)}/{top}".rstrip("/")
         raise ConfigError(
@@ -161,21 +156,21 @@ def notes(root: str, layout: str) -> list[str]:
 
 
 def _tree(root: str, facts: dict[str, tuple[str, float]] | None = None) -> layouts.Tree:
-    """A root for `layouts`; what `_walk` says of each file that was walked past goes to `facts`."""
+    """A root for `layouts`; what `files.walk` says of each file that was walked past goes to `facts`."""
 
     def walk(top: str) -> Iterator[str]:
-        for path, stamp, modified in _walk(root, top):
+        for path, stamp, modified in files.walk(root, top):
             if facts is not None:
                 facts[path] = stamp, modified
             yield path
 
     def read(path: str) -> bytes | None:
         try:
-            return _read_or_explain(root, path)
+            return files.read_or_explain(root, path)
         except FileNotFoundError:
             return None
 
-    return layouts.Tree(lambda name: _has_folder(root, name), walk, read)
+    return layouts.Tree(lambda name: files.has_folder(root, name), walk, read)
 
 
 def content_digest(items: list[Item], extra: Any = None) -> str:
@@ -188,40 +183,6 @@ def check_digest(items: list[Item], wanted: str, extra: Any = None) -> None:
     """StageError unless a listing is still the one that a run was planned with."""
     if content_digest(items, extra) != wanted:
         raise StageError("files changed since the run was planned", next="run the same command again: it lists anew")
-
-
-def read_file(root: str, path: str) -> bytes:
-    """The bytes of one file under a root. Raises OSError; StageError for a path that leads out of it."""
-    if path.startswith("/") or ".." in path.split("/"):
-        raise StageError(f"{path} is not below dataset.root", next="look at who wrote this store: no listing says that")
-    folder = local_folder(root)
-    return (folder / path).read_bytes() if folder else Store(root, create=False).get(path)
-
-
-def _read_or_explain(root: str, path: str) -> bytes:
-    """The bytes of a file, tried `TRIES` times; FileNotFoundError, or StageError that names the file."""
-    for left in reversed(range(TRIES)):
-        try:
-            return read_file(root, path)
-        except FileNotFoundError:
-            raise
-        except IO_ERRORS as error:
-            if not left:
-                raise _unreadable(path, error) from error
-    raise AssertionError
-
-
-def _unreadable(path: object, error: Exception) -> StageError:
-    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return StageError(f"{path} cannot be read: {reason}", next="make it readable or remove it, and run again")
-
-
-def read_checked(root: str, path: str, sha256: str) -> bytes:
-    """The bytes of a file that must still be what was listed; StageError if it changed since."""
-    data = read_file(root, path)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise StageError(f"{path} changed since it was listed", next="run the same command again: it lists anew")
-    return data
 
 
 def training_splits(present: set[str]) -> list[str]:
@@ -252,7 +213,7 @@ def read_description(root: str, layout: str = "folder") -> dict[str, Any]:
         pairs = [list(pair) for pair in sorted(known.coarse.items())]
         return {"classes": list(known.classes), "ignore_index": layouts.IGNORE, "coarse": pairs}
     try:
-        text = _read_or_explain(root, "dataset.yaml")
+        text = files.read_or_explain(root, "dataset.yaml")
     except FileNotFoundError:
         return {"classes": [], "ignore_index": 255}
     try:
@@ -268,51 +229,6 @@ def read_description(root: str, layout: str = "folder") -> dict[str, Any]:
         raise ConfigError(
             f"dataset.yaml: {reason}", next="write it as in README.md, or remove it to score without class names"
         ) from error
-
-
-def _has_folder(root: str, name: str) -> bool:
-    folder = local_folder(root)
-    if folder is not None:
-        if not folder.is_dir():
-            raise ConfigError(f"dataset.root: {folder} is not a folder", next="--set dataset.root=FOLDER")
-        return (folder / name).is_dir()
-    parent, _, last = name.rpartition("/")
-    return last in Store(root, create=False).folders(parent)
-
-
-def _walk(root: str, top: str) -> Iterator[tuple[str, str, float]]:
-    """(path below the root, stamp of size and change, time of change) of every file; links to folders not followed.
-    StageError for a folder that cannot be listed: what lies in it would be missing in silence.
-
-    Hidden files and folders are left out, and so is ROOT/labels where the images have no folder of their own.
-    """
-    start = len(top) + 1 if top else 0
-    for path, size, stamp, modified in _files(root, top):
-        names = path[start:].split("/")
-        if not any(name.startswith(".") for name in names) and (top or names[0] != "labels" or len(names) == 1):
-            yield path, f"{size}:{stamp}", modified
-
-
-def _files(root: str, top: str) -> Iterator[tuple[str, int, float, float]]:
-    folder = local_folder(root)
-    if folder is None:
-        for entry in Store(root, create=False).entries(top):
-            yield entry.path, entry.size, entry.modified, entry.modified
-        return
-
-    def refuse(error: OSError) -> NoReturn:
-        raise _unreadable(error.filename, error) from error
-
-    for parent, folders, names in os.walk(folder / top, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            try:
-                stat = path.stat() if path.is_file() else None
-            except PermissionError as error:  # of the folder that it lies in, or that a link leads to
-                refuse(error)
-            if stat is not None:
-                yield path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns, stat.st_mtime
 
 
 def _splitter(paths: list[str], top: str) -> Callable[[str], tuple[str, str]]:

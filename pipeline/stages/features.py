@@ -21,7 +21,7 @@ from zarr.errors import ContainsArrayError, ContainsGroupError
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.params import Params, borrowed, derived, hashed, location
-from pipeline.datasets import folder, images
+from pipeline.datasets import files, images
 from pipeline.models.backbones import Backbone, create_backbone, describe, find_weights
 from pipeline.models.devices import autocast, pick_device
 from pipeline.models.views import Window
@@ -259,7 +259,7 @@ def _batches(rows: dict[int, dict[str, Any]], job: Job, failed: set[str]) -> Ite
     pixels: list[np.ndarray] = []
     for index, row in rows.items():
         if row["path"] != last[0]:
-            data = folder.read_checked(job.roots["dataset"], row["path"], row["sha256"])
+            data = files.read_checked(job.roots["dataset"], row["path"], row["sha256"])
             try:
                 last = row["path"], images.decode(data, row["path"])
             except images.DecodeError:

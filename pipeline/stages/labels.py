@@ -14,7 +14,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.params import Params, borrowed
-from pipeline.datasets import folder, images, layouts
+from pipeline.datasets import files, folder, images, layouts
 
 MOST_UNNAMED = 1000
 """Classes that may go without names: larger ids are colours or object numbers, and a table of them fits nowhere."""
@@ -38,7 +38,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     _check_unique(items)
     names, ignore = description["classes"], description["ignore_index"]
     if not names:
-        top = max(_largest(_decode(folder.read_file(root, item.path), item.path), ignore) for item in items)
+        top = max(_largest(_decode(files.read_file(root, item.path), item.path), ignore) for item in items)
         if top >= MOST_UNNAMED:
             raise ConfigError(
                 f"labels: the largest id is {top}, and ids from {MOST_UNNAMED} on are taken for classes only where "
@@ -103,7 +103,7 @@ class LabelMaps:
         row = self.rows.get((split, stem(image)))
         if row is None:
             return None
-        label = _decode(folder.read_checked(self.root, row["path"], row["sha256"]), row["path"])
+        label = _decode(files.read_checked(self.root, row["path"], row["sha256"]), row["path"])
         if self.coarse:
             return layouts.to_classes(label, self.coarse)
         unknown = label[((label < 0) | (label >= len(self.names))) & (label != self.ignore)]

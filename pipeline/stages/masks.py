@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
-from pipeline.datasets import folder, images
+from pipeline.datasets import files, folder, images
 from pipeline.models.crf import CrfParams, dense_crf
 from pipeline.models.guided import guided_logits
 from pipeline.models.views import Window, cosine_logits, merge
@@ -99,7 +99,7 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
                 )
             refined = mask if params.crf else None
         else:
-            data = folder.read_checked(job.roots["dataset"], image["path"], image["sha256"])
+            data = files.read_checked(job.roots["dataset"], image["path"], image["sha256"])
             mask, refined = label_maps(images.decode(data, image["path"]), plane, centroids, params)
         facts = {key: image[key] for key in ("split", "id", "path", "height", "width")}
         rows.append({**facts, "mask": encode_png(mask), "mask_crf": encode_png(refined)})

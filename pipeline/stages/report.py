@@ -11,7 +11,7 @@ from pydantic import Field
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params
-from pipeline.datasets import folder, images
+from pipeline.datasets import files, images
 from pipeline.models.kmeans import normalise
 from pipeline.models.palette import palette
 from pipeline.stages.clusters import fewer
@@ -147,7 +147,7 @@ def pictures(job: Job, maps: LabelMaps | None, count: int) -> list[Picture]:
             continue
         try:
             image = images.decode(
-                folder.read_checked(job.roots["dataset"], row["path"], sha256[row["path"]]), row["path"]
+                files.read_checked(job.roots["dataset"], row["path"], sha256[row["path"]]), row["path"]
             )
         except images.DecodeError:
             continue
@@ -183,7 +183,7 @@ def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
                 wanted.setdefault(int(view), []).append((cluster, int(best[view])))
     for number, picks in sorted(wanted.items()):
         view = views[number]
-        image = images.decode(folder.read_checked(job.roots["dataset"], view["path"], view["sha256"]), view["path"])
+        image = images.decode(files.read_checked(job.roots["dataset"], view["path"], view["sha256"]), view["path"])
         for cluster, token in picks:
             row, column = divmod(token, columns)
             found[cluster].append(_patch(image, view, row, column, cosines.shape[1:3]))

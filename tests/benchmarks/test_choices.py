@@ -12,7 +12,7 @@ from pipeline.core.errors import ConfigError
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import choices as choices_module
-import quality
+import quality_cell
 from choices import colour, page
 
 RNG = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def test_a_tiny_set_through_the_pipeline(tmp_path, vit, monkeypatch, capsys):
     monkeypatch.setattr(choices_module, "BASE", base)
     monkeypatch.setattr(choices_module, "ROOT", tmp_path)
     monkeypatch.setattr(choices_module, "variants", lambda size: {"block 1": {"block": 1}, "block 0": {"block": 0}})
-    monkeypatch.setitem(quality.VIEWS, "tiny", [64, 64])
+    monkeypatch.setitem(quality_cell.VIEWS, "tiny", [64, 64])
     monkeypatch.setattr(choices_module, "kinds", lambda size: {"five": {"views": {"kind": "crops", "size": [32, 32]}}})
     store = str(tmp_path / "store")
     assert choices_module.choices(data=data, store=store) == 0

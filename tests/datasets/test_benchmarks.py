@@ -18,7 +18,7 @@ from pipeline.config import load, validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.store import Store
-from pipeline.datasets import cocostuff27, folder, images, potsdam3
+from pipeline.datasets import cocostuff27, files, folder, images, potsdam3
 from pipeline.datasets.layouts import to_classes
 from pipeline.doctor import examine
 from pipeline.inspect import export
@@ -89,7 +89,7 @@ def test_the_root_may_be_the_benchmark_itself(layout: str, trees):
 def test_a_store_of_objects_is_listed_alike(trees, monkeypatch):
     """As on S3: no path of a disk is used, only the calls of `Store`."""
     wanted = {layout: listed(trees[layout], layout) for layout in LAYOUTS}
-    monkeypatch.setattr(folder, "local_folder", lambda root: None)
+    monkeypatch.setattr(files, "local_folder", lambda root: None)
     for layout in LAYOUTS:
         assert listed(trees[layout], layout) == wanted[layout]
         assert folder.has_labels(str(trees[layout]), layout)

@@ -10,7 +10,7 @@ from image_files import encode
 
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.store import Store
-from pipeline.datasets import folder
+from pipeline.datasets import files, folder
 from pipeline.datasets.folder import content_digest, predicted_splits, scan, training_splits
 
 OLD = 1_500_000_000
@@ -39,8 +39,8 @@ def ids(root: Path | str, kind: str = "images") -> list[tuple[str, str]]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of the files whose bytes were read."""
     paths: list[str] = []
-    read_file = folder.read_file
-    monkeypatch.setattr(folder, "read_file", lambda root, path: paths.append(path) or read_file(root, path))
+    read_file = files.read_file
+    monkeypatch.setattr(files, "read_file", lambda root, path: paths.append(path) or read_file(root, path))
     return paths
 
 
@@ -155,7 +155,7 @@ def test_odd_names(name: str, tmp_path: Path):
     for _ in range(2):  # the second time from the cache
         (item,) = scan(str(tmp_path / "root"), "images", cache)
         assert (item.split, item.id) == ("train", name)
-        assert folder.read_file(str(tmp_path / "root"), item.path) == picture(7)
+        assert files.read_file(str(tmp_path / "root"), item.path) == picture(7)
     assert len(content_digest([item])) == 64
 
 
@@ -215,19 +215,19 @@ def test_an_unreadable_header_is_listed(tmp_path: Path):
 def test_the_digest_is_that_of_the_content(tmp_path: Path):
     names = ["images/train/a.png", "images/train/b.png", "images/val/a.png"]
     put(tmp_path / "here", *names)
-    shutil.copytree(tmp_path / "here/images", tmp_path / "there/root/images")  # other times of change, other place
+    shutil.copytree(tmp_path / "here/images", tmp_path / "there/below/images")  # other times of change, other place
     cache = Store(tmp_path / "store")
 
     def digest(root: str, cache: Store | None = None) -> str:
         return content_digest(scan(str(tmp_path / root), "images", cache))
 
     first = digest("here")
-    assert digest("there/root") == digest("here", cache) == digest("here", cache) == first
-    put(tmp_path / "there/root", "images/train/a.png", content=picture(99))
+    assert digest("there/below") == digest("here", cache) == digest("here", cache) == first
+    put(tmp_path / "there/below", "images/train/a.png", content=picture(99))
     put(tmp_path / "more", *names, "images/val/b.png")
     put(tmp_path / "renamed", "images/train/a.png", "images/train/c.png", "images/val/a.png")
     put(tmp_path / "moved", "images/train/a.png", "images/val/b.png", "images/val/a.png")
-    others = [digest(root) for root in ("there/root", "more", "renamed", "moved")]
+    others = [digest(root) for root in ("there/below", "more", "renamed", "moved")]
     assert len({first, *others}) == 5
     assert content_digest(scan(str(tmp_path / "here"), "images"), {"classes": ["a"]}) != first
 
@@ -320,12 +320,12 @@ def test_each_root_has_a_cache_of_its_own(tmp_path: Path):
 def test_a_file_that_changed_since_is_refused(tmp_path: Path):
     root = str(put(tmp_path, "a.png"))
     (item,) = scan(root, "images")
-    assert folder.read_checked(root, item.path, item.sha256) == picture(0)
+    assert files.read_checked(root, item.path, item.sha256) == picture(0)
     put(tmp_path, "a.png", content=picture(9))
     with pytest.raises(StageError, match=r"a\.png changed since it was listed"):
-        folder.read_checked(root, item.path, item.sha256)
+        files.read_checked(root, item.path, item.sha256)
     with pytest.raises(FileNotFoundError):
-        folder.read_checked(root, "gone.png", item.sha256)
+        files.read_checked(root, "gone.png", item.sha256)
 
 
 def test_progress_counts_what_is_read(tmp_path: Path):
@@ -352,7 +352,7 @@ def test_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     )
     (root / "dataset.yaml").write_text("classes: [x, y]\nignore_index: 3\n")
     wanted = scan(str(root), "images")
-    monkeypatch.setattr(folder, "local_folder", lambda url: None)
+    monkeypatch.setattr(files, "local_folder", lambda url: None)
     assert scan(str(root), "images") == wanted
     assert folder.has_labels(str(root))
     assert ids(root, "labels") == [("train", "a b.png")]
