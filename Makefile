@@ -55,7 +55,7 @@ check-tools:
 # Every pin of both extras, without an address in it.
 constraints:
 	for extra in cpu gpu; do \
-	  $(BIN)/uv pip compile -q pyproject.toml --extra $$extra --extra dev --python-version 3.11 --no-emit-index-url \
+	  $(BIN)/uv pip compile -q pyproject.toml --extra $$extra --extra dev --python-version 3.11 \
 	    --no-header --no-annotate $(if $(wildcard constraints.txt),-c constraints.txt) -o constraints.$$extra || exit 1; \
 	done
 	sort -u constraints.cpu constraints.gpu > constraints.txt && rm constraints.cpu constraints.gpu
