@@ -32,7 +32,7 @@ from PIL import Image, ImageCms
 from pipeline import cli
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
-from pipeline.datasets import files, folder
+from pipeline.datasets import files
 from pipeline.datasets.images import decode
 from pipeline.models import backbones
 
