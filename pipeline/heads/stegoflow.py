@@ -30,8 +30,8 @@ from pipeline.models.context import find_temperature, in_context, unit
 class StegoflowParams(CorrespondenceParams):
     k: int = borrowed("clusters.k")
     steps: int = Field(500, ge=1)
-    """A quarter of `stego`'s, on half as many positions: where trials on four labelled sets, whose scores were seen, had
-    long stopped gaining (storage_layout.md)."""
+    """A quarter of `stego`'s, on half as many positions: where trials on four labelled sets, whose scores were seen,
+    had long stopped gaining (storage_layout.md)."""
     samples: int = Field(8, ge=1)
     """samples² random positions are compared per view."""
     context: float = Field(0.1, ge=0, le=1)
