@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from pipeline.cli_store import COMMANDS, Json, StoreURL, open_existing, print_json
+from pipeline.cli_estimate import estimate
+from pipeline.cli_store import COMMANDS, Json, Sets, StoreURL, open_existing, print_json
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.progress import progress_bars
 from pipeline.terminal import told, visible
@@ -21,14 +22,6 @@ masks, scores, report. A stage whose inputs and params did not change is reused.
 
 First steps:  copy configs/folder.yaml, then  stegoflow plan my.yaml  and  stegoflow run my.yaml""",
 )
-Sets = Annotated[
-    list[str] | None,
-    Parameter(
-        name="--set",
-        negative="",
-        help="stage.field=VALUE, VALUE as in YAML; repeatable: --set clusters.k=20 --set masks.crf=false",
-    ),
-]
 
 
 @app.command
@@ -237,7 +230,7 @@ def doctor(config: str | None = None, /, *, store: StoreURL = None, json: Json =
     return 1 if any(check["state"] == "error" for check in checks) else 0
 
 
-for command in COMMANDS:
+for command in (estimate, *COMMANDS):
     app.command(command)
 
 

@@ -14,6 +14,14 @@ StoreURL = Annotated[
     str | None, Parameter(name="--store", help="Folder or object-store URL; default: the config's, or ./store")
 ]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout and nothing else")]
+Sets = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--set",
+        negative="",
+        help="stage.field=VALUE, VALUE as in YAML; repeatable: --set clusters.k=20 --set masks.crf=false",
+    ),
+]
 Flag = Parameter(negative="")
 
 

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.core.artifact import shown
+from pipeline.estimate import Estimate
 from pipeline.run import PlanRow
 from pipeline.terminal import visible
 
@@ -78,6 +80,72 @@ def status_tables(facts: dict[str, Any]) -> list[Any]:
     if any(not row["runs"] for row in facts["artifacts"]):
         steps.append(f"gc --store {facts['store']}")
     return [artifacts, runs, _cell("next: " + "   |   ".join(f"stegoflow {step}" for step in steps))]
+
+
+def estimate_table(found: Estimate) -> Table:
+    """One size, stage by stage."""
+    title = f"{found.views:,} views of {found.images:,} images, {count(found.workers, 'worker')}"
+    table = Table("stage", title=title, title_justify="left")
+    for name in ("items", "1 worker", "all workers", "written", "read", "puts", "gets", "memory", "$", "$/month"):
+        table.add_column(name, justify="right")
+    table.add_column("rate")
+    for row in found.stages:
+        table.add_row(
+            row.stage, f"{row.items:,} {row.unit}", duration(row.seconds_one), duration(row.seconds),
+            size(row.bytes_written), size(row.bytes_read), f"{row.puts:,}", f"{row.gets:,}", size(row.memory),
+            dollars(row.cost), dollars(row.cost_month), row.rate,
+        )  # fmt: skip
+    table.add_section()
+    table.add_row(
+        "all", "", duration(found.total("seconds_one")), duration(found.total("seconds")),
+        size(found.total("bytes_written")), size(found.total("bytes_read")), f"{found.total('puts'):,}",
+        f"{found.total('gets'):,}", size(found.memory), dollars(found.total("cost")),
+        dollars(found.total("cost_month")),
+    )  # fmt: skip
+    return table
+
+
+def estimates_table(estimates: list[Estimate]) -> Table:
+    """Several sizes, one a line."""
+    table = Table(title=count(estimates[0].workers, "worker"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("views", no_wrap=True)
+    for name in ("time", "written", "requests", "memory", "$", "$/month"):
+        table.add_column(name, justify="right")
+    table.add_column("breaks first")
+    for found in estimates:
+        first = f"{found.breaks[0].stage} ({found.breaks[0].what})" if found.breaks else "–"
+        table.add_row(
+            f"{found.views:.0e}".replace("e+0", "e"), duration(found.total("seconds")),
+            size(found.total("bytes_written")), f"{found.total('puts') + found.total('gets'):.1e}", size(found.memory),
+            dollars(found.total("cost")), dollars(found.total("cost_month")), first,
+        )  # fmt: skip
+    return table
+
+
+def count(number: int, what: str) -> str:
+    """`1 worker`, `8 workers`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time that a person can take in: 12 s, 3.4 h, 2.0 years."""
+    for unit, length, most in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48), ("days", 86400, 730)):
+        if seconds < most * length:
+            return f"{seconds / length:.{0 if unit == 's' else 1}f} {unit}"
+    return f"{seconds / 86400 / 365.25:,.0f} years"
+
+
+def dollars(amount: float) -> str:
+    """An amount to the cent, from a hundred on to the dollar."""
+    return f"{amount:,.2f}" if amount < 100 else f"{amount:,.0f}"
+
+
+def size(bytes: float) -> str:
+    """Bytes as kB, MB, GB, TB, PB, of 1000 each."""
+    value, units = bytes / 1e3, ["kB", "MB", "GB", "TB"]
+    while value >= 1000 and units[1:]:
+        value, units = value / 1000, units[1:]
+    return f"{value:,.1f} {units[0]}" if value < 1000 else f"{value / 1000:,.1f} PB"
 
 
 def _cell(value: Any) -> Text:

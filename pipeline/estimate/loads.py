@@ -1,0 +1,297 @@
+"""What each stage does to a corpus of a given size, as its code and storage_layout.md say.
+
+Numbers in, numbers out. A stage's own work is scaled from its rate; what it costs to read and hold tables of all images
+or all views, which no small run shows, comes from the constants below.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pipeline.estimate.corpus import Corpus
+from pipeline.estimate.rates import PARTS, Rate
+from pipeline.stages.feature_store import PART
+from pipeline.stages.head import SAMPLE as PREPARED
+from pipeline.stages.head import WATCHED
+
+FIXED = {"images.parquet": 3000, "labels.parquet": 2300, "views.parquet": 5300, "neighbours.parquet": 1100}
+"""Bytes of a table that do not grow with its rows (footer, schema, statistics)."""
+LISTED, TABLED, VIEWED, INDEXED, ROW = 2e-5, 1.8e-5, 1e-6, 1.2e-5, 2.5e-6
+"""Seconds per row of: listing (hash of the table), making the table of views, finding an image's views, writing
+neighbours, reading a table as Python objects. Measured on 100 000 rows, 2026-11-25, one core of an AMD EPYC."""
+LIST_MEMORY, VIEW_MEMORY, NEAR_MEMORY, HEAD_MEMORY, ROW_MEMORY, IMAGE_MEMORY = 2000, 1500, 1600, 1000, 340, 850
+"""Bytes of memory per row of: the listing, the table of views being made, the lists of neighbours, those in the head,
+the table of views in a worker, a table as Python objects. Measured likewise."""
+FLOPS, PROBING = 6.5e10, 1.2e10
+"""Floating-point operations per second of an exact search and of an IVF index; measured likewise."""
+PROBES = 16
+"""Lists of an IVF index that a search is taken to look into: the stage doubles them until recall is 0.98."""
+READ, ENCODE, DECODE = 1e-6, 2.3e-5, 0.01
+"""Seconds to read a token, to read it and make its code, and to decode a megapixel of a label map."""
+BASE = 0.7 * 2**30
+"""Bytes of memory of a process with torch and a backbone before it has read anything."""
+
+
+class Load(NamedTuple):
+    """One stage, on one corpus."""
+
+    items: float
+    unit: str
+    alone: float = 0
+    """Seconds in the run's own process."""
+    spread: float = 0
+    """Seconds of all parts, one after another."""
+    tables: float = 0
+    """Of `spread`, what goes to tables of the whole corpus, which every part reads anew."""
+    written: float = 0
+    """Bytes."""
+    objects: float = 0
+    """Objects that are written."""
+    read: float = 0
+    """Bytes."""
+    gets: float = 0
+    """Requests that read: get and head."""
+    lists: float = 0
+    """Requests that list, each up to 1000 objects."""
+    memory: float = 0
+    """Bytes of the largest process."""
+
+
+class Setting(NamedTuple):
+    """What a stage's load follows from."""
+
+    corpus: Corpus
+    params: Any
+    """The stage's own."""
+    rates: dict[str, Rate]
+    """Of every stage that is planned."""
+    latency: float
+    """Seconds of one request."""
+    remote_images: bool
+    """Whether reading an image is a request to an object store."""
+
+    def table(self, stage: str, name: str, rows: float) -> float:
+        """Bytes of a table with so many rows."""
+        rate = self.rates[stage]
+        known = rate.files[name]
+        fixed = min(FIXED[name], known)
+        return fixed + (known - fixed) / max(1, rate.items) * rows
+
+    @property
+    def images_table(self) -> float:
+        return self.table("dataset", "images.parquet", self.corpus.images)
+
+    @property
+    def views_table(self) -> float:
+        return self.table("features", "views.parquet", self.corpus.rows)
+
+    def means(self) -> float:
+        """Bytes of the array `mean` (or `pooled`) of the features."""
+        channels = self.corpus.grid[2]
+        return parts(self.corpus.rows, PART) * (PART * channels * 4 + 28)
+
+
+def parts(items: float, size: int) -> float:
+    return float(-(-items // size))
+
+
+def load(stage: str, setting: Setting) -> Load:
+    """The load of a stage. `objects` includes spec and manifest, `written` all of the artifact's bytes."""
+    found = LOADS[stage](setting, setting.rates[stage])
+    rate = setting.rates[stage]
+    return found._replace(
+        written=found.written + rate.records,
+        objects=found.objects + 2,
+        gets=found.gets + 12,
+        lists=found.lists + 1,
+        memory=found.memory + BASE,
+    )
+
+
+def _dataset(s: Setting, rate: Rate) -> Load:
+    """Listing, which happens when a run is planned: every image is read once, eight at a time."""
+    c = s.corpus
+    seconds = c.images * (LISTED + (s.latency + c.image_bytes / 5e8) / 8)
+    gets = c.images if s.remote_images else 0
+    return Load(c.images, "images", alone=seconds, written=s.images_table, objects=1, read=c.images * c.image_bytes,
+                gets=gets, memory=c.images * LIST_MEMORY)  # fmt: skip
+
+
+def _labels(s: Setting, rate: Rate) -> Load:
+    maps = s.corpus.label_maps
+    seconds = maps * (LISTED + s.latency / 8)
+    size = s.table("labels", "labels.parquet", maps) + rate.files["classes.json"]
+    gets = maps if s.remote_images else 0
+    return Load(maps, "label maps", alone=seconds, written=size, objects=2, gets=gets, memory=maps * LIST_MEMORY)
+
+
+def _features(s: Setting, rate: Rate) -> Load:
+    c, p = s.corpus, parts(s.corpus.rows, PART)
+    tokens = rate.shape[1] * rate.shape[2]
+    encode = c.rows * rate.each * c.tokens / tokens * (c.grid[2] / rate.shape[3]) ** 2
+    tables = p * c.rows * ROW
+    written = c.rows * (c.view_bytes + 4) + p * (PART * 16 + 4) + 2 * s.means() + c.grid[2] * 4 + 24
+    written += s.views_table + rate.files["known.parquet"] + rate.files["features.zarr metadata"] + p * rate.marker
+    seen = c.images * c.rows / c.views  # mirrored views come last: their images are read again
+    return Load(
+        c.rows, "views", alone=c.rows * (TABLED + 4 * ROW) + p * s.latency, spread=encode + tables, tables=tables,
+        written=written, objects=8 + 4 * p, read=seen * c.image_bytes + p * s.views_table + s.means(),
+        gets=13 * p + (seen if s.remote_images else 0), lists=2 * p / 1000, memory=c.rows * VIEW_MEMORY,
+    )  # fmt: skip
+
+
+def _suggestion(s: Setting, rate: Rate) -> Load:
+    seen = min(s.corpus.training, s.params.views)
+    known = min(max(1, rate.items), s.params.views)
+    return Load(
+        seen, "views", alone=rate.seconds * seen / known, written=sum(rate.files.values()), objects=2,
+        read=seen * s.corpus.view_bytes + s.views_table, gets=2 * seen, memory=s.views_table * 2 + 4 * seen * 153600,
+    )  # fmt: skip
+
+
+def _neighbours(s: Setting, rate: Rate) -> Load:
+    c, n = s.corpus, s.corpus.training
+    each, exact = c.grid[2] * 4, n <= s.params.exact_below
+    index = n * each + 45 if exact else n * (each + 8) + _lists(n) * (each + 16)
+    start = max(0.0, rate.seconds - _search(rate.items, c.grid[2], s.params.exact_below))  # what small runs take
+    seconds = start + _search(n, c.grid[2], s.params.exact_below) + n * INDEXED + (c.rows + n) * ROW
+    memory = max(c.rows * each + 3 * n * each, 4 * n * each + n * NEAR_MEMORY)
+    return Load(
+        n, "views", alone=seconds, written=s.table("neighbours", "neighbours.parquet", n) + index, objects=2,
+        read=s.means() + s.views_table, gets=parts(c.rows, PART), memory=memory,
+    )  # fmt: skip
+
+
+def _lists(n: float) -> float:
+    """Of an IVF index."""
+    return 4 * n**0.5
+
+
+def _search(n: float, channels: int, exact_below: int) -> float:
+    """Seconds to search n vectors for each other."""
+    if n <= exact_below:
+        return 2 * n * n * channels / FLOPS
+    lists = _lists(n)
+    train_add_check = 10 * min(n, 64 * lists) * lists + n * lists + 1000 * n
+    return 2 * channels * (train_add_check / FLOPS + n * (lists + PROBES * n / lists) / PROBING)
+
+
+def _head(s: Setting, rate: Rate) -> Load:
+    c, n = s.corpus, s.corpus.training
+    steps = getattr(s.params.section, "steps", 0)
+    near = s.table("neighbours", "neighbours.parquet", n)
+    written = sum(rate.files.values()) + rate.parts * (rate.part + rate.marker)
+    objects = 2 + 3 * rate.parts
+    if not steps:
+        seen = min(n, PREPARED) + WATCHED
+        return Load(
+            n, "views", alone=rate.seconds + n * 3 * ROW, written=written, objects=objects,
+            read=near + seen * c.view_bytes, gets=2 * seen, memory=n * HEAD_MEMORY + seen * 2 * c.view_bytes,
+        )  # fmt: skip
+    fits = s.params.memory_gib * 2**30 // c.view_bytes
+    batch = s.params.section.batch
+    if n <= fits:
+        pool = loaded = n
+        gets = parts(n, PART)
+    else:
+        anchors = min(n, max(batch, fits // 4))
+        pool = 2 * (2 * anchors)  # two pools while one replaces the other
+        loaded = 2 * anchors * (1 + parts(steps, max(1, int(anchors // min(batch, anchors)))))
+        gets = 2 * loaded
+    drawn = steps * n * 2e-8  # a permutation of all training views at every step
+    loads = loaded * (c.tokens * ENCODE + (gets / loaded) * s.latency)
+    known = min(max(1, rate.views), fits) * c.tokens * ENCODE
+    seconds = max(rate.seconds - known, 0.3 * rate.seconds) * steps / max(1, rate.items) + drawn + loads + n * 5e-6
+    extra = min(n, PREPARED) + WATCHED
+    return Load(
+        steps, "steps", alone=seconds, written=written, objects=objects, read=near + (loaded + extra) * c.view_bytes,
+        gets=gets + 2 * extra, memory=n * (HEAD_MEMORY + 8) + pool * c.view_bytes + extra * 2 * c.view_bytes,
+    )  # fmt: skip
+
+
+def _sampled(s: Setting, limit: float, each: float) -> tuple[float, float, float, float]:
+    """Of `sample_tokens`: views read, tokens kept, gets, and seconds where a token costs `each`."""
+    c = s.corpus
+    views = min(c.training, limit)
+    kept = views * min(c.tokens, max(1.0, limit // max(1.0, c.training)))
+    gets = parts(views, PART) if views == c.training else 2 * views
+    return views, kept, gets, views * c.tokens * each + gets * s.latency
+
+
+def _clusters(s: Setting, rate: Rate, each: float = ENCODE, width: int = 0) -> Load:
+    views, kept, gets, reading = _sampled(s, s.params.tokens, each)
+    width = width or 128  # of a code; it is known only where there is a head
+    fit = kept * rate.seconds / max(1, rate.items)
+    if rate.own:  # the head's clusters: no token is read
+        return Load(rate.items, "clusters", alone=rate.seconds, written=sum(rate.files.values()), objects=1, gets=5)
+    return Load(
+        kept, "tokens", alone=fit + reading, written=sum(rate.files.values()), objects=1,
+        read=views * s.corpus.view_bytes + s.views_table, gets=gets, memory=kept * width * 4 * 3 + s.views_table,
+    )  # fmt: skip
+
+
+def _baseline(s: Setting, rate: Rate) -> Load:
+    return _clusters(s, rate, each=READ, width=s.corpus.grid[2])
+
+
+def _probe(s: Setting, rate: Rate) -> Load:
+    c, views = s.corpus, s.corpus.labelled_views
+    kept = views * min(c.tokens, max(1.0, s.params.tokens // max(1.0, views)))
+    seconds = kept * rate.seconds / max(1, rate.items) + views * (c.tokens * ENCODE + c.megapixels * DECODE)
+    memory = c.training * 1.8 * IMAGE_MEMORY + kept * c.grid[2] * 16 + c.images * IMAGE_MEMORY
+    gets = parts(views, PART) + (views if s.remote_images else 0)
+    return Load(
+        kept, "tokens", alone=seconds, written=sum(rate.files.values()), objects=1,
+        read=views * c.view_bytes + s.views_table, gets=gets, memory=memory,
+    )  # fmt: skip
+
+
+def _masks(s: Setting, rate: Rate) -> Load:
+    c, p = s.corpus, parts(s.corpus.predicted, PARTS["masks"])
+    each = rate.each * (c.megapixels / rate.megapixels if rate.megapixels else 1)
+    tables = p * (c.images * ROW + c.rows * VIEWED)
+    chosen = c.predicted * (len(str(int(c.images))) + 3) + 2
+    return Load(
+        c.predicted, "images", spread=c.predicted * each + tables, tables=tables, alone=c.images * ROW,
+        written=p * (rate.part + rate.marker) + chosen, objects=1 + 2 * p,
+        read=p * (s.images_table + chosen + s.views_table) + c.predicted * c.image_bytes
+        + c.predicted_views * c.view_bytes,
+        gets=9 * p + c.plane_gets + (c.predicted if s.remote_images else 0), lists=p / 1000,
+        memory=c.images * IMAGE_MEMORY + c.rows * ROW_MEMORY,
+    )  # fmt: skip
+
+
+def _scores(s: Setting, rate: Rate) -> Load:
+    c, scored = s.corpus, "labels" in s.rates
+    p = parts(c.predicted, PARTS["scores"]) if scored else 0.0
+    masks, masked = s.rates["masks"], parts(c.predicted, PARTS["masks"])
+    each = rate.each * (c.megapixels / rate.megapixels if rate.megapixels else 1)
+    tables = p * (c.images * ROW + c.rows * VIEWED)
+    views, _, gets, reading = _sampled(s, s.params.stability_tokens, ENCODE)
+    alone = reading + (p + 2 * masked) * s.latency + c.predicted * (c.megapixels * 0.3 * DECODE + 1e-4)
+    alone += max(0.0, rate.seconds - rate.items * rate.each)  # clusterings of halves, the silhouette
+    labels = s.table("labels", "labels.parquet", c.label_maps) if scored else 0.0
+    return Load(
+        c.predicted, "images", spread=c.labelled * each * scored + tables, tables=tables, alone=alone,
+        written=rate.files["scores.json"] + p * rate.marker, objects=1 + p,
+        read=p * (labels + s.views_table) + (1 + scored) * masked * masks.part + views * c.view_bytes
+        + scored * c.predicted_views * c.view_bytes,
+        gets=17 * p + 2 * masked + gets + scored * c.plane_gets, lists=p * (1 + masked / 1000),
+        memory=c.images * IMAGE_MEMORY * scored + c.rows * ROW_MEMORY,
+    )  # fmt: skip
+
+
+def _report(s: Setting, rate: Rate) -> Load:
+    masked = parts(s.corpus.predicted, PARTS["masks"])
+    size = sum(rate.files.values())
+    return Load(
+        s.params.images, "images", alone=rate.seconds + 2 * masked * s.latency + s.corpus.predicted * ROW * 4,
+        written=size, objects=1, read=masked * s.rates["masks"].part + s.views_table, gets=2 * masked + 40,
+        memory=s.corpus.rows * ROW_MEMORY + s.corpus.images * ROW_MEMORY,
+    )  # fmt: skip
+
+
+LOADS: dict[str, Callable[[Setting, Rate], Load]] = {
+    "dataset": _dataset, "labels": _labels, "features": _features, "suggestion": _suggestion,
+    "neighbours": _neighbours, "head": _head, "clusters": _clusters, "probe": _probe, "baseline": _baseline,
+    "masks": _masks, "scores": _scores, "report": _report,
+}  # fmt: skip
