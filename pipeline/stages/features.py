@@ -15,16 +15,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import model_validator
-from zarr.codecs import Crc32cCodec
-from zarr.errors import ContainsArrayError, ContainsGroupError
 
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import ConfigError, StageError
-from pipeline.core.params import Params, borrowed, derived, hashed, location
+from pipeline.core.params import Params, borrowed, derived, location
 from pipeline.datasets import files, images
 from pipeline.models.backbones import Backbone, create_backbone, describe, find_weights
 from pipeline.models.devices import autocast, pick_device
 from pipeline.models.views import Window
+from pipeline.stages.feature_layout import create
 from pipeline.stages.feature_store import GROUP, PART, checksums, metadata_files, open_group
 from pipeline.stages.known_rows import copy_known, known_rows
 from pipeline.stages.view_table import ViewParams, training_views, view_table
@@ -74,7 +73,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     params: FeaturesParams = job.params
     dataset = job.inputs["dataset"].read_table("images.parquet")
     table = view_table(dataset, params.views, params.mirror, params.predicted)
-    _create(job, len(table))
+    create(job, len(table), PART, STAGE.encoding)
     job.out.write_table("views.parquet", table)
     job.out.write_table("known.parquet", known_rows(job.out, table))
     work.parts(encode_part, len(table), PART, "views")
@@ -116,79 +115,6 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         "weights": params.weights if params.weights in ("hub", "packaged") else params.weights.rsplit("/", 1)[-1],
         "bytes": math.prod(shape) * 2,
     }
-
-
-def _create(job: Job, views: int) -> None:
-    """Lay out the group, unless it is there. Whoever loses a race for a piece of it looks again."""
-    for chance in reversed(range(10)):
-        try:
-            with job.out.store.telling("cannot write", job.out.data(GROUP)):
-                return _lay_out(job, views)
-        except (ContainsArrayError, ContainsGroupError):
-            if not chance:
-                raise
-
-
-def _lay_out(job: Job, views: int) -> None:
-    params: FeaturesParams = job.params
-    patch, channels, _ = describe(params.backbone)
-    rows, columns = params.views.size[0] // patch, params.views.size[1] // patch
-    group = open_group(job.out, "a")
-    attributes: dict[str, Any] = {
-        "encoding-type": "stegoflow-features",
-        "encoding-version": STAGE.encoding,
-        "fingerprint": job.out.fingerprint,
-        "params": hashed(params),
-        "patch_px": patch,
-        "views": "views.*.parquet beside this group, one row per view; y0, x0, height, width in image pixels",
-    }
-    if dict(group.attrs) != attributes:  # its digest may be in a manifest by now: equal bytes are left alone
-        group.attrs.update(attributes)
-    if "center" in group:
-        return
-    arrays: list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], str, list[str], str]] = [
-        (
-            "tokens",
-            (views, rows, columns, channels),
-            (1, rows, columns, channels),
-            (PART, rows, columns, channels),
-            "float16",
-            ["view", "row", "column", "channel"],
-            "patch tokens of the frozen backbone (dimensionless)",
-        ),
-        ("mean", (views, channels), (PART, channels), (PART, channels), "float32", ["view", "channel"], "mean token"),
-        (
-            "pooled",
-            (views, channels),
-            (PART, channels),
-            (PART, channels),
-            "float32",
-            ["view", "channel"],
-            "L2-normalised mean token",
-        ),
-        (
-            "center",
-            (channels,),
-            (channels,),
-            (channels,),
-            "float32",
-            ["channel"],
-            "mean token of the training splits' plain views",
-        ),
-    ]
-    for name, shape, chunks, shards, dtype, dimensions, meaning in arrays:
-        group.require_array(
-            name,
-            shape=shape,
-            chunks=chunks,
-            shards=shards,
-            dtype=dtype,
-            fill_value=float("nan"),
-            compressors=[Crc32cCodec()],
-            dimension_names=dimensions,
-            attributes={"long_name": meaning, "units": "1"},
-            config={"write_empty_chunks": True},
-        )
 
 
 def encode_part(job: Job, part: Part) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from pipeline.models.backbones import create_backbone
 from pipeline.models.stego import Head
 from pipeline.open import open_features
 from pipeline.run import STAGES, nodes, plan, run, session
-from pipeline.stages import features, head, masks
+from pipeline.stages import feature_layout, features, head, masks
 from pipeline.stages.features import open_group, training_views
 from pipeline.stages.masks import decode_png, encode_png, ignore_value, mask_dtype, read_masks
 
@@ -457,7 +457,7 @@ def test_features_laid_out_by_several_runs_at_once(make_config: Make, tmp_path: 
 
             def lay_out(job: Job = job, together: threading.Barrier = together) -> None:
                 together.wait()
-                features._create(job, 14)
+                feature_layout.create(job, 14, features.PART, 1)
 
             with ThreadPoolExecutor(3) as pool:
                 for future in [pool.submit(lay_out) for _ in range(3)]:
