@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import zarr
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError
 from pipeline.core.roots import find_run, run_artifact
 from pipeline.core.store import Store
-from pipeline.stages.feature_store import open_array, read_center, read_rows
+from pipeline.stages.feature_store import Tokens, read_center, read_rows
 
 
 @dataclass(frozen=True)
@@ -22,9 +21,9 @@ class Features:
     views: pa.Table
 
     @property
-    def tokens(self) -> zarr.Array:
-        """(view, row, column, channel) float16, read on demand; NaN for an image that could not be decoded."""
-        return open_array(self.artifact)
+    def tokens(self) -> Tokens:
+        """(view, row, column, channel) float16, read when indexed; NaN for an image that could not be decoded."""
+        return Tokens(self.artifact)
 
     @property
     def pooled(self) -> np.ndarray:

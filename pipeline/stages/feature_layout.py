@@ -2,13 +2,25 @@
 
 from typing import Any
 
-from zarr.codecs import Crc32cCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
 from pipeline.core.engine import Job
 from pipeline.core.params import hashed
 from pipeline.models.backbones import describe
-from pipeline.stages.feature_store import GROUP, open_group
+from pipeline.models.codecs import LOST
+from pipeline.stages.feature_store import GROUP, arrays, open_group
+
+DIMENSIONS = {"tokens": ["view", "row", "column", "channel"], "center": ["channel"]}
+"""… of those arrays that are not (view, channel)."""
+MEANING = {
+    "tokens": "patch tokens of the frozen backbone (dimensionless)",
+    "scale": "length of a step of the view's int8 tokens",
+    "mean": "mean token",
+    "pooled": "L2-normalised mean token",
+    "center": "mean token of the training splits' plain views",
+}
+QUANTISED = "patch tokens of the frozen backbone in steps: token = number * scale + mean; -128 is NaN"
 
 
 def create(job: Job, views: int, part: int, encoding: int) -> None:
@@ -39,46 +51,21 @@ def _lay_out(job: Job, views: int, part: int, encoding: int) -> None:
         group.attrs.update(attributes)
     if "center" in group:
         return
-    arrays: list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], str, list[str], str]] = [
-        (
-            "tokens",
-            (views, rows, columns, channels),
-            (1, rows, columns, channels),
-            (part, rows, columns, channels),
-            "float16",
-            ["view", "row", "column", "channel"],
-            "patch tokens of the frozen backbone (dimensionless)",
-        ),
-        ("mean", (views, channels), (part, channels), (part, channels), "float32", ["view", "channel"], "mean token"),
-        (
-            "pooled",
-            (views, channels),
-            (part, channels),
-            (part, channels),
-            "float32",
-            ["view", "channel"],
-            "L2-normalised mean token",
-        ),
-        (
-            "center",
-            (channels,),
-            (channels,),
-            (channels,),
-            "float32",
-            ["channel"],
-            "mean token of the training splits' plain views",
-        ),
-    ]
-    for name, shape, chunks, shards, dtype, dimensions, meaning in arrays:
+    shapes = {"tokens": (views, rows, columns, channels), "center": (channels,)}
+    for name in arrays(job.params.codec):
+        shape = shapes.get(name, (views, channels))
+        shards = shape if name == "center" else (part, *shape[1:])
+        codes = job.params.codec != "fp16" and name in ("tokens", "scale")
+        numbers = codes and name == "tokens"
         group.require_array(
             name,
             shape=shape,
-            chunks=chunks,
+            chunks=(1, *shape[1:]) if name == "tokens" else shards,
             shards=shards,
-            dtype=dtype,
-            fill_value=float("nan"),
-            compressors=[Crc32cCodec()],
-            dimension_names=dimensions,
-            attributes={"long_name": meaning, "units": "1"},
+            dtype="int8" if numbers else "float16" if name == "tokens" else "float32",
+            fill_value=LOST if numbers else float("nan"),
+            compressors=[*([ZstdCodec(level=1)] if codes else []), Crc32cCodec()],
+            dimension_names=DIMENSIONS.get(name, ["view", "channel"]),
+            attributes={"long_name": QUANTISED if numbers else MEANING[name], "units": "1"},
             config={"write_empty_chunks": True},
         )

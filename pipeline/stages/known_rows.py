@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline.core.artifact import Artifact, shown
 from pipeline.core.engine import Job, Part, finished
 from pipeline.core.errors import DamageError
-from pipeline.stages.feature_store import Tokens
+from pipeline.stages.feature_store import Rows
 
 log = logging.getLogger("stegoflow")
 
@@ -39,9 +39,10 @@ def known_rows(out: Artifact, table: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(known, schema=schema)
 
 
-def copy_known(job: Job, part: Part, tokens: np.ndarray) -> set[int]:
-    """Fill the rows of a part that an earlier artifact holds; returns which, counted from the part's start. What is
-    damaged there is not copied, and a warning names it."""
+def copy_known(job: Job, part: Part, stored: dict[str, np.ndarray]) -> set[int]:
+    """Fill the rows of a part that an earlier artifact holds, in every array of `stored` (view, …), as they are stored
+    there; returns which, counted from the part's start. What is damaged there is not copied, and a warning names it.
+    """
     known = job.out.read_table("known.parquet").to_pylist()
     sources: dict[str, list[tuple[int, int]]] = {}
     for row in known:
@@ -51,10 +52,12 @@ def copy_known(job: Job, part: Part, tokens: np.ndarray) -> set[int]:
     for name, pairs in sources.items():
         here = [mine for mine, _ in pairs]
         try:
-            source = Tokens(Artifact(job.out.store, job.out.stage, name))
-            tokens[here] = source.read(np.asarray([theirs for _, theirs in pairs]))
+            source, there = Artifact(job.out.store, job.out.stage, name), np.asarray([theirs for _, theirs in pairs])
+            rows = {array: Rows(source, array).read(there) for array in stored}
         except (DamageError, FileNotFoundError) as error:
             log.warning("rows of features %s are computed anew: %s", shown(name), error)
         else:
+            for array, values in rows.items():
+                stored[array][here] = values
             copied |= set(here)
     return copied

@@ -25,6 +25,7 @@ CHANGED: dict[str, Any] = {
     "features.views.size": [64, 80],
     "features.views.overlap": 0.5,
     "features.mirror": "all",
+    "features.codec": "int8",
     "neighbours.k": 3,
     "neighbours.exact_below": 5,
     "head.method": "pca",
