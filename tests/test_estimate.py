@@ -31,7 +31,7 @@ def runs(tmp_path_factory, vit) -> dict[int, tuple[PipelineConfig, dict]]:
 
 
 def test_a_measured_size_foretells_others(runs):
-    """Bytes to 10 %, objects exactly, in every stage."""
+    """Bytes to 5 %, objects exactly, in every stage."""
     config, _ = runs[48]
     for count, found in zip(SIZES, estimate(config, list(SIZES)), strict=True):
         other, result = runs[count]
@@ -41,12 +41,12 @@ def test_a_measured_size_foretells_others(runs):
         for row in found.stages:
             entries = list(store.entries(f"artifacts/{row.stage}/{real[row.stage]}"))
             assert row.objects == len(entries), f"{row.stage} at {count}"
-            assert row.bytes_written == pytest.approx(sum(entry.size for entry in entries), rel=0.1), row.stage
+            assert row.bytes_written == pytest.approx(sum(entry.size for entry in entries), rel=0.05), row.stage
             assert row.rate == "same recipe"
 
 
 def test_requests_are_those_that_a_run_makes(runs, tmp_path, monkeypatch):
-    """Gets to a quarter in the stages with parts; puts but for ten, of metadata that Zarr writes again."""
+    """Gets to a tenth in the stages with parts; puts but for ten, of metadata that Zarr writes again."""
     import obstore
 
     from pipeline.run import Session
@@ -76,7 +76,7 @@ def test_requests_are_those_that_a_run_makes(runs, tmp_path, monkeypatch):
     run(config.model_copy(update={"store": str(tmp_path / "store")}))
     found = {row.stage: row for row in estimate(runs[48][0], [96])[0].stages}
     for name in ("features", "masks", "scores"):
-        assert found[name].gets == pytest.approx(counts[name, "gets"], rel=0.25), name
+        assert found[name].gets == pytest.approx(counts[name, "gets"], rel=0.1), name
         assert found[name].objects == pytest.approx(counts[name, "puts"], abs=10), name
 
 
@@ -120,6 +120,7 @@ def test_what_breaks_first_moves_with_the_memory(runs):
 
     little, much = limits(8), limits(80)
     assert set(little) == set(much)
+    assert {stage for stage, what in little if what == "tables"} == {"features", "masks", "scores"}
     for (stage, what), views in little.items():
         if what == "memory":
             assert 8 * views < much[stage, what] < 25 * views

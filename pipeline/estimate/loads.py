@@ -135,7 +135,7 @@ def _features(s: Setting, rate: Rate) -> Load:
     return Load(
         c.rows, "views", alone=c.rows * (TABLED + 4 * ROW) + p * s.latency, spread=encode + tables, tables=tables,
         written=written, objects=8 + 4 * p, read=seen * c.image_bytes + p * s.views_table + s.means(),
-        gets=13 * p + (seen if s.remote_images else 0), lists=2 * p / 1000, memory=c.rows * VIEW_MEMORY,
+        gets=20 + 13 * p + (seen if s.remote_images else 0), lists=2 * p / 1000, memory=c.rows * VIEW_MEMORY,
     )  # fmt: skip
 
 
