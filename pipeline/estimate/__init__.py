@@ -21,7 +21,7 @@ from pipeline.run import plan
 SIZES = tuple(10.0**power for power in range(5, 10))
 """Views of the table that is shown where no number is given."""
 LATENCY = {"local": 2e-4, "remote": 0.03}
-"""Seconds of one request to a folder and to an object store."""
+"""Seconds of one request to a folder and to an object store: assumed, not measured."""
 NOTICED = 3600.0
 """Seconds of reading tables, by one worker, that are not worth a word."""
 LARGEST = 1e13
@@ -49,7 +49,7 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Prices:
-    """In dollars. The defaults are those of Amazon S3 Standard in us-east-1, as its price list was in 2025."""
+    """In dollars. The defaults are those of Amazon S3 Standard in us-east-1, as remembered from 2025; look them up."""
 
     put: float = 0.005
     """1000 requests that write or list."""

@@ -17,18 +17,20 @@ FIXED = {"images.parquet": 3000, "labels.parquet": 2300, "views.parquet": 5300, 
 """Bytes of a table that do not grow with its rows (footer, schema, statistics)."""
 LISTED, TABLED, VIEWED, INDEXED, ROW = 2e-5, 1.8e-5, 1e-6, 1.2e-5, 2.5e-6
 """Seconds per row of: listing (hash of the table), making the table of views, finding an image's views, writing
-neighbours, reading a table as Python objects. Measured on 100 000 rows, 2026-11-25, one core of an AMD EPYC."""
+neighbours, reading a table as Python objects. The last four were measured (neighbours on 40 000 rows, the others on
+100 000; 2026-11-25, one core of an AMD EPYC); listing is 9e-6 measured without reading files, doubled for the rest."""
 LIST_MEMORY, VIEW_MEMORY, NEAR_MEMORY, HEAD_MEMORY, ROW_MEMORY, IMAGE_MEMORY = 2000, 1500, 1600, 1000, 340, 850
 """Bytes of memory per row of: the listing, the table of views being made, the lists of neighbours, those in the head,
-the table of views in a worker, a table as Python objects. Measured likewise."""
+the table of views in a worker, a table as Python objects. Measured likewise but for the lists of neighbours and those
+in the head, which are counted from their types, and the listing (1100 measured, and what `scan` remembers beside)."""
 FLOPS, PROBING = 6.5e10, 1.2e10
 """Floating-point operations per second of an exact search and of an IVF index; measured likewise."""
 PROBES = 16
 """Lists of an IVF index that a search is taken to look into: the stage doubles them until recall is 0.98."""
 READ, ENCODE, DECODE = 1e-6, 2.3e-5, 0.01
-"""Seconds to read a token, to read it and make its code, and to decode a megapixel of a label map."""
+"""Seconds to read a token, to read it and make its code, and to decode a megapixel of a label map. Estimates only."""
 BASE = 0.7 * 2**30
-"""Bytes of memory of a process with torch and a backbone before it has read anything."""
+"""Bytes of memory of a process with torch and a backbone before it has read anything: a guess."""
 
 
 class Load(NamedTuple):

@@ -13,8 +13,9 @@ PARTS = {"features": feature_store.PART, "masks": masks.PART, "scores": scores.P
 """Items per part of the stages that are spread over workers."""
 SAMPLE = 16
 """Parts whose markers are read, at most."""
-MACHINE = "2026-11-24, CamVid with ViT-S/14 on one shared core of an AMD EPYC, a local folder"
-"""Where and when `BUILT_IN` was measured."""
+MACHINE = "2026-11-24, CamVid with ViT-S/14 on an AMD EPYC of two busy cores; suggestion and report are guesses"
+"""Where and when `BUILT_IN` was measured. Of the suggestion, a quarter of the curve on one draw was timed on planted
+vectors and multiplied; of the report nothing. Bytes of these two and of a head's checkpoint are guesses too."""
 
 
 @dataclass(frozen=True)
