@@ -126,7 +126,8 @@ def encode_part(job: Job, part: Part) -> dict[str, Any]:
     rows = job.out.read_table("views.parquet").slice(part.start, part.stop - part.start).to_pylist()
     group = open_group(job.out, "r+")
     names = [name for name in arrays(job.params.codec) if name != "center"]
-    stored = {name: np.empty((len(rows), *group[name].shape[1:]), group[name].dtype) for name in names}  # type: ignore[union-attr]
+    opened: dict[str, Any] = {name: group[name] for name in names}  # each a request
+    stored = {name: np.empty((len(rows), *array.shape[1:]), array.dtype) for name, array in opened.items()}
     copied = copy_known(job, part, stored)
     new = [i for i in range(len(rows)) if i not in copied]
     tokens = np.full((len(new), *stored["tokens"].shape[1:]), np.nan, np.float32)
@@ -138,7 +139,7 @@ def encode_part(job: Job, part: Part) -> dict[str, Any]:
     for name, values in _coded(job, np.clip(tokens, -limit, limit)).items():
         stored[name][new] = values
     for name, values in stored.items():
-        array = group[name].with_config({"write_empty_chunks": True})  # type: ignore[union-attr]
+        array = opened[name].with_config({"write_empty_chunks": True})
         with job.out.store.telling("cannot write", job.out.data(f"{GROUP}/{name}"), values.nbytes):
             array[part.start : part.stop] = values
     return {"failed": sorted(failed), "clipped": clipped, "copied": len(copied)}
