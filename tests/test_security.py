@@ -81,7 +81,7 @@ ALLOWED = {
     # Names of this package alone.
     ("pipeline/__init__.py", "import_module"),
     # execution.dask_cluster is code that the config's author names, as the author of a script does: docs/security.md.
-    ("pipeline/core/executors.py", "importlib.import_module"),
+    ("pipeline/core/cluster.py", "importlib.import_module"),
     # Files of the installed scikit-image.
     ("pipeline/datasets/demo_sources.py", "Image.open"),
 }

@@ -6,7 +6,6 @@ first item, so a run that reuses everything starts none. Worker loss and I/O err
 what still fails after the retries, is raised.
 """
 
-import importlib
 import logging
 import os
 import time
@@ -20,9 +19,9 @@ from typing import Any, Literal, Protocol, TypeVar
 from obstore.exceptions import BaseError as StoreFailure
 from pydantic import Field
 
-from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.errors import StageError
 from pipeline.core.params import Params
-from pipeline.core.store import first_line, refuse_secrets
+from pipeline.core.store import first_line
 
 log = logging.getLogger("stegoflow")
 Item = TypeVar("Item")
@@ -30,8 +29,6 @@ IO_ERRORS = (OSError, StoreFailure)
 """What trying again may mend: a store's StoreError, and what obstore raises inside of Zarr, which is no OSError."""
 PAUSES = (1.0, 5.0, 25.0)
 """Seconds before the first, second, further tries after an I/O error: a store may be away for a while."""
-CONNECT = 20
-"""Seconds that a Dask scheduler has to answer."""
 
 
 class Execution(Params):
@@ -79,7 +76,9 @@ class Executor(Protocol):
 @contextmanager
 def open_executor(execution: Execution) -> Iterator[Executor]:
     """The executor that `execution` names, closed at the end of the block (its workers stopped)."""
-    kinds: dict[str, Callable[[Execution], Any]] = {"serial": _Serial, "processes": _Processes, "dask": _Dask}
+    from pipeline.core.cluster import Dask  # which imports from here
+
+    kinds: dict[str, Callable[[Execution], Any]] = {"serial": _Serial, "processes": _Processes, "dask": Dask}
     executor = kinds[execution.executor](execution)
     try:
         yield executor
@@ -98,8 +97,8 @@ class _Serial:
                 try:
                     result = function(item)
                 except IO_ERRORS as error:
-                    _retry_or_raise(item, attempt + 1, self.retries, error)
-                    time.sleep(_pause(attempt + 1))
+                    retry_or_raise(item, attempt + 1, self.retries, error)
+                    time.sleep(pause_after(attempt + 1))
                 else:
                     yield item, result
                     break
@@ -127,7 +126,7 @@ class _Processes:
             fresh = [again.pop() for _ in range(min(room, len(again)))]
             fresh += [(item, 0.0) for item in islice(queue, room - len(fresh))]
             for item, pause in fresh:
-                running[self._submit(partial(_after, pause, function), item)] = item, self.pool
+                running[self._submit(partial(after, pause, function), item)] = item, self.pool
             if not running:
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -139,8 +138,8 @@ class _Processes:
                     if isinstance(error, BrokenProcessPool) and pool is self.pool:
                         self.close()  # all items of one pool fail with it; the pool after it is sound
                     tries[item] += 1
-                    _retry_or_raise(item, tries[item], self.retries, error)
-                    again.append((item, _pause(tries[item]) if isinstance(error, IO_ERRORS) else 0.0))
+                    retry_or_raise(item, tries[item], self.retries, error)
+                    again.append((item, pause_after(tries[item]) if isinstance(error, IO_ERRORS) else 0.0))
                 else:
                     yield item, result
 
@@ -168,102 +167,19 @@ class _Processes:
             self.pool = None
 
 
-class _Dask:
-    def __init__(self, execution: Execution) -> None:
-        refuse_secrets(execution.dask_address or "")
-        self.execution = execution
-        self.retries = execution.retries
-        self.client: Any = None
-        self.cluster: Any = None
-
-    @property
-    def workers(self) -> int:
-        return max(1, len(self._client().scheduler_info()["workers"]))
-
-    def run(self, function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
-        from distributed import as_completed
-
-        client = self._client()
-        queue = iter(items)
-        tries: Counter[Any] = Counter()
-        running: dict[Any, Item] = {}
-        finished = as_completed()
-
-        def submit(item: Item, pause: float = 0.0) -> None:
-            future = client.submit(partial(_after, pause, function), item, pure=False)
-            running[future] = item
-            finished.add(future)
-
-        while True:
-            for item in islice(queue, max(0, 4 * self.workers + 4 - len(running))):  # workers may come and go
-                submit(item)
-            if not running:
-                return
-            future = next(finished)
-            item = running.pop(future)
-            if future.status == "finished":
-                yield item, future.result()
-                continue
-            error = future.exception() if future.status == "error" else OSError("the scheduler lost the task")
-            tries[item] += 1
-            if isinstance(error, IO_ERRORS) or type(error).__name__ == "KilledWorker":
-                _retry_or_raise(item, tries[item], self.retries, error)
-                submit(item, _pause(tries[item]) if type(error).__name__ != "KilledWorker" else 0.0)
-            else:
-                raise error
-
-    def _client(self) -> Any:
-        if self.client is None:
-            from distributed import Client, LocalCluster
-
-            execution = self.execution
-            try:
-                if execution.dask_address:
-                    self.client = Client(execution.dask_address, timeout=CONNECT)
-                else:
-                    module, _, name = execution.dask_cluster.rpartition(".")
-                    kind = getattr(importlib.import_module(module), name)
-                    options = dict(execution.dask_options)
-                    if isinstance(kind, type) and issubclass(kind, LocalCluster):  # its own dashboard is for everyone
-                        options = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", **options}  # any free port
-                    if kind is LocalCluster:
-                        options = {"n_workers": execution.worker_count(), "threads_per_worker": 1, **options}
-                    self.cluster = kind(**options)
-                    self.client = Client(self.cluster)
-                self.client.wait_for_workers(1, timeout=300)
-            except (OSError, ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-                where, reason = execution.dask_address or execution.dask_cluster, first_line(error)
-                for text in _texts(execution.dask_options):
-                    reason = reason.replace(text, "…")
-                raise ConfigError(
-                    f"no Dask cluster at {where}: {reason}",
-                    next="start it, or set execution.executor=processes",
-                ) from None  # the error itself may quote an option
-        return self.client
-
-    def close(self) -> None:
-        for opened in (self.client, self.cluster):
-            if opened is not None:
-                opened.close()
-
-
-def _after(pause: float, function: Callable[[Item], Any], item: Item) -> Any:
+def after(pause: float, function: Callable[[Item], Any], item: Item) -> Any:
+    """Do an item after `pause` seconds, on the worker."""
     time.sleep(pause)
     return function(item)
 
 
-def _pause(tries: int) -> float:
+def pause_after(tries: int) -> float:
+    """Seconds to wait before trying again what has failed `tries` times."""
     return PAUSES[min(tries, len(PAUSES)) - 1]
 
 
-def _texts(options: Any) -> list[str]:
-    """Every text among the values of Dask's options, at any depth: each may be a password."""
-    values = options.values() if isinstance(options, dict) else options if isinstance(options, list) else ()
-    found = [options] if isinstance(options, str) and options else []
-    return found + [text for value in values for text in _texts(value)]
-
-
-def _retry_or_raise(item: Any, tries: int, retries: int, error: BaseException) -> None:
+def retry_or_raise(item: Any, tries: int, retries: int, error: BaseException) -> None:
+    """Log that an item is tried again; StageError where it has failed too often."""
     what = f"{type(error).__name__}: {first_line(error)}"
     if tries > retries:
         raise StageError(

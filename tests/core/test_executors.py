@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import toys
 
-from pipeline.core import executors
+from pipeline.core import cluster, executors
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import Execution, Executor, open_executor
 
@@ -117,9 +117,8 @@ def test_retries_can_be_switched_off(tmp_path: Path):
 
 def test_no_worker_starts_before_the_first_item(monkeypatch: pytest.MonkeyPatch):
     """A run that reuses everything pays for no cluster."""
-    for kind, name in (("processes", "_Processes._pool"), ("dask", "_Dask._client")):
-        owner, method = name.split(".")
-        monkeypatch.setattr(getattr(executors, owner), method, lambda self: pytest.fail("started"))
+    for kind, owner, method in (("processes", executors._Processes, "_pool"), ("dask", cluster.Dask, "_client")):
+        monkeypatch.setattr(owner, method, lambda self: pytest.fail("started"))
         with open_executor(Execution(executor=kind)) as executor:
             assert executor is not None
             if kind == "processes":
@@ -144,7 +143,7 @@ def free_port() -> int:
     ],
 )
 def test_a_cluster_that_is_not_there(options: dict, message: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(executors, "CONNECT", 1)
+    monkeypatch.setattr(cluster, "CONNECT", 1)
     with open_executor(Execution(executor="dask", **options)) as executor, pytest.raises(ConfigError) as caught:
         list(executor.run(toys.triple, [1]))
     assert caught.value.message.startswith(message)

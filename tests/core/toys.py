@@ -33,6 +33,11 @@ def done(folder: str | Path) -> list[str]:
     return [path.name.split("@")[0] for path in Path(folder).iterdir()]
 
 
+def processes(folder: str | Path) -> set[int]:
+    """Ids of the processes that began them."""
+    return {int(path.name.split("@")[1].split("-")[0]) for path in Path(folder).iterdir()}
+
+
 def square_part(job: Job, part: Part) -> dict[str, Any]:
     log = job.roots["log"]
     if len(done(log)) == int(job.roots.get("die_after", -1)):
@@ -40,6 +45,11 @@ def square_part(job: Job, part: Part) -> dict[str, Any]:
             os.kill(os.getpid(), signal.SIGKILL)
         raise RuntimeError("died")
     leave_mark(log, part.name)
+    patience = time.monotonic() + 60
+    while (
+        len(done(log)) > 3 and len(processes(log)) < int(job.roots.get("together", 1)) and time.monotonic() < patience
+    ):
+        time.sleep(0.01)
     job.out.write_json(f"squares/{part.name}.json", [n**job.params.power for n in range(*part)])
     time.sleep(float(job.roots.get("slow", 0)))
     return {"sum": sum(n**job.params.power for n in range(*part)), "pid": os.getpid()}
@@ -55,10 +65,19 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 SQUARES = Stage("squares", version=1, encoding=1, inputs=(), params=SquaresParams, compute=compute)
 
 
-def squares(store: str | Path, log: str | Path, *, params: dict[str, Any] | None = None, **roots: Any) -> Outcome:
-    """Make the artifact exist, serially."""
+SERIAL = Execution(executor="serial", retries=0)
+
+
+def squares(
+    store: str | Path,
+    log: str | Path,
+    *,
+    params: dict[str, Any] | None = None,
+    execution: Execution = SERIAL,
+    **roots: Any,
+) -> Outcome:
+    """Make the artifact exist."""
     Path(log).mkdir(exist_ok=True)
-    execution = Execution(executor="serial", retries=0)
     places = {"log": str(log), **{name: str(value) for name, value in roots.items()}}
     with open_executor(execution) as executor:
         node = Node(SQUARES, SquaresParams(**params or {}), {})
