@@ -5,6 +5,7 @@ import pydensecrf.densecrf as dcrf
 from pydantic import Field, FiniteFloat
 
 from pipeline.core.params import Params
+from pipeline.models.views import winner
 
 _FLOOR = float(np.log(1e-5))  # as pydensecrf.utils.unary_from_softmax, which STEGO calls: no energy is infinite
 
@@ -52,7 +53,8 @@ def dense_crf(image: np.ndarray, log_probs: np.ndarray, params: CrfParams = DEFA
     dtype = np.uint8 if k <= 255 else np.uint16
     if k == 1:
         return np.zeros((height, width), dtype)
-    energy = np.minimum(-log_probs.reshape(k, -1).astype(np.float32), np.float32(-_FLOOR))
+    energy = -log_probs.reshape(k, -1).astype(np.float32, copy=False)
+    np.minimum(energy, np.float32(-_FLOOR), out=energy)
     crf = dcrf.DenseCRF2D(width, height, k)
     crf.setUnaryEnergy(np.ascontiguousarray(energy))
     crf.addPairwiseGaussian(sxy=params.gaussian_sxy, compat=params.gaussian_compat)
@@ -63,4 +65,4 @@ def dense_crf(image: np.ndarray, log_probs: np.ndarray, params: CrfParams = DEFA
         compat=params.bilateral_compat,
     )
     marginals = np.asarray(crf.inference(params.iterations))  # (K, H·W)
-    return marginals.argmax(axis=0).reshape(height, width).astype(dtype)
+    return winner(marginals.reshape(k, height, width)).astype(dtype)

@@ -127,6 +127,15 @@ def upsample(plane: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.matmul(down, np.moveaxis(plane.astype(np.float32), -1, 0) @ across.T)
 
 
+def winner(maps: np.ndarray) -> np.ndarray:
+    """The first of the largest of K maps at each place: (K, height, width) to (height, width) int64. In strips: numpy's
+    argmax over the first axis copies all that it is given."""
+    out = np.empty(maps.shape[1:], np.int64)
+    for top in range(0, len(out), 64):
+        maps[:, top : top + 64].argmax(0, out=out[top : top + 64])
+    return out
+
+
 def area_fractions(label: np.ndarray, box: Window, rows: int, columns: int, classes: int, ignore: int) -> np.ndarray:
     """Share of each class in every token's patch of a view: (rows, columns, classes) float32; all zero where ignored.
 

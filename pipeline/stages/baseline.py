@@ -5,12 +5,10 @@ Artifact: `baseline.safetensors` with `centroids` (K, channel) float32 and the `
 
 from typing import Any
 
-import numpy as np
-
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, borrowed
 from pipeline.models.kmeans import normalise
-from pipeline.stages.clusters import fit, sample_tokens
+from pipeline.stages.clusters import fit, most_tokens, sample_tokens, stack
 from pipeline.stages.feature_store import read_center
 from pipeline.stages.suggestion import chosen_k
 
@@ -32,7 +30,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     k = chosen_k(params.k, job.inputs.get("suggestion"))
     center = read_center(features, params.center)
     blocks = sample_tokens(features, params.tokens, params.seed, work)
-    tokens = np.concatenate([normalise(block - center) for block in blocks])
+    tokens = stack((normalise(block - center) for block in blocks), most_tokens(features, params.tokens))
     centroids, objectives = fit(tokens, k, params.restarts, params.iterations, params.seed)
     job.out.write_tensors("baseline.safetensors", {"centroids": centroids, "center": center})
     return {"items": len(tokens), "objectives": objectives}

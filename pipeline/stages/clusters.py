@@ -6,7 +6,7 @@ Source: STEGO, section 4.3, with k-means in place of its online cluster probe.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -55,7 +55,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         job.out.write_tensors("clusters.safetensors", {"centroids": normalise(own)})
         return {"items": len(own), "found_by": "head", **look(normalise(own))}
     sample = sample_tokens(job.inputs["features"], params.tokens, params.seed, work, head)
-    codes = normalise(np.concatenate(list(sample)))
+    codes = stack(map(normalise, sample), most_tokens(job.inputs["features"], params.tokens))
     centroids, objectives = fit(codes, k, params.restarts, params.iterations, params.seed)
     job.out.write_tensors("clusters.safetensors", {"centroids": centroids})
     return {"items": len(codes), "objectives": objectives, "found_by": "kmeans", **look(centroids, codes)}
@@ -90,6 +90,22 @@ def fit(vectors: np.ndarray, k: int, restarts: int, iterations: int, seed: int) 
             f"clusters.k: {k} clusters asked of {len(vectors)} tokens", next=f"--set clusters.k={min(len(vectors), 27)}"
         )
     return cosine_kmeans(vectors, k, restarts=restarts, iterations=iterations, seed=seed)
+
+
+def most_tokens(features: Artifact, limit: int) -> int:
+    """What `sample_tokens` gives at most."""
+    return min(limit, int(np.prod(features.manifest["shape"][:3])))
+
+
+def stack(blocks: Iterable[np.ndarray], most: int) -> np.ndarray:
+    """The rows of all blocks (n, channel), at most `most`, below each other; they are never in memory twice."""
+    found, filled = np.empty((0, 0), np.float32), 0
+    for block in blocks:
+        if not filled:
+            found = np.empty((most, block.shape[1]), block.dtype)  # takes no memory until it is filled
+        found[filled : filled + len(block)] = block
+        filled += len(block)
+    return found[:filled]
 
 
 def sample_tokens(

@@ -43,11 +43,11 @@ def copy_known(job: Job, part: Part, stored: dict[str, np.ndarray]) -> set[int]:
     """Fill the rows of a part that an earlier artifact holds, in every array of `stored` (view, …), as they are stored
     there; returns which, counted from the part's start. What is damaged there is not copied, and a warning names it.
     """
-    known = job.out.read_table("known.parquet").to_pylist()
+    known = job.out.read_table("known.parquet")
+    first, stop = np.searchsorted(np.asarray(known["view"]), part).tolist()  # the table is sorted by it
     sources: dict[str, list[tuple[int, int]]] = {}
-    for row in known:
-        if part.start <= row["view"] < part.stop:
-            sources.setdefault(row["fingerprint"], []).append((row["view"] - part.start, row["row"]))
+    for row in known.slice(first, stop - first).to_pylist():
+        sources.setdefault(row["fingerprint"], []).append((row["view"] - part.start, row["row"]))
     copied: set[int] = set()
     for name, pairs in sources.items():
         here = [mine for mine, _ in pairs]

@@ -20,7 +20,7 @@ from pipeline.core.params import Params
 from pipeline.datasets import files, folder, images
 from pipeline.models.crf import CrfParams, dense_crf
 from pipeline.models.guided import guided_logits
-from pipeline.models.views import Window, cosine_logits, merge
+from pipeline.models.views import Window, cosine_logits, merge, winner
 from pipeline.stages.feature_store import Tokens
 from pipeline.stages.head import open_head
 
@@ -81,14 +81,13 @@ def predicted_images(dataset: pa.Table, splits: list[str]) -> np.ndarray:
 def predict_part(job: Job, part: Part) -> dict[str, Any]:
     """Masks of images start..stop−1 of those that are predicted."""
     params: MasksParams = job.params
-    dataset = job.inputs["dataset"].read_table("images.parquet").to_pylist()
+    dataset = job.inputs["dataset"].read_table("images.parquet")
     chosen = job.out.read_json("images.json")[part.start : part.stop]
     head = open_head(job.inputs["head"], job.execution.device)
     centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
     views = Views(job.inputs["features"])
     rows, failed = [], []
-    for index in chosen:
-        image = dataset[index]
+    for index, image in zip(chosen, dataset.take(chosen).to_pylist(), strict=True):
         plane = views.plane(index, head)
         mask = refined = None
         if plane is None:
@@ -111,11 +110,17 @@ def label_maps(
     image: np.ndarray, plane: np.ndarray, centroids: np.ndarray, params: MasksParams
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The mask of an image (height, width, 3 uint8) with codes `plane`, and that with CRF where params want it."""
-    bilinear = cosine_logits(plane, centroids, *image.shape[:2])
-    logits = bilinear if params.upsampling == "bilinear" else guided_logits(image, plane, centroids)
-    mask = logits.argmax(0).astype(mask_dtype(len(centroids)))
-    refined = dense_crf(image, log_softmax(bilinear * params.sharpness), params.crf_params) if params.crf else None
-    return mask, refined
+    mask = None  # K maps of floats at the image's size are the most that is in memory, and only once
+    if params.upsampling == "guided":
+        mask = winner(guided_logits(image, plane, centroids))
+    refined = None
+    if params.crf or mask is None:
+        bilinear = cosine_logits(plane, centroids, *image.shape[:2])
+        mask = winner(bilinear) if mask is None else mask
+        if params.crf:
+            bilinear *= params.sharpness
+            refined = dense_crf(image, log_softmax(bilinear), params.crf_params)
+    return mask.astype(mask_dtype(len(centroids))), refined
 
 
 class Views:
@@ -123,19 +128,30 @@ class Views:
 
     def __init__(self, features: Artifact) -> None:
         self.tokens = Tokens(features)
-        table = features.read_table("views.parquet")
-        self.table = table
+        columns = [
+            "view",
+            "image",
+            "image_height",
+            "image_width",
+            "y0",
+            "x0",
+            "height",
+            "width",
+            "mirrored",
+            "training",
+        ]
+        self.table = table = features.read_table("views.parquet", columns)
         image, training = np.asarray(table["image"]), np.asarray(table["training"])
         # A training image cut in crops also has whole views; those are its prediction.
         plain = ~training | ~np.isin(image, image[~training & ~np.asarray(table["mirrored"])])
-        self.rows: dict[int, list[int]] = {}
-        for row in np.flatnonzero(plain):
-            self.rows.setdefault(int(image[row]), []).append(int(row))
+        rows = np.flatnonzero(plain)
+        self.rows = rows[np.argsort(image[rows], kind="stable")]
+        self.images = image[self.rows]
 
     def plane(self, image: int, encode: Any) -> np.ndarray | None:
         """What `encode` makes of an image's tokens (view, row, column, channel), mirrored views averaged with the
         plain ones, merged: (rows, columns, D) float32. None where the image could not be decoded."""
-        views = self.table.take(self.rows[image]).to_pylist()
+        views = self.table.take(self.rows[slice(*np.searchsorted(self.images, [image, image + 1]))]).to_pylist()
         values = self.tokens.read(np.asarray([view["view"] for view in views]))
         if not np.isfinite(values[:, 0, 0, 0]).all():
             return None

@@ -37,24 +37,21 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     table = features.read_table("views.parquet", ["view", "image", "sha256", "training"])
     rows = training_views(table)
     vectors, valid = pooled(features, rows, params.center)
-    rows, vectors = rows[valid], vectors[valid]
+    if not valid.all():
+        rows, vectors = rows[valid], vectors[valid]
     if len(rows) == 0:
         raise ValueError("no training view has features")
-    content = np.asarray(table["sha256"].to_pylist())[rows]
-    _, images = np.unique(content, return_inverse=True)
+    images = np.asarray(table["sha256"].combine_chunks().dictionary_encode().indices)[rows]
     most = int(np.bincount(images).max())
 
     index, facts = build_index(vectors, params.exact_below)
     found, similarity = search_others(index, vectors, images, params.k, most, work)
-    lists = [[int(rows[j]) for j in line if j >= 0] for line in found]
-    values = [
-        [float(s) for s, j in zip(line, near, strict=True) if j >= 0]
-        for line, near in zip(similarity, found, strict=True)
-    ]
+    there = found >= 0
+    ends = np.concatenate([[0], there.sum(1).cumsum()])
     columns = {
         "view": pa.array(rows, pa.int64()),
-        "neighbours": pa.array(lists, pa.list_(pa.int64())),
-        "similarities": pa.array(values, pa.list_(pa.float32())),
+        "neighbours": lists(ends, pa.array(rows[found[there]], pa.int64())),
+        "similarities": lists(ends, pa.array(similarity[there], pa.float32())),
     }
     job.out.write_table("neighbours.parquet", pa.table(columns))
     on_gpu = facts["index"] == "exact" and faiss.get_num_gpus() > 0
@@ -63,11 +60,18 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     return {"items": len(rows), **facts}
 
 
+def lists(ends: np.ndarray, values: pa.Array) -> pa.Array:
+    """A column of lists, one after the other in `values`; list i begins at ends[i] and stops at ends[i + 1]."""
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values)
+
+
 def pooled(features: Any, rows: np.ndarray, center: str) -> tuple[np.ndarray, np.ndarray]:
     """Unit pooled features (row, channel) float32 of the given views, centred or not, and which of them are finite."""
-    mean = read_rows(features, "mean")[rows] - read_center(features, center)
+    mean = read_rows(features, "mean")[rows]
+    mean -= read_center(features, center)
     norms = np.linalg.norm(mean, axis=1, keepdims=True)
-    return np.ascontiguousarray(mean / norms.clip(1e-12), np.float32), np.isfinite(norms[:, 0])
+    mean /= norms.clip(1e-12)
+    return mean, np.isfinite(norms[:, 0])
 
 
 def build_index(vectors: np.ndarray, exact_below: int) -> tuple[Any, dict[str, Any]]:

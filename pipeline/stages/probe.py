@@ -47,7 +47,9 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         )
     center = head.center.cpu().numpy()
     tensors: dict[str, np.ndarray] = {"center": center}
-    for name, inputs in (("codes", codes), ("tokens", tokens.astype(np.float32) - center)):
+    centred = tokens.astype(np.float32)
+    centred -= center
+    for name, inputs in (("codes", codes), ("tokens", centred)):
         weight, bias = fit_linear(inputs, shares, params, device)
         tensors |= {f"{name}.weight": weight, f"{name}.bias": bias}
     job.out.write_tensors("probe.safetensors", tensors)
@@ -62,16 +64,17 @@ def labelled_tokens(
     params: ProbeParams = job.params
     tokens = Tokens(job.inputs["features"])
     table = job.inputs["features"].read_table("views.parquet")
-    every = table.take(training_views(table)).to_pylist()
-    views = [view for view in every if (view["split"], view["id"]) in maps]
+    trained = training_views(table)
+    keys = zip(*(table[name].take(trained).to_pylist() for name in ("split", "id")), strict=True)
+    labelled = trained[np.asarray([key in maps for key in keys], bool)]
     rows, columns = tokens.shape[1:3]
-    each = min(rows * columns, max(1, params.tokens // max(1, len(views))))
+    each = min(rows * columns, max(1, params.tokens // max(1, len(labelled))))
     found: list[np.ndarray] = []
     codes: list[np.ndarray] = []
     shares: list[np.ndarray] = []
-    for start in range(0, len(views), PART):
-        work.tick(start, len(views), "views")
-        part = views[start : start + PART]
+    for start in range(0, len(labelled), PART):
+        work.tick(start, len(labelled), "views")
+        part = table.take(labelled[start : start + PART]).to_pylist()
         block = tokens.read(np.asarray([view["view"] for view in part]))
         encoded = head(block)
         for view, values, code in zip(part, *(_flat(both) for both in (block, encoded)), strict=True):
@@ -88,7 +91,7 @@ def labelled_tokens(
             found.append(values[pick])
             codes.append(code[pick])
             shares.append(share[pick])
-    work.tick(len(views), len(views), "views")
+    work.tick(len(labelled), len(labelled), "views")
     if not found:
         return np.empty((0, tokens.shape[-1]), np.float16), np.empty((0, 0)), np.empty((0, len(maps.names)))
     return np.concatenate(found), np.concatenate(codes), np.concatenate(shares)
@@ -102,7 +105,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
 def fit_linear(
     inputs: np.ndarray, shares: np.ndarray, params: ProbeParams, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Multinomial logistic regression on soft targets: weight (class, D) and bias (class,) float32.
+    """Multinomial logistic regression on soft targets: weight (class, D) and bias (class,) float32. Changes `inputs`.
 
     Inputs are standardised for the optimiser's sake (Adam, cosine decay to 0) and the scaling folded back into the
     weights. A token counts by its labelled share.
@@ -110,7 +113,7 @@ def fit_linear(
     generator = torch.Generator().manual_seed(params.seed)
     x, y = torch.from_numpy(np.ascontiguousarray(inputs, np.float32)), torch.from_numpy(shares)
     mean, scale = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
-    x, y = ((x - mean) / scale).to(device), y.to(device)
+    x, y = x.sub_(mean).div_(scale).to(device), y.to(device)  # inputs may be the largest thing in memory
     layer = torch.nn.Linear(x.shape[1], y.shape[1], device=device)
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)

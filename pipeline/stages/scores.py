@@ -14,7 +14,7 @@ from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
 from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
 from pipeline.models.metrics import confusion, match, scores, stability, stego_crop
-from pipeline.models.views import upsample
+from pipeline.models.views import upsample, winner
 from pipeline.stages.clusters import sample_tokens
 from pipeline.stages.head import open_head
 from pipeline.stages.labels import LabelMaps, check_size
@@ -105,7 +105,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
             if probe is not None:
                 logits["linear"] = codes @ probe["codes.weight"].T + probe["codes.bias"]
                 logits["linear_tokens"] = (tokens - probe["center"]) @ probe["tokens.weight"].T + probe["tokens.bias"]
-            predicted |= {name: upsample(plane, height, width).argmax(0) for name, plane in logits.items()}
+            predicted |= {name: winner(upsample(plane, height, width)) for name, plane in logits.items()}
         if job.params.protocol == "stego":
             label, predicted = stego_crop(label), {name: stego_crop(mask) for name, mask in predicted.items()}
         for name, mask in predicted.items():

@@ -34,9 +34,11 @@ class Pools:
         self.context = context
         self.dtype = torch.bfloat16 if dtype == torch.bfloat16 else torch.float16
         self.views = np.asarray(near["view"])
-        position = {int(view): i for i, view in enumerate(self.views)}
-        self.near = [np.asarray([position[v] for v in line], np.int64) for line in near["neighbours"].to_pylist()]
-        self.alone = not any(len(line) for line in self.near)
+        lists = near["neighbours"].combine_chunks()
+        order = np.argsort(self.views)
+        self.near = order[np.searchsorted(self.views, np.asarray(lists.flatten()), sorter=order)]
+        self.ends = np.asarray(lists.offsets) - lists.offsets[0].as_py()
+        self.alone = not len(self.near)
         self.grid = (int(tokens.shape[1]), int(tokens.shape[2]))
         each = int(np.prod(tokens.shape[1:])) * 2
         fits = int(memory_gib * 2**30 // each)
@@ -81,7 +83,8 @@ class Pools:
 
     def _neighbours(self, anchors: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """One neighbour of each anchor, drawn; itself where an approximate search found none."""
-        return np.asarray([generator.choice(self.near[a]) if len(self.near[a]) else a for a in anchors], np.int64)
+        lists = ((a, self.near[self.ends[a] : self.ends[a + 1]]) for a in anchors)
+        return np.asarray([generator.choice(near) if len(near) else a for a, near in lists], np.int64)
 
     def _load(self, views: np.ndarray) -> Tensor:
         """(view × row × column, channel), centred and in their context, in two bytes a number."""

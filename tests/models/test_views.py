@@ -20,6 +20,7 @@ from pipeline.models.views import (
     resize_matrix,
     upsample,
     windows,
+    winner,
 )
 
 RNG = np.random.default_rng(0)
@@ -246,3 +247,9 @@ def test_shares_of_small_label_types():
     """uint8 labels must not wrap round where a cell's number passes 255."""
     label = np.full((64, 64), 3, np.uint8)
     assert (area_fractions(label, Window(0, 0, 64, 64), 20, 20, 4, 255)[..., 3] == 1).all()
+
+
+def test_the_winner_is_the_first_of_the_largest():
+    maps = RNG.integers(0, 3, (5, 150, 7)).astype(np.float32)  # full of ties
+    np.testing.assert_array_equal(winner(maps), maps.argmax(0))
+    assert winner(maps[:, :0]).shape == (0, 7)
