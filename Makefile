@@ -1,10 +1,10 @@
-# make demo | test | faults | quality | choices | lint | acknowledge | constraints   (PYTHON=python3.12 picks another interpreter)
+# make demo | test | faults | bench | quality | choices | lint | acknowledge | constraints   (PYTHON=python3.12 picks another interpreter)
 PYTHON ?= python3
 EXTRA ?= cpu
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test faults quality choices lint acknowledge constraints check-tools clean
+.PHONY: demo test faults bench quality choices lint acknowledge constraints check-tools clean
 
 demo: .venv
 	$(BIN)/python -m flows.demo
@@ -16,6 +16,10 @@ test: .venv
 faults: .venv
 	$(BIN)/python -m pytest tests/faults -o timeout=900 --faults benchmarks/faults.json
 	$(BIN)/python tests/faults/table.py
+
+# Every stage's time beside its floor, in turns: benchmarks/speed.json. A part of it: ARGS='--only features,head'.
+bench: .venv
+	$(BIN)/python benchmarks/speed.py $(ARGS)
 
 # Data sets × heads × seeds: benchmarks/quality.json and docs/results.md. More options: ARGS='--sets a,b --no-crf'.
 quality: .venv

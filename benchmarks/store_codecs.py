@@ -1,0 +1,70 @@
+"""What `features.codec` saves and costs, for `benchmarks/speed.py`: bytes, mIoU, and how fast random views are read."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+from quality_results import Json  # beside this file
+
+from pipeline.config import PipelineConfig, validate
+from pipeline.core.artifact import Artifact
+from pipeline.core.store import open_store
+from pipeline.datasets import demo
+from pipeline.run import run
+from pipeline.stages.feature_store import Tokens
+
+SEEDS = (0, 1, 2)
+
+
+def codecs(folder: Path, train: int = 48, val: int = 24) -> Json:
+    """Demo pictures with the packaged weights as fp16 and as int8: bytes of int8 for one of fp16; mean mIoU over three
+    seeds of clusters of the tokens as they are (`head.method=none`), what int8 loses of it, and the standard deviation
+    of that loss over seeds; seconds to read 32 random views with `Tokens`, and those bytes as plain files."""
+    root = demo.build(folder / "codecs", train=train, val=val)
+    found: dict[str, Json] = {}
+    for codec in ("fp16", "int8"):
+        scores = []
+        for seed in SEEDS:
+            config = config_of(folder, root, codec, seed)
+            result = run(config, until="scores")
+            scores.append(result["scores"]["cluster"]["miou"])
+        row = next(row for row in result["stages"] if row["stage"] == "features")
+        artifact = Artifact(open_store(config.store), "features", row["fingerprint"])
+        found[codec] = {"bytes": artifact.manifest["bytes"], "miou": scores, **reading(artifact)}
+    lost = np.subtract(found["fp16"]["miou"], found["int8"]["miou"])
+    return {
+        "codec": "int8",
+        "bytes_vs_fp16": found["int8"]["bytes"] / found["fp16"]["bytes"],
+        "miou_lost": float(lost.mean()),
+        "miou_lost_sd": float(lost.std(ddof=1)),
+        "miou_fp16": float(np.mean(found["fp16"]["miou"])),
+        **{f"{name}_{codec}": found[codec][name] for codec in found for name in ("random_seconds", "raw_seconds")},
+    }
+
+
+def config_of(folder: Path, root: Path, codec: str, seed: int) -> PipelineConfig:
+    """Of one run."""
+    features = {"backbone": "vit_small_patch14_dinov2", "weights": "packaged", "block": 8, "codec": codec}
+    features |= {"views": {"size": [280, 336]}, "mirror": "none"}
+    sections = {"features": features, "clusters": {"k": 11, "seed": seed}, "head": {"method": "none", "seed": seed}}
+    sections |= {"masks": {"crf": False, "upsampling": "bilinear"}}
+    return validate({"store": str(folder / "codecs-store"), "dataset": {"root": str(root)}} | sections)
+
+
+def reading(artifact: Artifact, count: int = 32) -> Json:
+    """Seconds, the median of five, of reading `count` random views one by one, and of their share of the files."""
+    tokens = Tokens(artifact)
+    files = sorted(Path(artifact.path("features.zarr/tokens/c")).rglob("[0-9]*"))
+    files = [file for file in files if file.is_file()]
+    generator = np.random.default_rng(0)
+    views, raw = [], []
+    for _ in range(5):
+        rows = generator.choice(tokens.shape[0], count, replace=False)
+        begin = time.perf_counter()
+        tokens.read(rows)
+        views.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        size = sum(len(file.read_bytes()) for file in files)
+        raw.append((time.perf_counter() - begin) * count / tokens.shape[0])
+        assert size
+    return {"random_seconds": float(np.median(views)), "raw_seconds": float(np.median(raw))}
