@@ -119,6 +119,17 @@ def page(results: Json) -> str:
         for name, entry in sets.items()
         if (found := entry.get("k"))
     ]
+    kinds_of_view = (
+        f"""
+## Kinds of view, with STEGO's head
+
+mIoU of clusters, percent, one seed, 2 000 steps. Five crops are views of training alone; prediction sees whole images.
+
+{markdown(["view", *sets], shown)}
+"""
+        if kinds
+        else ""
+    )
     explained = "\n".join(f"- `{name}`: {what}" for name, what in CRITERIA.items())
     return f"""# Choosing block, facet, size and kind of view
 
@@ -142,13 +153,7 @@ What the stage `suggestion` answers where `clusters.k` is not given, block 8. Th
 distinguish, which need not be what the images show.
 
 {markdown(["data set", "classes", "suggested K", "effective groups", "peaks of stability"], counted)}
-
-## Kinds of view, with STEGO's head
-
-mIoU of clusters, percent, one seed, 2 000 steps. Five crops are views of training alone; prediction sees whole images.
-
-{markdown(["view", *sets], shown)}
-"""
+{kinds_of_view}"""
 
 
 def told_peaks(peaks: list[tuple[int, float]]) -> str:
