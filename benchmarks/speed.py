@@ -70,9 +70,9 @@ def speed(*, only: str | None = None, as_json: Annotated[bool, Parameter(name="-
             begin = time.monotonic()
             show(f"{name} …")
             results[name] = rounded(SECTIONS[name](Path(folder)))
+            results |= {"date": datetime.date.today().isoformat(), "machine": machine(), "commit": commit(), "seed": 0}
+            write(FILE, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
             show(f"{name}: {time.monotonic() - begin:.0f} s\n")
-    results |= {"date": datetime.date.today().isoformat(), "machine": machine(), "commit": commit(), "seed": 0}
-    write(FILE, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     if as_json:
         print(json.dumps(results, ensure_ascii=False))
     else:

@@ -54,7 +54,7 @@ def config_of(folder: Path, root: Path, codec: str, seed: int) -> PipelineConfig
 def reading(artifact: Artifact, count: int = 32) -> Json:
     """Seconds, the median of five, of reading `count` random views one by one, and of their share of the files."""
     tokens = Tokens(artifact)
-    files = sorted(Path(artifact.path("features.zarr/tokens/c")).rglob("[0-9]*"))
+    files = sorted(Path(artifact.store.path_of(artifact.data("features.zarr/tokens/c"))).rglob("[0-9]*"))
     files = [file for file in files if file.is_file()]
     generator = np.random.default_rng(0)
     views, raw = [], []
