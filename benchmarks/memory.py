@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from quality_cell import BASE  # beside this file
 
 from pipeline.config import validate
 from pipeline.run import STAGES, run
@@ -40,11 +41,10 @@ def measure(images: int, folder: Path) -> dict[str, float]:
 
 def settings(folder: Path) -> dict[str, Any]:
     """The config of the run: small views, few steps, no CRF; everything else as by default."""
-    features = {"backbone": "vit_small_patch14_dinov2", "weights": "packaged", "block": 8}
     return {
         "store": str(folder / "store"),
         "dataset": {"root": str(folder / "data")},
-        "features": {**features, "views": {"size": [112, 112]}},
+        "features": BASE["features"] | {"views": {"size": [112, 112]}},
         "head": {"stegoflow": {"steps": 50}},
         "clusters": {"k": 8},
         "masks": {"crf": False},

@@ -5,7 +5,6 @@ ratios. The goals are those of the project, for a CPU that multiplies bf16 in ha
 """
 
 import datetime
-import json
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from typing import Annotated, Any
 import speed_stages as stages  # beside this file
 from cyclopts import App, Parameter
 from memory import measure
-from quality import show, write
+from quality import dump, read, show, write
 from quality_cell import ROOT, commit, machine
 from quality_results import Json
 from rich.console import Console
@@ -64,17 +63,17 @@ def speed(*, only: str | None = None, as_json: Annotated[bool, Parameter(name="-
     if unknown := [name for name in names if name not in SECTIONS]:
         print(f"error: --only {unknown[0]}: the sections are {', '.join(SECTIONS)}", file=sys.stderr)
         return 2
-    results: Json = json.loads(FILE.read_text()) if only and FILE.is_file() else {}
+    results: Json = read(FILE) if only and FILE.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             begin = time.monotonic()
             show(f"{name} …")
             results[name] = rounded(SECTIONS[name](Path(folder)))
             results |= {"date": datetime.date.today().isoformat(), "machine": machine(), "commit": commit(), "seed": 0}
-            write(FILE, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+            write(FILE, dump(results) + "\n")
             show(f"{name}: {time.monotonic() - begin:.0f} s\n")
     if as_json:
-        print(json.dumps(results, ensure_ascii=False))
+        print(dump(results))
     else:
         Console().print(table(results))
         print(FILE)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from quality_results import Json  # beside this file
+from quality_cell import BASE  # beside this file
+from quality_results import Json
 from torch.nn import functional as F
 
 from pipeline.config import PipelineConfig, validate
@@ -28,8 +29,10 @@ from pipeline.models.kmeans import cosine_kmeans, normalise
 from pipeline.run import run
 from pipeline.stages.neighbours import build_index, search_others
 
-BACKBONE, BLOCK, SIZE = "vit_small_patch14_dinov2", 8, (280, 336)
-"""Of the demo, with the packaged weights."""
+SIZE = (280, 336)
+"""Of a view of the demo, in pixels."""
+FEATURES: Json = BASE["features"] | {"views": {"size": list(SIZE)}, "mirror": "none"}
+BACKBONE, BLOCK = FEATURES["backbone"], FEATURES["block"]
 BATCH = Execution().batch_size
 
 
@@ -58,12 +61,10 @@ def corpus(folder: Path, seed: int, count: int) -> Path:
     return demo.build(folder / f"corpus-{seed}-{count}", seed=seed, train=count, val=1)
 
 
-def config_of(folder: Path, root: Path, execution: Json, features: Json | None = None) -> PipelineConfig:
+def config_of(folder: Path, root: Path, execution: Json) -> PipelineConfig:
     """A config of the demo's backbone on a corpus."""
-    views = {"views": {"size": list(SIZE)}, "mirror": "none"}
-    basis = {"backbone": BACKBONE, "weights": "packaged", "block": BLOCK} | views
     data = {"store": str(folder / "store"), "dataset": {"root": str(root)}, "execution": execution}
-    return validate(data | {"features": basis | (features or {}), "clusters": {"k": 11}, "head": {"method": "none"}})
+    return validate(data | {"features": FEATURES, "clusters": {"k": 11}, "head": {"method": "none"}})
 
 
 # features -------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from quality_results import Json  # beside this file
+from speed_stages import FEATURES
 
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.artifact import Artifact
@@ -44,9 +45,11 @@ def codecs(folder: Path, train: int = 48, val: int = 24) -> Json:
 
 def config_of(folder: Path, root: Path, codec: str, seed: int) -> PipelineConfig:
     """Of one run."""
-    features = {"backbone": "vit_small_patch14_dinov2", "weights": "packaged", "block": 8, "codec": codec}
-    features |= {"views": {"size": [280, 336]}, "mirror": "none"}
-    sections = {"features": features, "clusters": {"k": 11, "seed": seed}, "head": {"method": "none", "seed": seed}}
+    sections = {
+        "features": FEATURES | {"codec": codec},
+        "clusters": {"k": 11, "seed": seed},
+        "head": {"method": "none", "seed": seed},
+    }
     sections |= {"masks": {"crf": False, "upsampling": "bilinear"}}
     return validate({"store": str(folder / "codecs-store"), "dataset": {"root": str(root)}} | sections)
 
