@@ -15,14 +15,15 @@ from pipeline.stages.head import WATCHED
 
 FIXED = {"images.parquet": 3000, "labels.parquet": 2300, "views.parquet": 5300, "neighbours.parquet": 1100}
 """Bytes of a table that do not grow with its rows (footer, schema, statistics)."""
-LISTED, TABLED, VIEWED, INDEXED, ROW = 2e-5, 1.8e-5, 1e-6, 1.2e-5, 2.5e-6
+LISTED, TABLED, VIEWED, INDEXED, ROW, COLUMNS = 2e-5, 1.8e-5, 9e-8, 8e-7, 2.5e-6, 3e-7
 """Seconds per row of: listing (hash of the table), making the table of views, finding an image's views, writing
-neighbours, reading a table as Python objects. The last four were measured (neighbours on 40 000 rows, the others on
-100 000; 2026-11-25, one core of an AMD EPYC); listing is 9e-6 measured without reading files, doubled for the rest."""
-LIST_MEMORY, VIEW_MEMORY, NEAR_MEMORY, HEAD_MEMORY, ROW_MEMORY, IMAGE_MEMORY = 2000, 1500, 1600, 1000, 340, 850
+neighbours, reading a table as Python objects, reading it by columns. Measured on 100 000 rows (neighbours on 10⁶),
+2026-11-25, one core of an AMD EPYC; listing is 9e-6 measured without reading files, doubled for the rest."""
+LIST_MEMORY, VIEW_MEMORY, NEAR_MEMORY, HEAD_MEMORY = 2000, 1500, 300, 240
+ROW_MEMORY, IMAGE_MEMORY, COLUMN_MEMORY = 100, 720, 160
 """Bytes of memory per row of: the listing, the table of views being made, the lists of neighbours, those in the head,
-the table of views in a worker, a table as Python objects. Measured likewise but for the lists of neighbours and those
-in the head, which are counted from their types, and the listing (1100 measured, and what `scan` remembers beside)."""
+the table of views in a worker, the label maps as Python objects, a table by columns. Measured as peaks on 10⁶ rows or
+more, but for the table of views (100 000) and the listing (1100 measured, and what `scan` remembers beside)."""
 FLOPS, PROBING = 6.5e10, 1.2e10
 """Floating-point operations per second of an exact search and of an IVF index; measured likewise."""
 PROBES = 16
@@ -130,7 +131,7 @@ def _features(s: Setting, rate: Rate) -> Load:
     c, p = s.corpus, parts(s.corpus.rows, PART)
     tokens = rate.shape[1] * rate.shape[2]
     encode = c.rows * rate.each * c.tokens / tokens * (c.grid[2] / rate.shape[3]) ** 2
-    tables = p * c.rows * ROW
+    tables = p * c.rows * COLUMNS
     written = c.rows * (c.view_bytes + 4) + p * (PART * 16 + 4) + 2 * s.means() + c.grid[2] * 4 + 24
     written += s.views_table + rate.files["known.parquet"] + rate.files["features.zarr metadata"] + p * rate.marker
     seen = c.images * c.rows / c.views  # mirrored views come last: their images are read again
@@ -155,7 +156,7 @@ def _neighbours(s: Setting, rate: Rate) -> Load:
     each, exact = c.grid[2] * 4, n <= s.params.exact_below
     index = n * each + 45 if exact else n * (each + 8) + _lists(n) * (each + 16)
     start = max(0.0, rate.seconds - _search(rate.items, c.grid[2], s.params.exact_below))  # what small runs take
-    seconds = start + _search(n, c.grid[2], s.params.exact_below) + n * INDEXED + (c.rows + n) * ROW
+    seconds = start + _search(n, c.grid[2], s.params.exact_below) + n * INDEXED + c.rows * COLUMNS
     memory = max(c.rows * each + 3 * n * each, 4 * n * each + n * NEAR_MEMORY)
     return Load(
         n, "views", alone=seconds, written=s.table("neighbours", "neighbours.parquet", n) + index, objects=2,
@@ -239,7 +240,7 @@ def _probe(s: Setting, rate: Rate) -> Load:
     c, views = s.corpus, s.corpus.labelled_views
     kept = views * min(c.tokens, max(1.0, s.params.tokens // max(1.0, views)))
     seconds = kept * rate.seconds / max(1, rate.items) + views * (c.tokens * ENCODE + c.megapixels * DECODE)
-    memory = c.training * 1.8 * IMAGE_MEMORY + kept * c.grid[2] * 16 + c.images * IMAGE_MEMORY
+    memory = (c.rows + c.training) * COLUMN_MEMORY + kept * c.grid[2] * 16 + c.images * IMAGE_MEMORY
     gets = parts(views, PART) + (views if s.remote_images else 0)
     return Load(
         kept, "tokens", alone=seconds, written=sum(rate.files.values()), objects=1,
@@ -250,7 +251,7 @@ def _probe(s: Setting, rate: Rate) -> Load:
 def _masks(s: Setting, rate: Rate) -> Load:
     c, p = s.corpus, parts(s.corpus.predicted, PARTS["masks"])
     each = rate.each * (c.megapixels / rate.megapixels if rate.megapixels else 1)
-    tables = p * (c.images * ROW + c.rows * VIEWED)
+    tables = p * (c.images * COLUMNS + c.rows * VIEWED)
     chosen = c.predicted * (len(str(int(c.images))) + 3) + 2
     return Load(
         c.predicted, "images", spread=c.predicted * each + tables, tables=tables, alone=c.images * ROW,
@@ -258,7 +259,7 @@ def _masks(s: Setting, rate: Rate) -> Load:
         read=p * (s.images_table + chosen + s.views_table) + c.predicted * c.image_bytes
         + c.predicted_views * c.view_bytes,
         gets=9 * p + c.plane_gets + (c.predicted if s.remote_images else 0), lists=p / 1000,
-        memory=c.images * IMAGE_MEMORY + c.rows * ROW_MEMORY,
+        memory=c.images * COLUMN_MEMORY + c.rows * ROW_MEMORY,
     )  # fmt: skip
 
 
