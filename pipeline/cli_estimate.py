@@ -31,8 +31,7 @@ def estimate(
     ViT-S/14 on a CPU; the column `rate` says which.
 
     Only features, masks and scores are spread over workers. `memory` is that of the largest process: what a worker
-    needs, every worker needs. A stage breaks where its memory passes --memory-gib, or where its parts spend more time
-    (and more than an hour) on reading tables of the whole corpus than on their own work.
+    needs, every worker needs. A stage breaks where its memory passes --memory-gib.
 
     Checked on up to 96 images: bytes within 5 %, objects exactly, requests of features, masks and scores within a
     tenth. Times are orders of magnitude, memory is a model; neither was checked against large runs.
@@ -85,7 +84,7 @@ def estimate(
     console.print(estimate_table(found[0]) if views is not None else estimates_table(found))
     said: list[str] = []
     for limit in found[-1].breaks:
-        print(f"{'then' if said else 'breaks first'}: {limit.stage}, {limit.what}, from {limit.from_views:,} views on")
+        print(f"{'then' if said else 'breaks first'}: {limit.stage}, memory, from {limit.from_views:,} views on")
         if limit.advice not in said:
             print(f"    change: {limit.advice}")
         said.append(limit.advice)

@@ -113,7 +113,7 @@ def estimates_table(estimates: list[Estimate]) -> Table:
         table.add_column(name, justify="right")
     table.add_column("breaks first")
     for found in estimates:
-        first = f"{found.breaks[0].stage} ({found.breaks[0].what})" if found.breaks else "–"
+        first = found.breaks[0].stage if found.breaks else "–"
         table.add_row(
             f"{found.views:.0e}".replace("e+0", "e"), duration(found.total("seconds")),
             size(found.total("bytes_written")), f"{found.total('puts') + found.total('gets'):.1e}", size(found.memory),

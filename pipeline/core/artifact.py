@@ -10,8 +10,9 @@ import os
 import platform
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version as installed
 from typing import Any
 
@@ -145,6 +146,12 @@ class Artifact:
         """Read a Parquet table that `write_table` wrote."""
         return pq.read_table(pa.BufferReader(self.read(name)), columns=columns)
 
+    def held(self, name: str, read: Callable[["Artifact", str], Any]) -> Any:
+        """What `read` makes of a data file, kept in this process while the file's content is the same: for what all
+        parts need, such as a table of all images. Not to be changed by who gets it. `read` is a function of a module,
+        called with this artifact and `name`."""
+        return _held(self, name, self.file(name)["sha256"], read)
+
     def write_tensors(self, name: str, tensors: dict[str, Any], **facts: str) -> None:
         """Write numpy arrays as safetensors; `facts` become its metadata."""
         from safetensors.numpy import save
@@ -169,6 +176,11 @@ class Artifact:
     def read_json(self, name: str) -> Any:
         """Read plain JSON data."""
         return json.loads(self.read(name))
+
+
+@lru_cache(maxsize=6)
+def _held(artifact: Artifact, name: str, sha256: str, read: Callable[[Artifact, str], Any]) -> Any:
+    return read(artifact, name)
 
 
 def record(kind: str, content: dict[str, Any]) -> bytes:

@@ -22,8 +22,6 @@ SIZES = tuple(10.0**power for power in range(5, 10))
 """Views of the table that is shown where no number is given."""
 LATENCY = {"local": 2e-4, "remote": 0.03}
 """Seconds of one request to a folder and to an object store: assumed, not measured."""
-NOTICED = 3600.0
-"""Seconds of reading tables, by one worker, that are not worth a word."""
 LARGEST = 1e13
 """Views up to which a limit is looked for."""
 IN_BATCHES = (
@@ -91,11 +89,9 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class Limit:
-    """A size from which on a stage no longer works as it is."""
+    """A size from which on a stage needs more memory than there is."""
 
     stage: str
-    what: str
-    """`memory`, or `tables`: its parts read tables of the whole corpus for longer than they work."""
     from_views: int
     advice: str
 
@@ -151,7 +147,7 @@ def estimate(
     latency = LATENCY["local" if store.folder else "remote"]
     remote = "://" in config.dataset.root and not config.dataset.root.startswith("file:")
     loads = {name: _at(name, config, sample, rates, latency, remote) for name in rates}
-    limits = [limit for name, at in loads.items() for limit in _limits(name, at, memory * 2**30)]
+    limits = [_limit(name, at, memory * 2**30) for name, at in loads.items() if at(LARGEST).memory > memory * 2**30]
     limits.sort(key=lambda limit: limit.from_views)
     return [_estimate(sample, size, workers, loads, rates, limits, prices or Prices()) for size in sizes]
 
@@ -165,23 +161,13 @@ def _at(name: str, config: PipelineConfig, sample: Corpus, rates: dict[str, Rate
     return lambda views: load(name, Setting(sample.scaled(views), params, rates, latency, remote))
 
 
-def _limits(name: str, at: At, budget: float) -> list[Limit]:
-    """From how many views on a stage needs more than `budget` bytes, and from how many its parts mostly read tables."""
-
-    def passed(views: float) -> tuple[bool, bool]:
-        found = at(views)
-        return found.memory > budget, found.tables > max(NOTICED, found.spread / 2)
-
-    found = []
-    for which, what in enumerate(("memory", "tables")):
-        low, high = 1.0, LARGEST
-        if not passed(high)[which]:
-            continue
-        while high / low > 1.02:
-            middle = (low * high) ** 0.5
-            low, high = (low, middle) if passed(middle)[which] else (middle, high)
-        found.append(Limit(name, what, int(float(f"{high:.1e}")), ADVICE[name]))
-    return found
+def _limit(name: str, at: At, budget: float) -> Limit:
+    """From how many views on a stage needs more than `budget` bytes; at `LARGEST` it does."""
+    low, high = 1.0, LARGEST
+    while high / low > 1.02:
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if at(middle).memory > budget else (middle, high)
+    return Limit(name, int(float(f"{high:.1e}")), ADVICE[name])
 
 
 def _estimate(

@@ -15,14 +15,15 @@ from pipeline.stages.head import WATCHED
 
 FIXED = {"images.parquet": 3000, "labels.parquet": 2300, "views.parquet": 5300, "neighbours.parquet": 1100}
 """Bytes of a table that do not grow with its rows (footer, schema, statistics)."""
-LISTED, TABLED, VIEWED, INDEXED, ROW, COLUMNS = 2e-5, 1.8e-5, 9e-8, 8e-7, 2.5e-6, 3e-7
-"""Seconds per row of: listing (hash of the table), making the table of views, finding an image's views, writing
-neighbours, reading a table as Python objects, reading it by columns. Measured on 100 000 rows (neighbours on 10⁶),
-2026-11-25, one core of an AMD EPYC; listing is 9e-6 measured without reading files, doubled for the rest."""
+LISTED, TABLED, INDEXED, ROW, COLUMNS = 2e-5, 1.8e-5, 8e-7, 2.5e-6, 3e-7
+"""Seconds per row of: listing (hash of the table), making the table of views, writing neighbours, reading a table as
+Python objects, reading it by columns. Measured on 100 000 rows (neighbours on 10⁶), 2026-11-25, one core of an AMD
+EPYC; listing is 9e-6 measured without reading files, doubled for the rest. A worker reads a table once for all its
+parts, which is left out."""
 LIST_MEMORY, VIEW_MEMORY, NEAR_MEMORY, HEAD_MEMORY = 2000, 1500, 300, 240
-ROW_MEMORY, IMAGE_MEMORY, COLUMN_MEMORY = 100, 720, 160
+ROW_MEMORY, IMAGE_MEMORY, COLUMN_MEMORY = 100, 750, 160
 """Bytes of memory per row of: the listing, the table of views being made, the lists of neighbours, those in the head,
-the table of views in a worker, the label maps as Python objects, a table by columns. Measured as peaks on 10⁶ rows or
+the table of views in a worker, the label maps by image, a table by columns. Measured as peaks on 10⁶ rows or
 more, but for the table of views (100 000) and the listing (1100 measured, and what `scan` remembers beside)."""
 FLOPS, PROBING = 6.5e10, 1.2e10
 """Floating-point operations per second of an exact search and of an IVF index; measured likewise."""
@@ -43,8 +44,6 @@ class Load(NamedTuple):
     """Seconds in the run's own process."""
     spread: float = 0
     """Seconds of all parts, one after another."""
-    tables: float = 0
-    """Of `spread`, what goes to tables of the whole corpus, which every part reads anew."""
     written: float = 0
     """Bytes."""
     objects: float = 0
@@ -131,14 +130,13 @@ def _features(s: Setting, rate: Rate) -> Load:
     c, p = s.corpus, parts(s.corpus.rows, PART)
     tokens = rate.shape[1] * rate.shape[2]
     encode = c.rows * rate.each * c.tokens / tokens * (c.grid[2] / rate.shape[3]) ** 2
-    tables = p * c.rows * COLUMNS
     written = c.rows * (c.view_bytes + 4) + p * (PART * 16 + 4) + 2 * s.means() + c.grid[2] * 4 + 24
     written += s.views_table + rate.files["known.parquet"] + rate.files["features.zarr metadata"] + p * rate.marker
     seen = c.images * c.rows / c.views  # mirrored views come last: their images are read again
     return Load(
-        c.rows, "views", alone=c.rows * (TABLED + 4 * ROW) + p * s.latency, spread=encode + tables, tables=tables,
-        written=written, objects=8 + 4 * p, read=seen * c.image_bytes + p * s.views_table + s.means(),
-        gets=20 + 13 * p + (seen if s.remote_images else 0), lists=2 * p / 1000, memory=c.rows * VIEW_MEMORY,
+        c.rows, "views", alone=c.rows * (TABLED + 4 * ROW) + p * s.latency, spread=encode,
+        written=written, objects=8 + 4 * p, read=seen * c.image_bytes + s.views_table + s.means(),
+        gets=20 + 11 * p + (seen if s.remote_images else 0), lists=2 * p / 1000, memory=c.rows * VIEW_MEMORY,
     )  # fmt: skip
 
 
@@ -251,14 +249,13 @@ def _probe(s: Setting, rate: Rate) -> Load:
 def _masks(s: Setting, rate: Rate) -> Load:
     c, p = s.corpus, parts(s.corpus.predicted, PARTS["masks"])
     each = rate.each * (c.megapixels / rate.megapixels if rate.megapixels else 1)
-    tables = p * (c.images * COLUMNS + c.rows * VIEWED)
     chosen = c.predicted * (len(str(int(c.images))) + 3) + 2
     return Load(
-        c.predicted, "images", spread=c.predicted * each + tables, tables=tables, alone=c.images * ROW,
+        c.predicted, "images", spread=c.predicted * each, alone=c.images * ROW,
         written=p * (rate.part + rate.marker) + chosen, objects=1 + 2 * p,
-        read=p * (s.images_table + chosen + s.views_table) + c.predicted * c.image_bytes
+        read=s.images_table + chosen + s.views_table + c.predicted * c.image_bytes
         + c.predicted_views * c.view_bytes,
-        gets=9 * p + c.plane_gets + (c.predicted if s.remote_images else 0), lists=p / 1000,
+        gets=6 * p + c.plane_gets + (c.predicted if s.remote_images else 0), lists=p / 1000,
         memory=c.images * COLUMN_MEMORY + c.rows * ROW_MEMORY,
     )  # fmt: skip
 
@@ -268,17 +265,16 @@ def _scores(s: Setting, rate: Rate) -> Load:
     p = parts(c.predicted, PARTS["scores"]) if scored else 0.0
     masks, masked = s.rates["masks"], parts(c.predicted, PARTS["masks"])
     each = rate.each * (c.megapixels / rate.megapixels if rate.megapixels else 1)
-    tables = p * (c.images * ROW + c.rows * VIEWED)
     views, _, gets, reading = _sampled(s, s.params.stability_tokens, ENCODE)
     alone = reading + (p + 2 * masked) * s.latency + c.predicted * (c.megapixels * 0.3 * DECODE + 1e-4)
     alone += max(0.0, rate.seconds - rate.items * rate.each)  # clusterings of halves, the silhouette
     labels = s.table("labels", "labels.parquet", c.label_maps) if scored else 0.0
     return Load(
-        c.predicted, "images", spread=c.labelled * each * scored + tables, tables=tables, alone=alone,
+        c.predicted, "images", spread=c.labelled * each * scored, alone=alone,
         written=rate.files["scores.json"] + p * rate.marker, objects=1 + p,
-        read=p * (labels + s.views_table) + (1 + scored) * masked * masks.part + views * c.view_bytes
+        read=labels + scored * s.views_table + (1 + scored) * masked * masks.part + views * c.view_bytes
         + scored * c.predicted_views * c.view_bytes,
-        gets=17 * p + 2 * masked + gets + scored * c.plane_gets, lists=p * (1 + masked / 1000),
+        gets=14 * p + 2 * masked + gets + scored * c.plane_gets, lists=p + masked / 1000,
         memory=c.images * IMAGE_MEMORY * scored + c.rows * ROW_MEMORY,
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pydantic import model_validator
 
+from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.params import Params, borrowed, derived, location
@@ -123,7 +124,8 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 
 def encode_part(job: Job, part: Part) -> dict[str, Any]:
     """Encode views start..stop−1, or copy them from an earlier artifact that holds them, and write their shard."""
-    rows = job.out.read_table("views.parquet").slice(part.start, part.stop - part.start).to_pylist()
+    table = job.out.held("views.parquet", Artifact.read_table)
+    rows = table.slice(part.start, part.stop - part.start).to_pylist()
     group = open_group(job.out, "r+")
     names = [name for name in arrays(job.params.codec) if name != "center"]
     opened: dict[str, Any] = {name: group[name] for name in names}  # each a request

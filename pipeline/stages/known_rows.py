@@ -43,7 +43,7 @@ def copy_known(job: Job, part: Part, stored: dict[str, np.ndarray]) -> set[int]:
     """Fill the rows of a part that an earlier artifact holds, in every array of `stored` (view, …), as they are stored
     there; returns which, counted from the part's start. What is damaged there is not copied, and a warning names it.
     """
-    known = job.out.read_table("known.parquet")
+    known = job.out.held("known.parquet", Artifact.read_table)
     first, stop = np.searchsorted(np.asarray(known["view"]), part).tolist()  # the table is sorted by it
     sources: dict[str, list[tuple[int, int]]] = {}
     for row in known.slice(first, stop - first).to_pylist():

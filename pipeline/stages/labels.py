@@ -92,17 +92,17 @@ class LabelMaps:
         self.ignore: int = classes["ignore"]
         self.coarse: list[tuple[int, int]] = classes.get("coarse", [])
         self.root = root
-        rows = artifact.read_table("labels.parquet", ["split", "id", "path", "sha256"]).to_pylist()
-        self.rows = {(row["split"], stem(row["id"])): row for row in rows}
+        self.table, self.rows = artifact.held("labels.parquet", _by_image)
 
     def __contains__(self, key: tuple[str, str]) -> bool:
         return (key[0], stem(key[1])) in self.rows
 
     def read(self, split: str, image: str) -> np.ndarray | None:
         """The label map of an image (height, width) ints, None where it has none. ConfigError for ids of no class."""
-        row = self.rows.get((split, stem(image)))
-        if row is None:
+        number = self.rows.get((split, stem(image)))
+        if number is None:
             return None
+        (row,) = self.table.slice(number, 1).to_pylist()
         label = _decode(files.read_checked(self.root, row["path"], row["sha256"]), row["path"])
         if self.coarse:
             return layouts.to_classes(label, self.coarse)
@@ -114,6 +114,13 @@ class LabelMaps:
                 next="name every class in ROOT/dataset.yaml, or set pixels without a class to its ignore_index",
             )
         return label
+
+
+def _by_image(artifact: Artifact, name: str) -> tuple[pa.Table, dict[tuple[str, str], int]]:
+    """The table of label maps, and the row of each (split, image id without suffix)."""
+    table = artifact.read_table(name, ["split", "id", "path", "sha256"])
+    keys = zip(table["split"].to_pylist(), map(stem, table["id"].to_pylist()), strict=True)
+    return table, {key: number for number, key in enumerate(keys)}
 
 
 STAGE = Stage(

@@ -81,8 +81,8 @@ def predicted_images(dataset: pa.Table, splits: list[str]) -> np.ndarray:
 def predict_part(job: Job, part: Part) -> dict[str, Any]:
     """Masks of images start..stop−1 of those that are predicted."""
     params: MasksParams = job.params
-    dataset = job.inputs["dataset"].read_table("images.parquet")
-    chosen = job.out.read_json("images.json")[part.start : part.stop]
+    dataset = job.inputs["dataset"].held("images.parquet", Artifact.read_table)
+    chosen = job.out.held("images.json", Artifact.read_json)[part.start : part.stop]
     head = open_head(job.inputs["head"], job.execution.device)
     centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
     views = Views(job.inputs["features"])
@@ -128,25 +128,7 @@ class Views:
 
     def __init__(self, features: Artifact) -> None:
         self.tokens = Tokens(features)
-        columns = [
-            "view",
-            "image",
-            "image_height",
-            "image_width",
-            "y0",
-            "x0",
-            "height",
-            "width",
-            "mirrored",
-            "training",
-        ]
-        self.table = table = features.read_table("views.parquet", columns)
-        image, training = np.asarray(table["image"]), np.asarray(table["training"])
-        # A training image cut in crops also has whole views; those are its prediction.
-        plain = ~training | ~np.isin(image, image[~training & ~np.asarray(table["mirrored"])])
-        rows = np.flatnonzero(plain)
-        self.rows = rows[np.argsort(image[rows], kind="stable")]
-        self.images = image[self.rows]
+        self.table, self.rows, self.images = features.held("views.parquet", _by_image)
 
     def plane(self, image: int, encode: Any) -> np.ndarray | None:
         """What `encode` makes of an image's tokens (view, row, column, channel), mirrored views averaged with the
@@ -162,6 +144,17 @@ class Views:
             boxes.setdefault(box, []).append(code[:, ::-1] if view["mirrored"] else code)
         means = np.stack([np.mean(codes, axis=0) for codes in boxes.values()])
         return merge(means, list(boxes), views[0]["image_height"], views[0]["image_width"])
+
+
+def _by_image(features: Artifact, name: str) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """The table of views, the rows of those that images are predicted from, sorted by image, and their images."""
+    windows = ["image_height", "image_width", "y0", "x0", "height", "width"]
+    table = features.read_table(name, ["view", "image", *windows, "mirrored", "training"])
+    image, training = np.asarray(table["image"]), np.asarray(table["training"])
+    # A training image cut in crops also has whole views; those are its prediction.
+    rows = np.flatnonzero(~training | ~np.isin(image, image[~training & ~np.asarray(table["mirrored"])]))
+    rows = rows[np.argsort(image[rows], kind="stable")]
+    return table, rows, image[rows]
 
 
 def mask_dtype(clusters: int) -> type[np.unsignedinteger]:

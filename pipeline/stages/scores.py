@@ -5,11 +5,13 @@ Artifact: `scores.json`. One confusion matrix over every labelled pixel of the p
 and without CRF, the linear probes and the baseline. Without labels the label-free numbers stand alone.
 """
 
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
 from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
@@ -78,7 +80,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
     probe = job.inputs["probe"].read_tensors("probe.safetensors") if "probe" in job.inputs else None
     baseline = job.inputs["baseline"].read_tensors("baseline.safetensors")
     k = len(baseline["centroids"])
-    chosen = job.inputs["masks"].read_json("images.json")[part.start : part.stop]
+    chosen = job.inputs["masks"].held("images.json", Artifact.read_json)[part.start : part.stop]
     totals: dict[str, np.ndarray] = {}
     labelled = 0
     for index, row in zip(chosen, _mask_rows(job, part), strict=True):
@@ -117,12 +119,18 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
 def _mask_rows(job: Job, part: Part) -> list[dict[str, Any]]:
     masks = job.inputs["masks"]
     rows = []
-    for name in sorted(masks.markers()):
+    for name in _parts(masks):
         start, stop = (int(number) for number in name.split("-"))
         if start < part.stop and stop > part.start:
             table = masks.read_table(f"masks/{name}.parquet").to_pylist()
             rows += table[max(0, part.start - start) : part.stop - start]
     return rows
+
+
+@lru_cache(maxsize=2)
+def _parts(masks: Artifact) -> list[str]:
+    """Names of the parts of finished masks, sorted; listed once in a process."""
+    return sorted(masks.markers())
 
 
 def cluster_share(job: Job) -> list[float]:

@@ -225,3 +225,25 @@ def test_a_stage_sees_its_roles(store: Path):
         ensure(node, Store(store), roots={}, execution=execution, executor=executor, progress=silent)
     assert {role: (made.stage, made.fingerprint) for role, made in seen["job"].inputs.items()} == {"a": ("a", "f" * 64)}
     assert seen["job"].out.fingerprint == node.fingerprint
+
+
+def read_and_count(artifact: Artifact, name: str) -> list[bytes]:
+    READ.append(name)
+    return [artifact.read(name)]
+
+
+READ: list[str] = []
+
+
+def test_what_is_held_is_read_once_and_again_where_it_changed(store: Path):
+    artifact = Artifact(Store(store), "lines", "a" * 64)
+    READ.clear()
+    artifact.write("table.txt", b"old")
+    first = artifact.held("table.txt", read_and_count)
+    twin = Artifact(Store(store), "lines", "a" * 64, dict(artifact.files))
+    assert first == [b"old"]
+    assert twin.held("table.txt", read_and_count) is first
+    artifact.write("table.txt", b"new")
+    assert artifact.held("table.txt", read_and_count) == [b"new"]
+    assert twin.held("table.txt", read_and_count) is first, "the other one still names the old content"
+    assert len(READ) == 2
