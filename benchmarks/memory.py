@@ -26,6 +26,8 @@ LIMIT = 2048
 SIDE = 160
 """Pixels of an image's sides."""
 CLASSES = 4
+LARGE = (2000, 2000, 27)
+"""Height and width in pixels, and clusters, of the mask with CRF that is made beside the model, at the end."""
 NAMES = [stage.name for stage in STAGES if stage.name != "suggestion"]  # K is given
 
 
@@ -36,7 +38,7 @@ def measure(images: int, folder: Path) -> dict[str, float]:
     config = folder / "config.json"
     config.write_text(json.dumps(settings(folder)))
     model = child(config, "model")
-    return dict(show((name, child(config, name) - model) for name in NAMES))
+    return dict(show((name, child(config, name) - model) for name in [*NAMES, "large masks"]))
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -88,12 +90,26 @@ def child(config: Path, stage: str) -> float:
 def only(stage: str, config: Path) -> None:
     """What a child does: the stage, then its own peak on standard output."""
     made = validate(json.loads(config.read_text()))
-    if stage == "model":
+    if stage in ("model", "large masks"):
         load(made.features)
-    else:
+    if stage == "large masks":
+        large_masks()
+    elif stage != "model":
         run(made, stage=stage)
     # Not ru_maxrss: a child's begins at its parent's size.
     print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024)
+
+
+def large_masks() -> None:
+    """The mask of one picture of 4 megapixels; a single iteration of its CRF, since more take no more memory."""
+    from pipeline.stages.masks import CrfParams, MasksParams, label_maps
+
+    height, width, k = LARGE
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8))
+    image = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+    plane, centroids = (rng.normal(size=(*shape, 70)).astype(np.float32) for shape in ((23, 23), (k,)))
+    label_maps(image, plane, centroids, MasksParams(crf_params=CrfParams(iterations=1)))
 
 
 def load(params: FeaturesParams) -> None:

@@ -18,6 +18,10 @@ class Window(NamedTuple):
     width: float
 
 
+ALL = (slice(None), slice(None))
+"""The window of pixels that is the whole image."""
+
+
 def windows(kind: str, height: int, width: int, size: tuple[int, int], overlap: float) -> list[Window]:
     """The windows of one image (height × width pixels).
 
@@ -101,19 +105,22 @@ def _onto(positions: np.ndarray, start: float, length: float, n: int) -> tuple[n
     return inside, bilinear(local * n - 0.5, n), weights
 
 
-def cosine_logits(plane: np.ndarray, centroids: np.ndarray, height: int, width: int) -> np.ndarray:
+def cosine_logits(
+    plane: np.ndarray, centroids: np.ndarray, height: int, width: int, window: tuple[slice, slice] = ALL
+) -> np.ndarray:
     """Cosine of every pixel's bilinearly upsampled code to every centroid.
 
-    plane: (rows, columns, D); centroids: (K, D) unit vectors. Returns (K, height, width) float32 in −1..1. Codes are
-    upsampled before they are normalised (STEGO, evaluation), strip by strip, so that memory stays at K maps.
+    plane: (rows, columns, D); centroids: (K, D) unit vectors. Returns (K, height, width) float32 in −1..1, or of that
+    the `window` (rows and columns of pixels). Codes are upsampled before they are normalised (STEGO, evaluation),
+    strip by strip, so that memory stays at K maps.
     """
     plane = np.ascontiguousarray(plane, np.float32)
     rows, columns, depth = plane.shape
-    down, across = resize_matrix(height, rows), resize_matrix(width, columns)
-    out = np.empty((len(centroids), height, width), np.float32)
-    strip = max(1, 4_000_000 // max(1, width * depth))
+    down, across = resize_matrix(height, rows)[window[0]], resize_matrix(width, columns)[window[1]]
+    out = np.empty((len(centroids), len(down), len(across)), np.float32)
+    strip = max(1, 4_000_000 // max(1, len(across) * depth))
     flat = plane.reshape(rows, columns * depth)
-    for top in range(0, height, strip):
+    for top in range(0, len(down), strip):
         stretched = (down[top : top + strip] @ flat).reshape(-1, columns, depth)
         codes = np.matmul(across, stretched)
         norms = np.linalg.norm(codes, axis=-1).clip(1e-8)

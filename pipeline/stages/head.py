@@ -49,7 +49,7 @@ class HeadParams(Params):
     chosen method counts."""
     center: Literal["dataset", "none"] = "dataset"
     """`dataset` subtracts the training splits' mean token before neighbours, clustering and head."""
-    memory_gib: float = Field(4.0, gt=0)
+    memory_gib: float = Field(1.5, gt=0)
     """Training tokens up to this size are held whole; of larger sets a pool of this size, changed in the background."""
     seed: int = Field(0, ge=0, lt=2**32)
     stego: StegoParams = variant("method", StegoParams())

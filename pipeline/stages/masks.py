@@ -18,7 +18,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
 from pipeline.datasets import files, folder, images
-from pipeline.models.crf import CrfParams, dense_crf
+from pipeline.models.crf import CrfParams, dense_crf, tiles
 from pipeline.models.guided import guided_logits
 from pipeline.models.views import Window, cosine_logits, merge, winner
 from pipeline.stages.feature_store import Tokens
@@ -110,17 +110,19 @@ def label_maps(
     image: np.ndarray, plane: np.ndarray, centroids: np.ndarray, params: MasksParams
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The mask of an image (height, width, 3 uint8) with codes `plane`, and that with CRF where params want it."""
-    mask = None  # K maps of floats at the image's size are the most that is in memory, and only once
-    if params.upsampling == "guided":
-        mask = winner(guided_logits(image, plane, centroids))
-    refined = None
-    if params.crf or mask is None:
-        bilinear = cosine_logits(plane, centroids, *image.shape[:2])
-        mask = winner(bilinear) if mask is None else mask
-        if params.crf:
-            bilinear *= params.sharpness
-            refined = dense_crf(image, log_softmax(bilinear), params.crf_params)
-    return mask.astype(mask_dtype(len(centroids))), refined
+    k, height, width = len(centroids), *image.shape[:2]
+    guided = params.upsampling == "guided"
+    # K maps of floats at the image's size are the most that is in memory, and only once.
+    mask = winner(guided_logits(image, plane, centroids) if guided else cosine_logits(plane, centroids, height, width))
+    mask = mask.astype(mask_dtype(k))
+    if not params.crf:
+        return mask, None
+    refined = np.empty_like(mask)
+    for tile in tiles(k, height, width, params.crf_params):
+        logits = cosine_logits(plane, centroids, height, width, tile.seen)
+        logits *= params.sharpness
+        refined[tile.kept] = dense_crf(image[tile.seen], log_softmax(logits), params.crf_params)[tile.inside]
+    return mask, refined
 
 
 class Views:
@@ -197,7 +199,7 @@ def read_masks(artifact: Artifact) -> Iterator[dict[str, Any]]:
 
 STAGE = Stage(
     "masks",
-    version=1,
+    version=2,
     encoding=1,
     inputs=("dataset", "features", "head", "clusters"),
     params=MasksParams,

@@ -5,7 +5,7 @@ import pydensecrf.densecrf as dcrf
 import pytest
 from pydantic import ValidationError
 
-from pipeline.models.crf import CrfParams, dense_crf
+from pipeline.models.crf import MEMORY, PER_CLASS, PER_PIXEL, CrfParams, dense_crf, tiles
 
 RNG = np.random.default_rng(0)
 
@@ -147,3 +147,44 @@ def test_what_does_not_fit_is_refused():
         dense_crf(image[:0], log_probs[:, :0])
     with pytest.raises(ValueError, match="no class"):
         dense_crf(image, log_probs[:0])
+
+
+@pytest.mark.parametrize("size", [(480, 360), (2000, 2000), (1000, 4000), (4000, 1000), (30, 100_000), (1, 1)])
+@pytest.mark.parametrize("k", [2, 8, 27, 200])
+def test_tiles_cover_an_image_once_and_fit_into_memory(k, size):
+    covered = np.zeros(size, np.uint8)
+    for tile in tiles(k, *size):
+        covered[tile.kept] += 1
+        assert covered[tile.seen][tile.inside].shape == covered[tile.kept].shape
+        assert covered[tile.seen].size * (PER_CLASS * k + PER_PIXEL) <= MEMORY
+    assert (covered == 1).all()
+
+
+def test_an_image_that_fits_is_one_tile():
+    (tile,) = tiles(27, 360, 480)
+    assert tile.seen == tile.kept == tile.inside == (slice(0, 360), slice(0, 480))
+
+
+def test_a_kernel_wider_than_a_tile():
+    found = list(tiles(8, 300, 300, CrfParams(bilateral_sxy=500), memory=4e7))
+    assert len(found) > 1
+    assert all((t.seen[0].stop - t.seen[0].start) * (t.seen[1].stop - t.seen[1].start) * 1240 <= 4e7 for t in found)
+
+
+def test_tiles_give_nearly_the_pixels_of_the_whole():
+    """A kernel of 10 pixels and tiles of about 70, on smooth logits with noise."""
+    y, x = np.mgrid[:160, :200]
+    waves = [np.cos(x / length) for length in (23, 31, 19)]
+    image = (127 + 90 * np.sin(y / 17)[..., None] * np.stack(waves, -1)).astype(np.uint8)
+    scores = np.stack([np.sin(y / 20 + x / 35), np.cos(x / 25), np.sin(y / 31 - x / 21)])
+    scores += RNG.normal(0, 0.5, scores.shape)
+    log_probs = (scores - np.log(np.exp(scores).sum(0))).astype(np.float32)
+    params = CrfParams(bilateral_sxy=10)
+    whole, found = dense_crf(image, log_probs, params), np.empty((160, 200), np.uint8)
+    cut = list(tiles(3, 160, 200, params, memory=5000 * 790))
+    assert len(cut) > 4
+    for tile in cut:
+        found[tile.kept] = dense_crf(image[tile.seen], log_probs[:, *tile.seen], params)[tile.inside]
+    changed = (whole != log_probs.argmax(0)).mean()
+    assert changed > 0.05, "the CRF has to do something"
+    assert (found != whole).mean() < 0.1 * changed

@@ -144,6 +144,8 @@ def test_codes_are_upsampled_before_they_are_normalised(grid, depth, size):
     found = cosine_logits(plane, centroids, *size)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, naive_logits(plane, centroids, *size), atol=1e-5)
+    window = slice(size[0] // 3, size[0]), slice(1, size[1] // 2 + 1)
+    np.testing.assert_allclose(cosine_logits(plane, centroids, *size, window), found[:, *window], atol=1e-6)
     unit = plane / np.linalg.norm(plane, axis=-1, keepdims=True)
     other = upsample(unit @ centroids.T, *size)
     assert np.abs(found - other).max() > 0.01, "the other order would have to show"
