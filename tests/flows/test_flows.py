@@ -229,6 +229,29 @@ def test_a_second_run_reuses_every_stage(prefect: Prefect, later: dict[str, subp
     assert sorted(prefect.artifacts("again")) == ["masks", "report", "scores"]
 
 
+def test_one_cluster_serves_the_whole_flow(prefect: Prefect, config: Path, store: Path, first: str) -> None:
+    """Features, masks and scores of a flow run go to the workers of a cluster by address, over one connection; its
+    values are those of worker processes here."""
+    from distributed import LocalCluster
+
+    other = store.with_name("store-of-dask")
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        changes = ["execution.executor=dask", f"execution.dask_address={cluster.scheduler_address}"]
+        given = {"config": str(config), "store": str(other), "set": json.dumps(changes)}
+        prefect.finish(prefect.schedule("spread", "segment/local", **given))
+        events = [event for _, event in cluster.scheduler.get_events("all")]
+        finished = sum(prefix.state_counts["memory"] for prefix in cluster.scheduler.task_prefixes.values())
+    assert [event["action"] for event in events].count("add-client") == 1
+    assert prefect.states("spread", len(NAMES)) == dict.fromkeys(NAMES, "Completed")
+    here, there = (find_run(Store(str(folder)), "latest")["stages"] for folder in (store, other))
+    assert here == there
+    made, spread = ([Artifact(Store(str(folder)), name, here[name]) for name in NAMES] for folder in (store, other))
+    in_parts = [artifact for artifact in spread if artifact.stage in ("features", "masks", "scores")]
+    assert finished == sum(len(artifact.markers()) for artifact in in_parts) > 0
+    at = NAMES.index("scores")
+    assert made[at].file("scores.json")["sha256"] == spread[at].file("scores.json")["sha256"]
+
+
 def test_a_single_stage_runs_alone(prefect: Prefect, later: dict[str, subprocess.Popen[bytes]]) -> None:
     prefect.finish(later["one"])
     assert prefect.states("one", 1) == {"report": "Completed"}
