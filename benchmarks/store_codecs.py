@@ -1,10 +1,18 @@
-"""What `features.codec` saves and costs, for `benchmarks/speed.py`: bytes, mIoU, and how fast random views are read."""
+"""What `features.codec` saves and costs, for `benchmarks/speed.py`: bytes, mIoU, and how fast random views are read.
 
+On labelled sets of one's own: `python benchmarks/store_codecs.py --data FOLDER --sets a,b`.
+"""
+
+import argparse
+import copy
 import time
 from pathlib import Path
 
 import numpy as np
-from quality_results import Json  # beside this file
+from quality import dump, read, write  # beside this file
+from quality_cell import BASE, ROOT, find_sets
+from quality_cell import config_of as cell_of
+from quality_results import Json
 from speed_stages import FEATURES
 
 from pipeline.config import PipelineConfig, validate
@@ -71,3 +79,37 @@ def reading(artifact: Artifact, count: int = 32) -> Json:
         raw.append((time.perf_counter() - begin) * count / tokens.shape[0])
         assert size
     return {"random_seconds": float(np.median(views)), "raw_seconds": float(np.median(raw))}
+
+
+def lost(roots: dict[str, Path], store: str) -> Json:
+    """Of each data set the mIoU of k-means on tokens, guided masks, by codec and seed, as `benchmarks/quality.py` has
+    it; and what int8 loses: mean and standard deviation over sets and seeds."""
+    found: Json = {}
+    for name, root in roots.items():
+        for codec in ("fp16", "int8"):
+            base = copy.deepcopy(BASE)
+            base["features"]["codec"] = codec
+            for seed in SEEDS:
+                result = run(cell_of(base, root, store, "none+guided", seed, False, None), until="scores")
+                found.setdefault(name, {}).setdefault(codec, []).append(round(result["scores"]["cluster"]["miou"], 3))
+                print(name, codec, f"seed {seed}:", found[name][codec][-1], flush=True)
+    differences = np.concatenate([np.subtract(entry["fp16"], entry["int8"]) for entry in found.values()])
+    return {"sets": found, "lost": round(float(differences.mean()), 3), "sd": round(float(differences.std(ddof=1)), 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What int8 loses on labelled sets; kept in benchmarks/speed.json.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of labelled sets, as for quality.py")
+    parser.add_argument("--sets", help="names, separated by commas; default: all")
+    parser.add_argument("--store", default=".quality", help="where artifacts stay for the next call")
+    args = parser.parse_args()
+    roots = find_sets(args.data)
+    found = lost({name: roots[name] for name in (args.sets.split(",") if args.sets else roots)}, args.store)
+    results = read(ROOT / "benchmarks/speed.json")
+    results["codec_on_sets"] = found
+    write(ROOT / "benchmarks/speed.json", dump(results) + "\n")
+    print(f"int8 loses {found['lost']} ± {found['sd']}")
+
+
+if __name__ == "__main__":
+    main()
