@@ -178,7 +178,7 @@ class Artifact:
         return json.loads(self.read(name))
 
 
-@lru_cache(maxsize=6)
+@lru_cache(maxsize=6)  # a stage holds three at most
 def _held(artifact: Artifact, name: str, sha256: str, read: Callable[[Artifact, str], Any]) -> Any:
     return read(artifact, name)
 

@@ -112,16 +112,19 @@ def label_maps(
     """The mask of an image (height, width, 3 uint8) with codes `plane`, and that with CRF where params want it."""
     k, height, width = len(centroids), *image.shape[:2]
     guided = params.upsampling == "guided"
-    # K maps of floats at the image's size are the most that is in memory, and only once.
-    mask = winner(guided_logits(image, plane, centroids) if guided else cosine_logits(plane, centroids, height, width))
-    mask = mask.astype(mask_dtype(k))
-    if not params.crf:
-        return mask, None
-    refined = np.empty_like(mask)
+    mask = np.empty((height, width), mask_dtype(k))
+    refined = np.empty_like(mask) if params.crf else None
+    if guided:
+        mask[:] = winner(guided_logits(image, plane, centroids))
+        if refined is None:
+            return mask, None
     for tile in tiles(k, height, width, params.crf_params):
         logits = cosine_logits(plane, centroids, height, width, tile.seen)
-        logits *= params.sharpness
-        refined[tile.kept] = dense_crf(image[tile.seen], log_softmax(logits), params.crf_params)[tile.inside]
+        if not guided:
+            mask[tile.kept] = winner(logits)[tile.inside]
+        if refined is not None:
+            logits *= params.sharpness
+            refined[tile.kept] = dense_crf(image[tile.seen], log_softmax(logits), params.crf_params)[tile.inside]
     return mask, refined
 
 

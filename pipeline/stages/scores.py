@@ -5,6 +5,7 @@ Artifact: `scores.json`. One confusion matrix over every labelled pixel of the p
 and without CRF, the linear probes and the baseline. Without labels the label-free numbers stand alone.
 """
 
+from bisect import bisect_left, bisect_right
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -118,19 +119,19 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
 
 def _mask_rows(job: Job, part: Part) -> list[dict[str, Any]]:
     masks = job.inputs["masks"]
+    starts, names = _parts(masks)
     rows = []
-    for name in _parts(masks):
-        start, stop = (int(number) for number in name.split("-"))
-        if start < part.stop and stop > part.start:
-            table = masks.read_table(f"masks/{name}.parquet").to_pylist()
-            rows += table[max(0, part.start - start) : part.stop - start]
+    for at in range(bisect_right(starts, part.start) - 1, bisect_left(starts, part.stop)):
+        table = masks.read_table(f"masks/{names[at]}.parquet").to_pylist()
+        rows += table[max(0, part.start - starts[at]) : part.stop - starts[at]]
     return rows
 
 
 @lru_cache(maxsize=2)
-def _parts(masks: Artifact) -> list[str]:
-    """Names of the parts of finished masks, sorted; listed once in a process."""
-    return sorted(masks.markers())
+def _parts(masks: Artifact) -> tuple[list[int], list[str]]:
+    """The parts of finished masks in order: where they start, their names; listed once in a process."""
+    parts = sorted((int(name.split("-")[0]), name) for name in masks.markers())
+    return [start for start, _ in parts], [name for _, name in parts]
 
 
 def cluster_share(job: Job) -> list[float]:
