@@ -90,11 +90,12 @@ def child(config: Path, stage: str) -> float:
 def only(stage: str, config: Path) -> None:
     """What a child does: the stage, then its own peak on standard output."""
     made = validate(json.loads(config.read_text()))
-    if stage in ("model", "large masks"):
+    if stage == "model":
         load(made.features)
-    if stage == "large masks":
+    elif stage == "large masks":
+        load(made.features)
         large_masks()
-    elif stage != "model":
+    else:
         run(made, stage=stage)
     # Not ru_maxrss: a child's begins at its parent's size.
     print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024)

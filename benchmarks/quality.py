@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -192,16 +193,21 @@ def ticker(label: str) -> Progress:
     return lambda stage, done, total, unit: show(f"{label} {stage} {done}/{total} {unit}")
 
 
-def main() -> None:
-    """Exit status 0; 2 for what cannot be used; 1 where a cell failed."""
+def call(command: Callable[[], int]) -> None:
+    """End with a command's exit status; 2 for what cannot be used, 1 for what failed, each told as a sentence."""
     try:
-        sys.exit(app(sys.argv[1:], result_action="return_value"))
+        sys.exit(command())
     except ConfigError as error:
         print(f"error: {told(error)}", file=sys.stderr)
         sys.exit(1 if isinstance(error, StageError) else 2)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def main() -> None:
+    """Exit status 0; 2 for what cannot be used; 1 where a cell failed."""
+    call(lambda: app(sys.argv[1:], result_action="return_value"))
 
 
 if __name__ == "__main__":

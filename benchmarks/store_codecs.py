@@ -5,12 +5,13 @@ On labelled sets of one's own: `python benchmarks/store_codecs.py --data FOLDER 
 
 import argparse
 import copy
+import datetime
 import time
 from pathlib import Path
 
 import numpy as np
-from quality import dump, read, write  # beside this file
-from quality_cell import BASE, ROOT, find_sets
+from quality import call, chosen, dump, write  # beside this file
+from quality_cell import BASE, ROOT, commit, find_sets, machine
 from quality_cell import config_of as cell_of
 from quality_results import Json
 from speed_stages import FEATURES
@@ -81,6 +82,10 @@ def reading(artifact: Artifact, count: int = 32) -> Json:
     return {"random_seconds": float(np.median(views)), "raw_seconds": float(np.median(raw))}
 
 
+FILE = ROOT / "benchmarks/codecs.json"
+"""Of labelled sets; speed.json holds the demo's."""
+
+
 def lost(roots: dict[str, Path], store: str) -> Json:
     """Of each data set the mIoU of k-means on tokens, guided masks, by codec and seed, as `benchmarks/quality.py` has
     it; and what int8 loses: mean and standard deviation over sets and seeds."""
@@ -97,19 +102,20 @@ def lost(roots: dict[str, Path], store: str) -> Json:
     return {"sets": found, "lost": round(float(differences.mean()), 3), "sd": round(float(differences.std(ddof=1)), 3)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What int8 loses on labelled sets; kept in benchmarks/speed.json.")
+def on_sets() -> int:
+    """Measure, print, write codecs.json."""
+    parser = argparse.ArgumentParser(description="What int8 loses on labelled sets; kept in benchmarks/codecs.json.")
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled sets, as for quality.py")
     parser.add_argument("--sets", help="names, separated by commas; default: all")
     parser.add_argument("--store", default=".quality", help="where artifacts stay for the next call")
     args = parser.parse_args()
     roots = find_sets(args.data)
-    found = lost({name: roots[name] for name in (args.sets.split(",") if args.sets else roots)}, args.store)
-    results = read(ROOT / "benchmarks/speed.json")
-    results["codec_on_sets"] = found
-    write(ROOT / "benchmarks/speed.json", dump(results) + "\n")
+    found = lost({name: roots[name] for name in chosen("--sets", args.sets, list(roots))}, args.store)
+    found |= {"date": datetime.date.today().isoformat(), "machine": machine(), "commit": commit()}
+    write(FILE, dump(found) + "\n")
     print(f"int8 loses {found['lost']} ± {found['sd']}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    call(on_sets)
