@@ -27,6 +27,8 @@ from pipeline.stages.features import weights_digest
 from pipeline.terminal import told, visible
 
 PAGE = "docs/results.md"
+CHANGES = ("", "+guided", "+guided+crops")
+"""What a head's name may end with: see `config_of`."""
 
 
 # The file -------------------------------------------------------------------------------------------------------------
@@ -107,7 +109,7 @@ def quality(
     roots = find_sets(data)
     picked = (
         chosen("--sets", sets, list(roots)),
-        chosen("--heads", heads, [*METHODS, *(f"{m}+guided" for m in METHODS)]),
+        chosen("--heads", heads, [f"{method}{changes}" for changes in CHANGES for method in METHODS]),
     )
     if not all(seed.isdecimal() for seed in seeds.split(",")):
         raise ConfigError(f"--seeds {seeds}: whole numbers are wanted", next="--seeds 0,1,2")

@@ -38,18 +38,21 @@ def find_sets(data: Path) -> dict[str, Path]:
 
 def config_of(base: Json, root: Path, store: str, head: str, seed: int, crf: bool, steps: int | None) -> PipelineConfig:
     """The config of one cell: `base`, and what makes the cell. A head `NAME+guided` has guided masks alone, the others
-    bilinear ones, as published, and those with CRF."""
+    bilinear ones, as published, and those with CRF; `NAME+guided+crops` is trained on five crops of each image."""
     data = copy.deepcopy(base) | {"store": store, "dataset": {"root": str(root)}}
     for section in ("features", "head", "clusters", "masks"):
         data.setdefault(section, {})
     if root.name in VIEWS:
         data["features"].setdefault("views", {"size": VIEWS[root.name]})
-    head, _, guided = head.partition("+")
+    head, *changes = head.split("+")
+    guided = "guided" in changes
+    if "crops" in changes:
+        data["features"]["views"] = {**data["features"].get("views", {}), "kind": "crops"}
     data["head"] |= {"method": head, "seed": seed}
     if steps is not None and hasattr(getattr(HeadParams(), head, None), "steps"):
         data["head"][head] = {**data["head"].get(head, {}), "steps": steps}
     data["clusters"] |= {"seed": seed, "k": len(folder.read_description(str(root))["classes"])}
-    data["masks"] |= {"crf": crf and not guided, "upsampling": guided or "bilinear"}
+    data["masks"] |= {"crf": crf and not guided, "upsampling": "guided" if guided else "bilinear"}
     return validate(data, root.name)
 
 

@@ -92,7 +92,8 @@ Written by `benchmarks/quality.py` from [quality.json](../benchmarks/quality.jso
 
 {tries}Percent, mean ± sample standard deviation over seeds {", ".join(seeds)} (`head.seed` = `clusters.seed`), protocol
 `{results["protocol"]}`, one Hungarian match. Masks are upsampled bilinearly, as published, or guided by the image
-where it says so. Backbone {backbone}.
+where it says so. Training sees whole images, or STEGO's five crops of each where it says so; prediction sees whole
+images. Backbone {backbone}.
 K is the number of classes; nothing else is taken from labels but scores and probes. The linear probes are trained with
 labels, only to measure. On tokens it is the limit to hold clusters against (a head that is not linear may pass it).
 
@@ -172,8 +173,9 @@ def _shown(entry: Json | None, kind: str, key: str, usual: list[str]) -> str:
 
 
 def _on_tokens(entry: Json, key: str) -> str:
-    """Of the linear probe on tokens, which does not depend on head or seed: one number per set."""
-    found = [head["mean"]["probe_tokens"][key] for head in entry["heads"].values()]
+    """Of the linear probe on tokens of whole views, which does not depend on head or seed: one number per set."""
+    heads = (content for head, content in entry["heads"].items() if not head.endswith("+crops"))
+    found = [content["mean"]["probe_tokens"][key] for content in heads]
     known = [value for value in found if value is not None]
     return f"{statistics.mean(known):.1f}" if known else "–"
 
@@ -208,9 +210,9 @@ def _seeds(results: Json) -> list[str]:
 
 
 def _label(head: str) -> str:
-    name, _, upsampling = head.partition("+")
+    name, *changes = head.split("+")
     name = "none (k-means on tokens)" if name == "none" else name
-    return f"{name}, {upsampling}" if upsampling else name
+    return ", ".join([name, *(change.replace("crops", "trained on five crops") for change in changes)])
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:

@@ -234,3 +234,23 @@ def test_a_cell_is_a_config_of_its_own(tmp_path: Path):
         assert (config.head.seed, config.clusters.seed, config.clusters.k) == (3, 3, 3)
         assert (config.head.method, config.head.stego.steps, config.masks.crf) == ("stego", 7, False)
     assert "head" not in quality.BASE
+
+
+def test_changes_of_a_head_are_those_of_its_name(tmp_path: Path):
+    root = write_corpus(tmp_path / "camvid", train=1, val=1)
+
+    def sections(head: str, crf: bool) -> tuple[Any, ...]:
+        config = quality.config_of(quality.BASE, root, "store", head, 0, crf, None)
+        views = config.features.views
+        return config.head.method, config.masks.upsampling, config.masks.crf, views.kind, views.size
+
+    assert sections("stego", True) == ("stego", "bilinear", True, "whole", (364, 476))
+    assert sections("stego+guided", True) == ("stego", "guided", False, "whole", (364, 476))
+    assert sections("pca+guided+crops", True) == ("pca", "guided", False, "crops", (364, 476))
+
+
+def test_a_probe_of_crops_is_not_that_of_whole_views():
+    other = {**cell(40), "probe_tokens": {"accuracy": 0.0, "miou": 0.0}}
+    text = page(merged(("pca", 0, cell(30)), ("pca+guided+crops", 0, other)))
+    assert "| linear probe on tokens (with labels) | 60.0 |" in text
+    assert "| pca, guided, trained on five crops | 40.0 |" in text
