@@ -7,6 +7,7 @@ busy now and free then disturbs them alike; a figure is the median over rounds.
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,18 @@ def turns(rounds: int, **tasks: Callable[[], Any]) -> dict[str, float]:
     return {name: float(np.median(values[1:])) for name, values in seconds.items()}
 
 
+def efficiency(function: Callable[[Any], None], warm: list[Any], tasks: list[Any]) -> float:
+    """How much faster two worker processes are than one, over 2: on `tasks`, after both have done two of `warm`."""
+    seconds = {}
+    for workers in (1, 2):
+        with open_executor(Execution(executor="processes", workers=workers)) as executor:
+            list(executor.run(function, warm))  # workers start
+            begin = time.perf_counter()
+            list(executor.run(function, tasks))
+            seconds[workers] = time.perf_counter() - begin
+    return seconds[1] / seconds[2] / 2
+
+
 def synchronise() -> None:
     """Wait for CUDA, where there is one."""
     if torch.cuda.is_available():
@@ -72,12 +85,14 @@ def config_of(folder: Path, root: Path, execution: Json) -> PipelineConfig:
 
 def features(folder: Path, views: int = 32, rounds: int = 3) -> Json:
     """Seconds per view of the stage `features`, JPEG to store, in this process; of the floor, which is the matrix
-    products and the attention of the executed blocks, alone; and of the backbone in fp32, image by image."""
+    products and the attention of the executed blocks, alone; and of the backbone in fp32, image by image. How much
+    faster two worker processes are than one, each with one thread, over 2."""
     device = pick_device("auto")
     dtype = compute_dtype(device, "auto")
     backbone = create_backbone(BACKBONE, "packaged", block=BLOCK).to(device)
     single = torch.rand(1, 3, *SIZE, device=device)
-    corpora = iter([corpus(folder, seed, views) for seed in range(1, rounds + 2)])
+    roots = [corpus(folder, seed, views) for seed in range(1, rounds + 2)]
+    corpora = iter(roots)
 
     def stage() -> None:
         run(config_of(folder, next(corpora), {"executor": "serial"}), until="features", progress=silent)
@@ -95,7 +110,15 @@ def features(folder: Path, views: int = 32, rounds: int = 3) -> Json:
         "precision": str(dtype).removeprefix("torch."),
         "fp32_one_by_one_seconds": found["plain"],
         "speedup": found["plain"] / each,
+        "efficiency_of_2_workers": efficiency(embed, roots[:2], roots),
     }
+
+
+def embed(root: Path) -> None:
+    """The stage `features` of a corpus, JPEG to a store that is removed, in a worker process on one thread."""
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as folder:
+        run(config_of(Path(folder), root, {"executor": "serial"}), until="features", progress=silent)
 
 
 def products(batch: int, dtype: torch.dtype, device: torch.device) -> Callable[[], None]:
@@ -253,24 +276,17 @@ def crf(folder: Path, images: int = 4, k: int = 27) -> Json:
 
     same = [np.mean(dense_crf(*task) == plain_crf(*task)) for task in tasks]
     found = turns(1, ours=lambda: [dense_crf(*t) for t in tasks], plain=lambda: [plain_crf(*t) for t in tasks])
-    seconds = {}
-    for workers in (1, 2):
-        with open_executor(Execution(executor="processes", workers=workers)) as executor:
-            list(executor.run(refine, [(i, *task) for i, task in enumerate(tasks)]))  # workers start
-            begin = time.perf_counter()
-            list(executor.run(refine, [(i, *task) for i, task in enumerate(tasks * 2)]))
-            seconds[workers] = time.perf_counter() - begin
     return {
         "seconds_per_image": found["ours"] / images,
         "speedup_per_core": found["plain"] / found["ours"],
         "same_pixels": float(np.mean(same)),
-        "efficiency_of_2_workers": seconds[1] / seconds[2] / 2,
+        "efficiency_of_2_workers": efficiency(refine, list(enumerate(tasks)), list(enumerate(tasks * 2))),
     }
 
 
-def refine(task: tuple[int, np.ndarray, np.ndarray]) -> None:
+def refine(task: tuple[int, tuple[np.ndarray, np.ndarray]]) -> None:
     """One picture, in a worker process."""
-    dense_crf(*task[1:])
+    dense_crf(*task[1])
 
 
 def plain_crf(image: np.ndarray, log_probs: np.ndarray) -> np.ndarray:

@@ -53,6 +53,9 @@ class Method(nn.Module):
     with its borrowed fields resolved; torch's global generator is seeded before. Rebuilt from the same two when an
     artifact is opened, so the shapes of all tensors follow from them."""
 
+    regrouped = False
+    """Whether `clusters.method=auto` regroups the clusters that k-means finds in its codes (`models/regroup.py`)."""
+
     def prepare(self, sample: Tensor, seed: int) -> None:
         """Fit what gradients do not: principal components, a codebook, first prototypes. Called once, before step 0,
         never after a resume; results go to buffers of a fixed shape.

@@ -48,6 +48,7 @@ RATE = 0.02
 class Stegoflow(Stego):
     """STEGO's network, on tokens in their context; `shift` is b of random pairs, `temperature` that of the context."""
 
+    regrouped = True
     shift: Tensor
     temperature: Tensor
 

@@ -1,7 +1,8 @@
-"""clusters: K unit vectors in code space, the head's own where it has them, else by cosine k-means on its codes.
+"""clusters: K unit vectors in code space, the head's own where it has them, else by cosine k-means on its codes, which
+may then be regrouped by what the images show.
 
-Artifact: `clusters.safetensors` with `centroids` (K, D) float32, unit vectors. The manifest's `found_by` is `head` or
-`kmeans`.
+Artifact: `clusters.safetensors` with `centroids` (K, D) float32, unit vectors. The manifest's `found_by` is `head`,
+`kmeans` or `regrouped`; of the last `moves` says what each move gained.
 Source: STEGO, section 4.3, with k-means in place of its online cluster probe.
 """
 
@@ -16,9 +17,12 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params
+from pipeline.datasets import files, images
 from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
+from pipeline.models.regroup import regroup
+from pipeline.models.views import Window
 from pipeline.stages.feature_store import PART, Tokens
-from pipeline.stages.head import open_head
+from pipeline.stages.head import TrainedHead, open_head
 from pipeline.stages.suggestion import chosen_k
 from pipeline.stages.view_table import training_views
 
@@ -29,8 +33,10 @@ class ClustersParams(Params):
     k: int | None = Field(None, ge=1, le=65535)
     """Number of clusters K: how many categories to look for; none: as many as the stage `suggestion` finds in the
     tokens. Never taken from the labels."""
-    method: Literal["auto", "kmeans"] = "auto"
-    """`auto`: the head's own clusters where it has them, otherwise cosine k-means. `kmeans`: always k-means."""
+    method: Literal["auto", "kmeans", "regrouped"] = "auto"
+    """`kmeans`: cosine k-means on the codes. `regrouped`: the same, after which two clusters may become one and a third
+    one two, where that fits the colours and borders in the images better. `auto`: the head's own clusters where it has
+    them, `regrouped` for `stegoflow`, otherwise `kmeans`."""
     restarts: int = Field(10, ge=1)
     """k-means starts from a Ward tree, and this often anew, on a sample; the start with the best objective is finished
     on all tokens."""
@@ -40,6 +46,8 @@ class ClustersParams(Params):
     seed: int = Field(0, ge=0, lt=2**32)
 
 
+LOOKED_AT = 128
+"""Training views whose images decide about a regrouping."""
 TWINS = 0.95
 """Centroids of a larger cosine are nearly one cluster."""
 
@@ -57,8 +65,33 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     sample = sample_tokens(job.inputs["features"], params.tokens, params.seed, work, head)
     codes = stack(map(normalise, sample), most_tokens(job.inputs["features"], params.tokens))
     centroids, objectives = fit(codes, k, params.restarts, params.iterations, params.seed)
+    facts: dict[str, Any] = {"found_by": "kmeans"}
+    if params.method == "regrouped" or (params.method == "auto" and head.method.regrouped):
+        centroids, moves = regroup(codes, centroids, *appearance(job, head, work), params.seed)
+        facts = {"found_by": "regrouped", "moves": moves}
     job.out.write_tensors("clusters.safetensors", {"centroids": centroids})
-    return {"items": len(codes), "objectives": objectives, "found_by": "kmeans", **look(centroids, codes)}
+    return {"items": len(codes), "objectives": objectives, **facts, **look(centroids, codes)}
+
+
+def appearance(job: Job, head: TrainedHead, work: Work) -> tuple[np.ndarray, np.ndarray]:
+    """Unit codes (view, row, column, D) of some training views, and the mean colour of every token (view, row, column,
+    3), float32, 0..255, read from the images."""
+    tokens = Tokens(job.inputs["features"])
+    table = job.inputs["features"].read_table("views.parquet")
+    rows = training_views(table)
+    if len(rows) > LOOKED_AT:
+        rows = np.sort(np.random.default_rng([job.params.seed, 1]).choice(rows, LOOKED_AT, replace=False))
+    codes, colours = [], []
+    for number, view in enumerate(table.take(rows).to_pylist()):
+        work.tick(number, len(rows), "images")
+        code = head(tokens.read(rows[number : number + 1]))[0]
+        if np.isfinite(code[0, 0, 0]):  # else the image could not be decoded
+            data = files.read_checked(job.roots["dataset"], view["path"], view["sha256"])
+            box = Window(view["y0"], view["x0"], view["height"], view["width"])
+            codes.append(normalise(code))
+            colours.append(images.resize(images.decode(data, view["path"]), len(code), len(code[0]), box=box))
+    work.tick(len(rows), len(rows), "images")
+    return np.stack(codes), np.stack(colours).astype(np.float32)
 
 
 def look(centroids: np.ndarray, codes: np.ndarray | None = None) -> dict[str, Any]:
@@ -142,7 +175,7 @@ def sample_tokens(
 
 STAGE = Stage(
     "clusters",
-    version=2,
+    version=3,
     encoding=1,
     inputs=("features", "suggestion?", "head"),
     params=ClustersParams,

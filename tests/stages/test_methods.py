@@ -77,8 +77,8 @@ def test_a_method_runs_to_its_scores(method: str, kind: str, make_config: Make):
     artifact = found(config, result, "head")
     code = {"stego": 8, "stegoflow": 8, "smooseg": 64, "cause": 90, "primaps": 64, "pca": 7, "none": 64}[method]
     assert found(config, result, "clusters").read_tensors("clusters.safetensors")["centroids"].shape == (4, code)
-    own = method in ("smooseg", "cause", "primaps")
-    assert found(config, result, "clusters").manifest["found_by"] == ("head" if own else "kmeans")
+    way = {"stegoflow": "regrouped"} | dict.fromkeys(("smooseg", "cause", "primaps"), "head")
+    assert found(config, result, "clusters").manifest["found_by"] == way.get(method, "kmeans")
     facts = artifact.read_facts("head.safetensors")
     assert (facts["method"], facts["channels"]) == (method, "64")
     assert [row["status"] for row in run(config)["stages"]] == ["reused"] * 11
