@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from corpora import write_corpus
+from PIL import Image
 from torch import Tensor
 
 from pipeline.config import PipelineConfig, reference
@@ -20,7 +23,9 @@ from pipeline.heads.none import Tokens as NoHead
 from pipeline.heads.pca import Pca, PcaParams
 from pipeline.heads.stego import Stego
 from pipeline.models.context import unit
+from pipeline.models.views import Window
 from pipeline.run import run, session
+from pipeline.stages import clusters as clusters_stage
 from pipeline.stages import head as stage
 from pipeline.stages import report
 from pipeline.stages.clusters import fewer, look
@@ -265,6 +270,54 @@ def test_codes_at_the_sampled_positions_are_those_of_the_tokens(make_config: Mak
     assert [len(view) for view in plain] == [5] * 6
     for tokens, code in zip(plain, codes, strict=True):
         np.testing.assert_array_equal(tokens.astype(np.float32), code)
+
+
+@pytest.mark.parametrize("kind", ["whole", "crops"])
+def test_regrouping_sees_codes_and_colours_of_the_same_places(
+    kind: str, make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The colours are means over the pixels of each token's patch, of every training view that can be decoded."""
+    given: list[np.ndarray] = []
+
+    def remember(vectors, centroids, codes, colours, seed):
+        given.extend((codes, colours))
+        return centroids, []
+
+    monkeypatch.setattr(clusters_stage, "regroup", remember)
+    root = write_corpus(tmp_path / "corpus")
+    lost = root / "images/train/00.png"
+    lost.write_bytes(lost.read_bytes()[:100])
+    views = {"kind": kind, "size": [64, 64]}
+    config = make_config(
+        root=root, head={"method": "stegoflow"}, features={"views": views}, execution={"max_failed_fraction": 0.5}
+    )
+    with session(config, until="clusters") as opened:
+        for node in opened.nodes:
+            opened.ensure(node)
+        made = {node.stage.name: node.artifact(opened.store) for node in opened.nodes}
+    codes, colours = given
+    table = made["features"].read_table("views.parquet")
+    rows = [view for view in table.to_pylist() if view["training"] and view["path"] != f"images/train/{lost.name}"]
+    assert codes.shape[:3] == colours.shape[:3] == (len(rows), *codes.shape[1:3])
+    np.testing.assert_allclose(np.linalg.norm(codes, axis=-1), 1, atol=1e-5)
+    for view, colour in zip(rows, colours, strict=True):
+        image = np.array(Image.open(root / view["path"]).convert("RGB")).astype(float)
+        box = Window(view["y0"], view["x0"], view["height"], view["width"])
+        inside = image[round(box.y0) : round(box.y0 + box.height), round(box.x0) : round(box.x0 + box.width)]
+        bands = [np.array_split(band, colour.shape[1], axis=1) for band in np.array_split(inside, colour.shape[0])]
+        means = np.array([[patch.mean((0, 1)) for patch in band] for band in bands])
+        assert np.corrcoef(means.ravel(), colour.ravel())[0, 1] > 0.9
+    assert made["clusters"].manifest["found_by"] == "regrouped"
+    assert made["clusters"].manifest["moves"] == []
+
+
+def test_a_head_may_be_given_plain_or_regrouped_clusters(make_config: Make):
+    plain = until(make_config(head={"method": "stegoflow"}, clusters={"method": "kmeans"}), "clusters")
+    assert plain.manifest["found_by"] == "kmeans"
+    assert "moves" not in plain.manifest
+    other = until(make_config(head={"method": "none"}, clusters={"method": "regrouped"}), "clusters")
+    assert other.manifest["found_by"] == "regrouped"
+    assert isinstance(other.manifest["moves"], list)
 
 
 class Found(NoHead):
