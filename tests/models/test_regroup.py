@@ -107,7 +107,7 @@ def test_clusters_follow_the_pictures():
     assert best(plain) == 0, "k-means has two clusters of ground"
     new, gains = regroup(flat, plain, codes, colours, 0)
     assert len(gains) == 1
-    assert gains[0] > 0.05
+    assert gains[0] > 0.1
     assert new.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(new, axis=1), 1, atol=1e-5)
     assert best(new) > 0.99
@@ -120,8 +120,7 @@ def test_clusters_that_fit_stay():
     means = normalise(np.stack([codes[truth == kind].mean(0) for kind in range(3)]))
     new, gains = regroup(codes.reshape(-1, 8), means, codes, colours, 0)
     assert gains == []
-    agree = nearest(codes.reshape(-1, 8), new)[0] == nearest(codes.reshape(-1, 8), means)[0]
-    assert agree.mean() > 0.97
+    assert new is means
 
 
 def test_one_colour_says_nothing():
@@ -131,7 +130,7 @@ def test_one_colour_says_nothing():
     plain = cosine_kmeans(flat, 3, restarts=5, iterations=20, seed=0)[0]
     new, gains = regroup(flat, plain, codes, np.full_like(colours, 7), 0)
     assert gains == []
-    assert np.isfinite(new).all()
+    assert new is plain
 
 
 @pytest.mark.parametrize(("k", "n"), [(1, 500), (3, 79), (50, 99)])
