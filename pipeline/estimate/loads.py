@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pipeline.estimate.corpus import Corpus
 from pipeline.estimate.rates import PARTS, Rate
+from pipeline.stages.clusters import LOOKED_AT
 from pipeline.stages.feature_store import PART
 from pipeline.stages.head import SAMPLE as PREPARED
 from pipeline.stages.head import WATCHED
@@ -220,13 +221,15 @@ def _sampled(s: Setting, limit: float, each: float) -> tuple[float, float, float
 
 def _clusters(s: Setting, rate: Rate, each: float = ENCODE, width: int = 0) -> Load:
     views, kept, gets, reading = _sampled(s, s.params.tokens, each)
+    looked = 0 if width else min(s.corpus.training, LOOKED_AT)  # views whose tokens and images may be read once more
     width = width or 128  # of a code; it is known only where there is a head
     fit = kept * rate.seconds / max(1, rate.items)
     if rate.own:  # the head's clusters: no token is read
         return Load(rate.items, "clusters", alone=rate.seconds, written=sum(rate.files.values()), objects=1, gets=5)
     return Load(
         kept, "tokens", alone=fit + reading, written=sum(rate.files.values()), objects=1,
-        read=views * s.corpus.view_bytes + s.views_table, gets=gets, memory=kept * width * 4 * 3 + s.views_table,
+        read=(views + looked) * s.corpus.view_bytes + looked * s.corpus.image_bytes + s.views_table,
+        gets=gets + 2 * looked, memory=kept * width * 4 * 3 + s.views_table,
     )  # fmt: skip
 
 
