@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pipeline.estimate.corpus import Corpus
 from pipeline.estimate.rates import PARTS, Rate
+from pipeline.models.kmeans import SAMPLE as STARTS
 from pipeline.stages.clusters import LOOKED_AT
 from pipeline.stages.feature_store import PART
 from pipeline.stages.head import SAMPLE as PREPARED
@@ -223,7 +224,7 @@ def _clusters(s: Setting, rate: Rate, each: float = ENCODE, width: int = 0) -> L
     views, kept, gets, reading = _sampled(s, s.params.tokens, each)
     looked = 0 if width else min(s.corpus.training, LOOKED_AT)  # views whose tokens and images may be read once more
     width = width or 128  # of a code; it is known only where there is a head
-    fit = kept * rate.seconds / max(1, rate.items)
+    fit = rate.seconds * _fitted(kept, s.params.restarts) / _fitted(max(1, rate.items), s.params.restarts)
     if rate.own:  # the head's clusters: no token is read
         return Load(rate.items, "clusters", alone=rate.seconds, written=sum(rate.files.values()), objects=1, gets=5)
     return Load(
@@ -231,6 +232,11 @@ def _clusters(s: Setting, rate: Rate, each: float = ENCODE, width: int = 0) -> L
         read=(views + looked) * s.corpus.view_bytes + looked * s.corpus.image_bytes + s.views_table,
         gets=gets + 2 * looked, memory=kept * width * 4 * 3 + s.views_table,
     )  # fmt: skip
+
+
+def _fitted(tokens: float, restarts: int) -> float:
+    """Tokens that the starts of k-means see, which compete on a sample, and the last run."""
+    return (restarts + 1) * min(tokens, STARTS) + (tokens if tokens > STARTS else 0)
 
 
 def _baseline(s: Setting, rate: Rate) -> Load:
