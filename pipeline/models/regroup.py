@@ -10,9 +10,8 @@ sum of three shares, each of what all pieces explain:
 - borders: of the contrast of adjacent tokens beyond their image's mean contrast, what lies on borders between groups; a
   border of less contrast than the mean counts against it
 
-A move makes one group of two and two groups of a third. The best one is made for as long as it gains `LEAST`. Where
-there is none, the clusters stay what they are. At last the groups become K unit vectors, whose nearest is the group
-(logistic regression).
+A move makes one group of two and two groups of a third. The best one is made for as long as it gains `LEAST`. At last
+the groups become K unit vectors, whose nearest is the group (logistic regression).
 """
 
 from typing import NamedTuple
@@ -27,9 +26,9 @@ PIECES = 80
 """Pieces, or twice K where that is more."""
 SAMPLE = 30_000
 """Codes that pieces and the last step are fitted to, at most."""
-LEAST = 0.1
-"""What a move gains at least, of the 3 that the three shares can be together: less may fit the sample alone.
-Set after scores of four labelled sets were seen (storage_layout.md)."""
+LEAST = 0.05
+"""What a move gains at least, of the 3 that the three shares can be together: less may fit the sample alone. Set after
+scores of four labelled sets were seen (storage_layout.md)."""
 SCALE = 20.0
 """Of cosines, in the logistic regression."""
 
@@ -55,7 +54,7 @@ def regroup(
 
     vectors: (n, D) float32, unit codes of all views. centroids: (K, D) float32, of k-means on them. codes: (view, row,
     column, D) float32, unit vectors of some views, with the mean colour of every token, `colours` (view, row, column,
-    3), 0..255. Without a move, or as many vectors as pieces, the centroids are returned as they are.
+    3), 0..255. Of fewer vectors than pieces the centroids are returned as they are.
     """
     k = len(centroids)
     if len(vectors) > SAMPLE:
@@ -66,8 +65,6 @@ def regroup(
     pieces = cosine_kmeans(vectors, many, restarts=2, iterations=15, seed=seed)[0]
     member = nearest(codes.reshape(-1, codes.shape[-1]), pieces)[0].reshape(codes.shape[:-1])
     groups, gains = improve(evidence(member, codes, colours, many), nearest(pieces, centroids)[0], k)
-    if not gains:
-        return centroids, []
     return readout(vectors, groups[nearest(vectors, pieces)[0]], centroids), gains
 
 
