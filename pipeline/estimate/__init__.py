@@ -14,8 +14,9 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.params import resolve
 from pipeline.core.store import open_store
 from pipeline.estimate.corpus import Corpus, survey
-from pipeline.estimate.loads import Load, Setting, load
+from pipeline.estimate.loads import load
 from pipeline.estimate.rates import Rate, rate
+from pipeline.estimate.setting import Load, Setting
 from pipeline.run import plan
 
 SIZES = tuple(10.0**power for power in range(5, 10))

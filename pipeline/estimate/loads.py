@@ -5,18 +5,15 @@ or all views, which no small run shows, comes from the constants below.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
-from pipeline.estimate.corpus import Corpus
 from pipeline.estimate.rates import PARTS, Rate
+from pipeline.estimate.setting import Load, Setting, parts
 from pipeline.models.kmeans import SAMPLE as STARTS
 from pipeline.stages.clusters import LOOKED_AT
 from pipeline.stages.feature_store import PART
 from pipeline.stages.head import SAMPLE as PREPARED
 from pipeline.stages.head import WATCHED
 
-FIXED = {"images.parquet": 3000, "labels.parquet": 2300, "views.parquet": 5300, "neighbours.parquet": 1100}
-"""Bytes of a table that do not grow with its rows (footer, schema, statistics)."""
 LISTED, TABLED, INDEXED, ROW, COLUMNS = 2e-5, 1.8e-5, 8e-7, 2.5e-6, 3e-7
 """Seconds per row of: listing (hash of the table), making the table of views, writing neighbours, reading a table as
 Python objects, reading it by columns. Measured on 100 000 rows (neighbours on 10⁶), 2026-11-25, one core of an AMD
@@ -35,67 +32,6 @@ READ, ENCODE, DECODE = 1e-6, 2.3e-5, 0.01
 """Seconds to read a token, to read it and make its code, and to decode a megapixel of a label map. Estimates only."""
 BASE = 0.7 * 2**30
 """Bytes of memory of a process with torch and a backbone before it has read anything: a guess."""
-
-
-class Load(NamedTuple):
-    """One stage, on one corpus."""
-
-    items: float
-    unit: str
-    alone: float = 0
-    """Seconds in the run's own process."""
-    spread: float = 0
-    """Seconds of all parts, one after another."""
-    written: float = 0
-    """Bytes."""
-    objects: float = 0
-    """Objects that are written."""
-    read: float = 0
-    """Bytes."""
-    gets: float = 0
-    """Requests that read: get and head."""
-    lists: float = 0
-    """Requests that list, each up to 1000 objects."""
-    memory: float = 0
-    """Bytes of the largest process."""
-
-
-class Setting(NamedTuple):
-    """What a stage's load follows from."""
-
-    corpus: Corpus
-    params: Any
-    """The stage's own."""
-    rates: dict[str, Rate]
-    """Of every stage that is planned."""
-    latency: float
-    """Seconds of one request."""
-    remote_images: bool
-    """Whether reading an image is a request to an object store."""
-
-    def table(self, stage: str, name: str, rows: float) -> float:
-        """Bytes of a table with so many rows."""
-        rate = self.rates[stage]
-        known = rate.files[name]
-        fixed = min(FIXED[name], known)
-        return fixed + (known - fixed) / max(1, rate.items) * rows
-
-    @property
-    def images_table(self) -> float:
-        return self.table("dataset", "images.parquet", self.corpus.images)
-
-    @property
-    def views_table(self) -> float:
-        return self.table("features", "views.parquet", self.corpus.rows)
-
-    def means(self) -> float:
-        """Bytes of the array `mean` (or `pooled`) of the features."""
-        channels = self.corpus.grid[2]
-        return parts(self.corpus.rows, PART) * (PART * channels * 4 + 28)
-
-
-def parts(items: float, size: int) -> float:
-    return float(-(-items // size))
 
 
 def load(stage: str, setting: Setting) -> Load:
