@@ -56,6 +56,10 @@ class Method(nn.Module):
     regrouped = False
     """Whether `clusters.method=auto` regroups the clusters that k-means finds in its codes (`models/regroup.py`)."""
 
+    leading: int | None = None
+    """How many channels of a code k-means compares, the first ones; what follows is detail, by which clusters are
+    regrouped. None: all."""
+
     def prepare(self, sample: Tensor, seed: int) -> None:
         """Fit what gradients do not: principal components, a codebook, first prototypes. Called once, before step 0,
         never after a resume; results go to buffers of a fixed shape.

@@ -13,6 +13,9 @@ Two changes to STEGO (arXiv 2203.08414), neither of which reads a label:
   So codes cannot collapse, and cannot fall apart into many more groups than k-means will look for.
 
 Pairs of a view with itself and with its neighbours are STEGO's.
+
+A code is the network's output, which k-means compares, with the token in its context behind it: what the network has
+made alike on purpose can still be told apart when clusters are regrouped (`models/regroup.py`).
 """
 
 import math
@@ -54,6 +57,7 @@ class Stegoflow(Stego):
 
     def __init__(self, params: StegoflowParams, channels: int) -> None:
         super().__init__(params, channels)
+        self.leading = params.code
         self.register_buffer("shift", torch.zeros(()))
         self.register_buffer("temperature", torch.ones(()))
 
@@ -65,7 +69,9 @@ class Stegoflow(Stego):
         return in_context(tokens, float(self.temperature)) if self.params.context else unit(tokens)
 
     def encode(self, tokens: Tensor) -> Tensor:
-        return self(self.context(tokens))
+        context = self.context(tokens)
+        code = self(context)
+        return torch.cat([code, context * torch.linalg.vector_norm(code, dim=-1, keepdim=True)], -1)
 
     def shift_random(self, shuffled: list[Pairs], batch: Batch) -> Tensor:
         now = self.shift.clone()

@@ -1,7 +1,8 @@
 """K clusters of codes that follow what the images show, from those of k-means. No label is read.
 
 k-means spends its K clusters where codes vary most: on blood smears two are shades of the same background, while
-nucleus and cytoplasm share the third. Here codes are cut into many small pieces, and a grouping of pieces is worth the
+nucleus and cytoplasm share the third. Here every cluster is cut into many small pieces, by the detail of codes where
+they have some (`heads/interface.py`: of `stegoflow` the tokens in their context), and a grouping of pieces is worth the
 sum of three shares, each of what all pieces explain:
 
 - codes: of the variance of codes, what lies between groups (what k-means looks at)
@@ -10,8 +11,9 @@ sum of three shares, each of what all pieces explain:
 - borders: of the contrast of adjacent tokens beyond their image's mean contrast, what lies on borders between groups; a
   border of less contrast than the mean counts against it
 
-A move makes one group of two and two groups of a third. The best one is made for as long as it gains `LEAST`. At last
-the groups become K unit vectors, whose nearest is the group (logistic regression).
+A move makes one group of two and two groups of a third, and then lets single pieces go from one of these three groups
+to another while that gains (Kernighan and Lin 1970). The best one is made for as long as it gains `LEAST`. At last the
+groups become K unit vectors, whose nearest is the group (logistic regression).
 """
 
 from typing import NamedTuple
@@ -23,12 +25,14 @@ from torch.nn import functional as F
 from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
 
 PIECES = 80
-"""Pieces, or twice K where that is more."""
+"""Pieces, spread over the clusters by how much their detail varies, but two of each at least."""
 SAMPLE = 30_000
 """Codes that pieces and the last step are fitted to, at most."""
-LEAST = 0.05
+LEAST = 0.1
 """What a move gains at least, of the 3 that the three shares can be together: less may fit the sample alone. Set after
 scores of four labelled sets were seen (storage_layout.md)."""
+STILL = 0.002
+"""Single pieces go where that gains more than this."""
 SCALE = 20.0
 """Of cosines, in the logistic regression."""
 
@@ -48,24 +52,55 @@ class Evidence(NamedTuple):
 
 
 def regroup(
-    vectors: np.ndarray, centroids: np.ndarray, codes: np.ndarray, colours: np.ndarray, seed: int
+    vectors: np.ndarray, centroids: np.ndarray, leading: int, codes: np.ndarray, colours: np.ndarray, seed: int
 ) -> tuple[np.ndarray, list[float]]:
     """Unit vectors (K, D) float32 in the place of `centroids`, and what each move gained.
 
-    vectors: (n, D) float32, unit codes of all views. centroids: (K, D) float32, of k-means on them. codes: (view, row,
-    column, D) float32, unit vectors of some views, with the mean colour of every token, `colours` (view, row, column,
-    3), 0..255. Of fewer vectors than pieces the centroids are returned as they are.
+    vectors: (n, D) float32, unit codes of all views. centroids: (K, D) float32, of k-means on their `leading` channels,
+    0 in the rest. codes: (view, row, column, D) float32, unit vectors of some views, with the mean colour of every
+    token, `colours` (view, row, column, 3), 0..255. Of fewer vectors than `PIECES` or 2K the centroids are returned as
+    they are.
     """
     k = len(centroids)
     if len(vectors) > SAMPLE:
         vectors = vectors[np.sort(np.random.default_rng(seed).choice(len(vectors), SAMPLE, replace=False))]
-    many = max(PIECES, 2 * k)
-    if len(vectors) < many or k < 2:
+    if len(vectors) < max(PIECES, 2 * k) or k < 2:
         return centroids, []
-    pieces = cosine_kmeans(vectors, many, restarts=2, iterations=15, seed=seed)[0]
-    member = nearest(codes.reshape(-1, codes.shape[-1]), pieces)[0].reshape(codes.shape[:-1])
-    groups, gains = improve(evidence(member, codes, colours, many), nearest(pieces, centroids)[0], k)
-    return readout(vectors, groups[nearest(vectors, pieces)[0]], centroids), gains
+    pieces = cut(vectors, centroids, leading, seed)
+    owner = np.repeat(np.arange(k), [len(found) for found in pieces])
+    member = nearest_piece(codes.reshape(-1, codes.shape[-1]), centroids, leading, pieces).reshape(codes.shape[:-1])
+    groups, gains = improve(evidence(member, normalise(codes[..., :leading]), colours, len(owner)), owner, k)
+    return readout(vectors, groups[nearest_piece(vectors, centroids, leading, pieces)], centroids), gains
+
+
+def detail(vectors: np.ndarray, leading: int) -> np.ndarray:
+    """Unit vectors of the channels behind the leading ones, of all where there are no others."""
+    return normalise(vectors[..., leading:]) if vectors.shape[-1] > leading else vectors
+
+
+def cut(vectors: np.ndarray, centroids: np.ndarray, leading: int, seed: int) -> list[np.ndarray]:
+    """Of each cluster the unit vectors (piece, channel) of its pieces: k-means on the detail of its vectors."""
+    label, rest = nearest(vectors, centroids)[0], detail(vectors, leading)
+    own = [rest[label == cluster] for cluster in range(len(centroids))]
+    spread = np.array([len(part) - np.linalg.norm(part.sum(0)) ** 2 / max(1, len(part)) for part in own])
+    counts = np.rint(PIECES * spread / (spread.sum() or 1)).astype(int).clip(2)
+    return [
+        cosine_kmeans(part, min(count, len(part)), restarts=1, iterations=15, seed=seed)[0] if len(part) else part
+        for part, count in zip(own, counts, strict=True)
+    ]
+
+
+def nearest_piece(vectors: np.ndarray, centroids: np.ndarray, leading: int, pieces: list[np.ndarray]) -> np.ndarray:
+    """Of each vector the number of the nearest piece of its cluster; pieces are counted through all clusters. Of a
+    cluster without pieces, the nearest of all."""
+    values = np.where([len(part) > 0 for part in pieces], vectors @ centroids.T, -np.inf)
+    label, rest, found, first = values.argmax(1), detail(vectors, leading), np.empty(len(vectors), np.int64), 0
+    for cluster, part in enumerate(pieces):
+        here = label == cluster
+        if here.any():
+            found[here] = first + nearest(rest[here], part)[0]
+        first += len(part)
+    return found
 
 
 def evidence(member: np.ndarray, codes: np.ndarray, colours: np.ndarray, n: int) -> Evidence:
@@ -126,7 +161,7 @@ def improve(found: Evidence, groups: np.ndarray, k: int) -> tuple[np.ndarray, li
     while True:
         cost = prices(grouped(found, groups, k))
         halves = [halve(found, np.flatnonzero(groups == group)) for group in range(k)]
-        best = (LEAST, -1, -1, -1)
+        best = (-np.inf, -1, -1, -1)
         for third in range(k):
             others = np.delete(np.arange(k), third)
             inner = cost[np.ix_(others, others)]
@@ -138,9 +173,51 @@ def improve(found: Evidence, groups: np.ndarray, k: int) -> tuple[np.ndarray, li
         gain, kept, gone, third = best
         if third < 0:
             return groups, gains
-        groups = np.where(groups == gone, kept, groups)
-        groups[halves[third][1]] = gone
-        gains.append(round(gain, 4))
+        new = np.where(groups == gone, kept, groups)
+        new[halves[third][1]] = gone
+        new, more = exchange(found, new, k, [kept, gone, third])
+        if gain + more < LEAST:
+            return groups, gains
+        groups = new
+        gains.append(round(gain + more, 4))
+
+
+def exchange(found: Evidence, groups: np.ndarray, k: int, among: list[int]) -> tuple[np.ndarray, float]:
+    """The group of every piece after single pieces of some groups have gone to another of them, each time the one that
+    gains most, and what all gained. No group loses its last piece."""
+    groups, total = groups.copy(), 0.0
+    while True:
+        now = grouped(found, groups, k)
+        beside = found.border @ (groups[:, None] == np.arange(k))  # contrast beyond the mean, of a piece with a group
+        best = (STILL, -1, -1)
+        for piece in np.flatnonzero(np.isin(groups, among)).tolist():
+            old = int(groups[piece])
+            if (groups == old).sum() < 2:
+                continue
+            lost = _change(now, found, old, piece, -1) + beside[piece, old] - found.border[piece, piece]
+            for group in among:
+                if group != old:
+                    gain = lost + _change(now, found, group, piece, 1) - beside[piece, group]
+                    best = max(best, (float(gain), piece, group))
+        gain, piece, group = best
+        if piece < 0:
+            return groups, total
+        groups[piece] = group
+        total += gain
+
+
+def _change(now: Evidence, found: Evidence, group: int, piece: int, sign: int) -> float:
+    """By how much the variance between groups rises, of codes and of colours, where a piece joins a group (1) or leaves
+    it (−1)."""
+
+    def worth(count: np.ndarray, sums: np.ndarray) -> float:
+        return float((np.square(sums).sum(-1) / count.clip(1)).sum())
+
+    size, more = now.size[:, group], sign * found.size[:, piece]
+    colour, code = now.colour[:, group], now.code[group]
+    after = worth(size + more, colour + sign * found.colour[:, piece]) - worth(size, colour)
+    whole = size.sum()
+    return after + worth(whole + more.sum(), code + sign * found.code[piece]) - worth(whole, code)
 
 
 def filled(groups: np.ndarray, k: int) -> np.ndarray:

@@ -2,7 +2,8 @@
 may then be regrouped by what the images show.
 
 Artifact: `clusters.safetensors` with `centroids` (K, D) float32, unit vectors. The manifest's `found_by` is `head`,
-`kmeans` or `regrouped`; of the last `moves` says what each move gained.
+`kmeans` or `regrouped`; of the last `moves` says what each move gained. Of a code whose leading channels
+alone are compared (`heads/interface.py`), k-means leaves the rest of a centroid 0.
 Source: STEGO, section 4.3, with k-means in place of its online cluster probe.
 """
 
@@ -64,13 +65,20 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         return {"items": len(own), "found_by": "head", **look(normalise(own))}
     sample = sample_tokens(job.inputs["features"], params.tokens, params.seed, work, head)
     codes = stack(map(normalise, sample), most_tokens(job.inputs["features"], params.tokens))
-    centroids, objectives = fit(codes, k, params.restarts, params.iterations, params.seed)
+    compared = leading(codes, head)
+    centroids, objectives = fit(compared, k, params.restarts, params.iterations, params.seed)
+    centroids = np.pad(centroids, ((0, 0), (0, codes.shape[1] - compared.shape[1])))
     facts: dict[str, Any] = {"found_by": "kmeans"}
     if params.method == "regrouped" or (params.method == "auto" and head.method.regrouped):
-        centroids, moves = regroup(codes, centroids, *appearance(job, head, work), params.seed)
+        centroids, moves = regroup(codes, centroids, compared.shape[1], *appearance(job, head, work), params.seed)
         facts = {"found_by": "regrouped", "moves": moves}
     job.out.write_tensors("clusters.safetensors", {"centroids": centroids})
     return {"items": len(codes), "objectives": objectives, **facts, **look(centroids, codes)}
+
+
+def leading(codes: np.ndarray, head: TrainedHead) -> np.ndarray:
+    """What k-means compares of unit codes (n, D): unit vectors of their leading channels."""
+    return codes if head.method.leading is None else normalise(codes[:, : head.method.leading])
 
 
 def appearance(job: Job, head: TrainedHead, work: Work) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +183,7 @@ def sample_tokens(
 
 STAGE = Stage(
     "clusters",
-    version=3,
+    version=4,
     encoding=1,
     inputs=("features", "suggestion?", "head"),
     params=ClustersParams,

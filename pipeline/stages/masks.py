@@ -111,6 +111,7 @@ def label_maps(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The mask of an image (height, width, 3 uint8) with codes `plane`, and that with CRF where params want it."""
     k, height, width = len(centroids), *image.shape[:2]
+    plane = plane[..., : centroids.shape[1]]  # clusters of runs from before codes had detail know the first channels
     guided = params.upsampling == "guided"
     mask = np.empty((height, width), mask_dtype(k))
     refined = np.empty_like(mask) if params.crf else None

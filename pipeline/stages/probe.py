@@ -136,7 +136,7 @@ def fit_linear(
 
 STAGE = Stage(
     "probe",
-    version=1,
+    version=2,
     encoding=1,
     inputs=("features", "head", "labels"),
     params=ProbeParams,

@@ -18,7 +18,7 @@ from pipeline.core.params import Params
 from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
 from pipeline.models.metrics import confusion, match, scores, stability, stego_crop
 from pipeline.models.views import upsample, winner
-from pipeline.stages.clusters import sample_tokens
+from pipeline.stages.clusters import leading, sample_tokens
 from pipeline.stages.head import open_head
 from pipeline.stages.labels import LabelMaps, check_size
 from pipeline.stages.masks import Views, decode_png, read_masks
@@ -156,11 +156,13 @@ def label_free(job: Job, work: Work) -> dict[str, float | None]:
     generator = np.random.default_rng(params.seed)
     order = generator.permutation(len(views))
     codes = np.concatenate(views)
-    halves = [np.concatenate([views[i] for i in order[side::2]] or [codes[:0]]) for side in (0, 1)]
+    compared = [leading(view, head) for view in views]
+    halves = [np.concatenate([compared[i] for i in order[side::2]] or [codes[:0]]) for side in (0, 1)]
     steady = silhouette = None
     if min(len(half) for half in halves) >= k:
         fits = [cosine_kmeans(half, k, restarts=2, iterations=20, seed=params.seed)[0] for half in halves]
-        steady = stability(nearest(codes, fits[0])[0], nearest(codes, fits[1])[0], k)
+        whole = np.concatenate(compared)
+        steady = stability(nearest(whole, fits[0])[0], nearest(whole, fits[1])[0], k)
     pick = generator.choice(len(codes), min(len(codes), params.sample), replace=False)
     found = nearest(codes[pick], centroids)[0]
     if 1 < len(np.unique(found)) < len(found):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
-from pipeline.models.regroup import evidence, filled, grouped, halve, improve, prices, readout, regroup
+from pipeline.models.regroup import evidence, exchange, filled, grouped, halve, improve, prices, readout, regroup
 
 RNG = np.random.default_rng(0)
 VIEWS, ROWS, COLUMNS = 6, 12, 10
@@ -79,6 +79,27 @@ def test_halves_gain_what_joining_them_costs():
     assert halve(found, np.array([2]))[0] == -np.inf
 
 
+def test_pieces_go_where_the_three_shares_rise():
+    """The gain that is told is what the shares rise by, no single piece is left that gains, and other groups stay."""
+    member, codes, colours, found = random_evidence(12)
+    scale = [*worth(member, codes, colours)[:2], beyond(colours)]
+
+    def shares(groups: np.ndarray) -> float:
+        return float((worth(groups[member], codes, colours) / scale).sum())
+
+    before = np.arange(12) % 4
+    after, gain = exchange(found, before, 4, [0, 1, 3])
+    assert gain > 0
+    assert gain == pytest.approx(shares(after) - shares(before), abs=1e-6)
+    np.testing.assert_array_equal(after == 2, before == 2)
+    assert set(after) == {0, 1, 2, 3}
+    for piece in np.flatnonzero(after != 2):
+        for group in (0, 1, 3):
+            other = after.copy()
+            other[piece] = group
+            assert len(set(other)) < 4 or shares(other) < shares(after) + 0.0021
+
+
 def smears() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Codes, colours and truth of pictures of a dark disc in a grey ring. The ground has two codes that are far apart
     and one colour; disc and ring have codes that are close, and colours that are not."""
@@ -105,20 +126,40 @@ def test_clusters_follow_the_pictures():
         return float(table.max(1).sum() / table.sum()) if len(set(table.argmax(1))) == 3 else 0.0
 
     assert best(plain) == 0, "k-means has two clusters of ground"
-    new, gains = regroup(flat, plain, codes, colours, 0)
+    new, gains = regroup(flat, plain, 8, codes, colours, 0)
     assert len(gains) == 1
     assert gains[0] > 0.1
     assert new.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(new, axis=1), 1, atol=1e-5)
     assert best(new) > 0.99
-    again, _ = regroup(flat, plain, codes, colours, 0)
+    again, _ = regroup(flat, plain, 8, codes, colours, 0)
     np.testing.assert_array_equal(new, again)
+
+
+def test_detail_tells_apart_what_leading_channels_do_not():
+    """Disc and ring have one code; only the channels behind it know."""
+    codes, colours, truth = smears()
+    leading = codes.copy()
+    leading[truth < 2] = normalise(codes[truth < 2].mean(0) + 0.05 * RNG.normal(size=((truth < 2).sum(), 8)))
+    both = normalise(np.concatenate([leading, codes], -1))
+    flat = both.reshape(-1, 16)
+    plain = cosine_kmeans(normalise(flat[:, :8]), 3, restarts=5, iterations=20, seed=0)[0]
+
+    def kept(found: np.ndarray, width: int) -> float:
+        table = np.histogram2d(nearest(flat[:, :width], found)[0], truth.ravel(), (3, 3))[0]
+        return float(table.max(0).sum() / table.sum()) if len(set(table.argmax(0))) == 3 else 0.0
+
+    blind, _ = regroup(normalise(flat[:, :8]), plain, 8, leading, colours, 0)
+    assert kept(blind, 8) == 0
+    new, gains = regroup(flat, np.pad(plain, ((0, 0), (0, 8))), 8, both, colours, 0)
+    assert len(gains) == 1
+    assert kept(new, 16) > 0.99
 
 
 def test_clusters_that_fit_stay():
     codes, colours, truth = smears()
     means = normalise(np.stack([codes[truth == kind].mean(0) for kind in range(3)]))
-    new, gains = regroup(codes.reshape(-1, 8), means, codes, colours, 0)
+    new, gains = regroup(codes.reshape(-1, 8), means, 8, codes, colours, 0)
     assert gains == []
     agree = nearest(codes.reshape(-1, 8), new)[0] == nearest(codes.reshape(-1, 8), means)[0]
     assert agree.mean() > 0.97
@@ -129,7 +170,7 @@ def test_one_colour_says_nothing():
     codes, colours, _ = smears()
     flat = codes.reshape(-1, 8)
     plain = cosine_kmeans(flat, 3, restarts=5, iterations=20, seed=0)[0]
-    new, gains = regroup(flat, plain, codes, np.full_like(colours, 7), 0)
+    new, gains = regroup(flat, plain, 8, codes, np.full_like(colours, 7), 0)
     assert gains == []
     assert np.isfinite(new).all()
 
@@ -138,7 +179,7 @@ def test_one_colour_says_nothing():
 def test_too_little_to_regroup(k: int, n: int):
     vectors = normalise(RNG.normal(size=(n, 6)))
     centroids = normalise(RNG.normal(size=(k, 6)))
-    same, gains = regroup(vectors, centroids, vectors.reshape(1, 1, n, 6), np.zeros((1, 1, n, 3), np.float32), 0)
+    same, gains = regroup(vectors, centroids, 6, vectors.reshape(1, 1, n, 6), np.zeros((1, 1, n, 3), np.float32), 0)
     assert same is centroids
     assert gains == []
 

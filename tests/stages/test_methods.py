@@ -80,7 +80,7 @@ def test_a_method_runs_to_its_scores(method: str, kind: str, make_config: Make):
     for name in ("cluster", "cluster_crf", "linear"):
         assert 0 < result["scores"][name]["miou"] <= 100
     artifact = found(config, result, "head")
-    code = {"stego": 8, "stegoflow": 8, "smooseg": 64, "cause": 90, "primaps": 64, "pca": 7, "none": 64}[method]
+    code = {"stego": 8, "stegoflow": 8 + 64, "smooseg": 64, "cause": 90, "primaps": 64, "pca": 7, "none": 64}[method]
     assert found(config, result, "clusters").read_tensors("clusters.safetensors")["centroids"].shape == (4, code)
     way = {"stegoflow": "regrouped"} | dict.fromkeys(("smooseg", "cause", "primaps"), "head")
     assert found(config, result, "clusters").manifest["found_by"] == way.get(method, "kmeans")
@@ -279,7 +279,9 @@ def test_regrouping_sees_codes_and_colours_of_the_same_places(
     """The colours are means over the pixels of each token's patch, of every training view that can be decoded."""
     given: list[np.ndarray] = []
 
-    def remember(vectors, centroids, codes, colours, seed):
+    def remember(vectors, centroids, leading, codes, colours, seed):
+        assert (leading, vectors.shape[1], centroids.shape[1]) == (8, 8 + 64, 8 + 64)
+        assert not centroids[:, 8:].any()
         given.extend((codes, colours))
         return centroids, []
 
