@@ -20,6 +20,7 @@ from pipeline.core.params import Params
 from pipeline.datasets import files, folder, images
 from pipeline.models.crf import CrfParams, dense_crf, tiles
 from pipeline.models.guided import guided_logits
+from pipeline.models.regroup import SCALE
 from pipeline.models.views import Window, cosine_logits, merge, winner
 from pipeline.stages.feature_store import Tokens
 from pipeline.stages.head import open_head
@@ -37,8 +38,9 @@ class MasksParams(Params):
     crf: bool = True
     """Also write masks refined by a dense CRF; false writes those without alone."""
     crf_params: CrfParams = CrfParams()
-    sharpness: float = Field(2.0, gt=0)
-    """The CRF starts from log-softmax(sharpness × cosine to each cluster)."""
+    sharpness: float | None = Field(None, gt=0)
+    """The CRF starts from log-softmax(sharpness × cosine to each cluster). None: 2, as published; for regrouped clusters
+    20, the scale that they were fitted at."""
 
     @field_validator("splits")
     @classmethod
@@ -47,6 +49,9 @@ class MasksParams(Params):
             raise ValueError("name at least one split")
         return sorted(set(value))
 
+
+PUBLISHED = 2.0
+"""Sharpness of the published evaluation."""
 
 SCHEMA = pa.schema(
     [
@@ -85,6 +90,9 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
     chosen = job.out.held("images.json", Artifact.read_json)[part.start : part.stop]
     head = open_head(job.inputs["head"], job.execution.device)
     centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
+    if params.sharpness is None:
+        fitted = job.inputs["clusters"].manifest.get("found_by") == "regrouped"
+        params = params.model_copy(update={"sharpness": SCALE if fitted else PUBLISHED})
     views = Views(job.inputs["features"])
     rows, failed = [], []
     for index, image in zip(chosen, dataset.take(chosen).to_pylist(), strict=True):
@@ -124,7 +132,7 @@ def label_maps(
         if not guided:
             mask[tile.kept] = winner(logits)[tile.inside]
         if refined is not None:
-            logits *= params.sharpness
+            logits *= params.sharpness or PUBLISHED
             refined[tile.kept] = dense_crf(image[tile.seen], log_softmax(logits), params.crf_params)[tile.inside]
     return mask, refined
 
@@ -203,7 +211,7 @@ def read_masks(artifact: Artifact) -> Iterator[dict[str, Any]]:
 
 STAGE = Stage(
     "masks",
-    version=2,
+    version=3,
     encoding=1,
     inputs=("dataset", "features", "head", "clusters"),
     params=MasksParams,
