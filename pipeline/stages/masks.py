@@ -39,8 +39,8 @@ class MasksParams(Params):
     """Also write masks refined by a dense CRF; false writes those without alone."""
     crf_params: CrfParams = CrfParams()
     sharpness: float | None = Field(None, gt=0)
-    """The CRF starts from log-softmax(sharpness × cosine to each cluster). None: 2, as published; for regrouped clusters
-    20, the scale that they were fitted at."""
+    """The CRF starts from log-softmax(sharpness × cosine to each cluster). None: 2, as published; for regrouped
+    clusters 20, the scale that they were fitted at."""
 
     @field_validator("splits")
     @classmethod
