@@ -128,8 +128,12 @@ def evidence(member: np.ndarray, codes: np.ndarray, colours: np.ndarray, n: int)
 
 def _between(count: np.ndarray, sums: np.ndarray) -> float:
     """Squared deviation of pieces from their view's mean, from counts (view, piece) and sums (view, piece, channel)."""
-    whole = np.square(sums.sum(1)).sum(-1) / count.sum(1).clip(1)
-    return float((np.square(sums).sum(-1) / count.clip(1)).sum() - whole.sum())
+    return _worth(count, sums) - _worth(count.sum(1), sums.sum(1))
+
+
+def _worth(count: np.ndarray, sums: np.ndarray) -> float:
+    """Squared length of the means, times how many each is of: what pieces add to the variance between them."""
+    return float((np.square(sums).sum(-1) / count.clip(1)).sum())
 
 
 def grouped(found: Evidence, groups: np.ndarray, n: int) -> Evidence:
@@ -209,15 +213,11 @@ def exchange(found: Evidence, groups: np.ndarray, k: int, among: list[int]) -> t
 def _change(now: Evidence, found: Evidence, group: int, piece: int, sign: int) -> float:
     """By how much the variance between groups rises, of codes and of colours, where a piece joins a group (1) or leaves
     it (−1)."""
-
-    def worth(count: np.ndarray, sums: np.ndarray) -> float:
-        return float((np.square(sums).sum(-1) / count.clip(1)).sum())
-
     size, more = now.size[:, group], sign * found.size[:, piece]
     colour, code = now.colour[:, group], now.code[group]
-    after = worth(size + more, colour + sign * found.colour[:, piece]) - worth(size, colour)
+    after = _worth(size + more, colour + sign * found.colour[:, piece]) - _worth(size, colour)
     whole = size.sum()
-    return after + worth(whole + more.sum(), code + sign * found.code[piece]) - worth(whole, code)
+    return after + _worth(whole + more.sum(), code + sign * found.code[piece]) - _worth(whole, code)
 
 
 def filled(groups: np.ndarray, k: int) -> np.ndarray:

@@ -90,9 +90,8 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
     chosen = job.out.held("images.json", Artifact.read_json)[part.start : part.stop]
     head = open_head(job.inputs["head"], job.execution.device)
     centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
-    if params.sharpness is None:
-        fitted = job.inputs["clusters"].manifest.get("found_by") == "regrouped"
-        params = params.model_copy(update={"sharpness": SCALE if fitted else PUBLISHED})
+    fitted = job.inputs["clusters"].manifest.get("found_by") == "regrouped"
+    sharpness = params.sharpness or (SCALE if fitted else PUBLISHED)
     views = Views(job.inputs["features"])
     rows, failed = [], []
     for index, image in zip(chosen, dataset.take(chosen).to_pylist(), strict=True):
@@ -107,7 +106,7 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
             refined = mask if params.crf else None
         else:
             data = files.read_checked(job.roots["dataset"], image["path"], image["sha256"])
-            mask, refined = label_maps(images.decode(data, image["path"]), plane, centroids, params)
+            mask, refined = label_maps(images.decode(data, image["path"]), plane, centroids, params, sharpness)
         facts = {key: image[key] for key in ("split", "id", "path", "height", "width")}
         rows.append({**facts, "mask": encode_png(mask), "mask_crf": encode_png(refined)})
     job.out.write_table(f"masks/{part.name}.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
@@ -115,7 +114,7 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
 
 
 def label_maps(
-    image: np.ndarray, plane: np.ndarray, centroids: np.ndarray, params: MasksParams
+    image: np.ndarray, plane: np.ndarray, centroids: np.ndarray, params: MasksParams, sharpness: float = PUBLISHED
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The mask of an image (height, width, 3 uint8) with codes `plane`, and that with CRF where params want it."""
     k, height, width = len(centroids), *image.shape[:2]
@@ -132,7 +131,7 @@ def label_maps(
         if not guided:
             mask[tile.kept] = winner(logits)[tile.inside]
         if refined is not None:
-            logits *= params.sharpness or PUBLISHED
+            logits *= sharpness
             refined[tile.kept] = dense_crf(image[tile.seen], log_softmax(logits), params.crf_params)[tile.inside]
     return mask, refined
 

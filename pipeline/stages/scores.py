@@ -156,12 +156,11 @@ def label_free(job: Job, work: Work) -> dict[str, float | None]:
     generator = np.random.default_rng(params.seed)
     order = generator.permutation(len(views))
     codes = np.concatenate(views)
-    compared = [leading(view, head) for view in views]
-    halves = [np.concatenate([compared[i] for i in order[side::2]] or [codes[:0]]) for side in (0, 1)]
+    halves = [leading(np.concatenate([views[i] for i in order[side::2]] or [codes[:0]]), head) for side in (0, 1)]
     steady = silhouette = None
     if min(len(half) for half in halves) >= k:
         fits = [cosine_kmeans(half, k, restarts=2, iterations=20, seed=params.seed)[0] for half in halves]
-        whole = np.concatenate(compared)
+        whole = leading(codes, head)
         steady = stability(nearest(whole, fits[0])[0], nearest(whole, fits[1])[0], k)
     pick = generator.choice(len(codes), min(len(codes), params.sample), replace=False)
     found = nearest(codes[pick], centroids)[0]
