@@ -23,8 +23,9 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError
 from pipeline.core.store import open_store
-from pipeline.datasets import files, images
-from pipeline.run import run
+from pipeline.images import files
+from pipeline.images import formats as images
+from pipeline.session import run
 from pipeline.stages.masks import decode_png, read_masks
 from pipeline.terminal import told, visible
 

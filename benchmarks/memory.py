@@ -18,7 +18,7 @@ from PIL import Image
 from quality_cell import BASE  # beside this file
 
 from pipeline.config import validate
-from pipeline.run import STAGES, run
+from pipeline.session import STAGES, run
 from pipeline.stages.features import FeaturesParams
 
 LIMIT = 2048
@@ -115,7 +115,7 @@ def large_masks() -> None:
 
 def load(params: FeaturesParams) -> None:
     """The backbone, which no one uses then."""
-    from pipeline.models.backbones import create_backbone
+    from pipeline.backbones.vit import create_backbone
 
     create_backbone(params.backbone, params.weights, block=params.block, facet=params.facet, norm=params.norm)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from quality_results import KINDS, Json  # beside this file
 
+from pipeline.backbones.devices import pick_device
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Progress, silent
@@ -17,8 +18,7 @@ from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import cores
 from pipeline.core.store import open_store
 from pipeline.datasets import folder
-from pipeline.models.devices import pick_device
-from pipeline.run import run
+from pipeline.session import run
 from pipeline.stages.head import HeadParams
 
 ROOT = Path(__file__).parents[1]

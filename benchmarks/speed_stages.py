@@ -17,17 +17,17 @@ from quality_cell import BASE  # beside this file
 from quality_results import Json
 from torch.nn import functional as F
 
+from pipeline.backbones.devices import compute_dtype, pick_device
+from pipeline.backbones.vit import create_backbone, describe
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.engine import silent
 from pipeline.core.executors import Execution, open_executor
-from pipeline.datasets import demo
+from pipeline.datasets.demo.corpus import corpus as demo
 from pipeline.heads.interface import Batch
 from pipeline.heads.stego import Stego, StegoParams
-from pipeline.models.backbones import create_backbone, describe
-from pipeline.models.crf import dense_crf
-from pipeline.models.devices import compute_dtype, pick_device
-from pipeline.models.kmeans import cosine_kmeans, normalise
-from pipeline.run import run
+from pipeline.numerics.crf import dense_crf
+from pipeline.numerics.kmeans import cosine_kmeans, normalise
+from pipeline.session import run
 from pipeline.stages.neighbours import build_index, search_others
 
 SIZE = (280, 336)

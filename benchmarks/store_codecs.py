@@ -16,12 +16,12 @@ from quality_cell import config_of as cell_of
 from quality_results import Json
 from speed_stages import FEATURES
 
+from pipeline.artifacts.features import Tokens
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import open_store
-from pipeline.datasets import demo
-from pipeline.run import run
-from pipeline.stages.feature_store import Tokens
+from pipeline.datasets.demo.corpus import corpus as demo
+from pipeline.session import run
 
 SEEDS = (0, 1, 2)
 

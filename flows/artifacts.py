@@ -12,8 +12,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Node, Outcome
-from pipeline.models.palette import colourise, palette
-from pipeline.run import Session
+from pipeline.numerics.palette import colourise, palette
+from pipeline.session import Session
 from pipeline.stages import report
 
 METHODS = {

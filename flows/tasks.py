@@ -21,7 +21,7 @@ from pipeline.config import load
 from pipeline.core.artifact import shown
 from pipeline.core.engine import Node, Outcome
 from pipeline.core.errors import ConfigError
-from pipeline.run import Session, session, summary
+from pipeline.session import Session, session, summary
 from pipeline.terminal import told
 
 SHOWN_AFTER = 2.0

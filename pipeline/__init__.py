@@ -11,8 +11,8 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 if TYPE_CHECKING:
     from pipeline.config import PipelineConfig, load, validate
-    from pipeline.open import Features, open_features
-    from pipeline.run import plan, run
+    from pipeline.results import Features, open_features
+    from pipeline.session import plan, run
 
 __all__ = ["Features", "PipelineConfig", "load", "open_features", "plan", "run", "validate"]
 
@@ -20,10 +20,10 @@ _HOME = {
     "PipelineConfig": "pipeline.config",
     "load": "pipeline.config",
     "validate": "pipeline.config",
-    "plan": "pipeline.run",
-    "run": "pipeline.run",
-    "open_features": "pipeline.open",
-    "Features": "pipeline.open",
+    "plan": "pipeline.session",
+    "run": "pipeline.session",
+    "open_features": "pipeline.results",
+    "Features": "pipeline.results",
 }
 
 

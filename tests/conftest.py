@@ -13,10 +13,10 @@ import torch
 from corpora import BACKBONE, small, write_corpus
 from hypothesis import settings
 
-from pipeline.cli import main
+from pipeline.backbones import vit as backbones
+from pipeline.cli.main import main
 from pipeline.config import PipelineConfig, validate
-from pipeline.models import backbones
-from pipeline.run import run
+from pipeline.session import run
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")

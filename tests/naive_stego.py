@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.heads.correspondence import Head
 from pipeline.heads.stego import StegoParams
-from pipeline.models.stego import Head
 
 
 def centred(first: Tensor, second: Tensor) -> list[list[list[float]]]:

@@ -29,12 +29,12 @@ from corpora import BACKBONE, CLASSES, picture, small, write_corpus
 from imagecodecs import png_encode
 from PIL import Image, ImageCms
 
-from pipeline import cli
+from pipeline.backbones import vit as backbones
+from pipeline.cli.main import main as cli
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
-from pipeline.datasets import files
-from pipeline.datasets.images import decode
-from pipeline.models import backbones
+from pipeline.images import files
+from pipeline.images.formats import decode
 
 ROWS: dict[str, int] = {}
 """Every row that is tested, with its exit status: the same as those of the document."""

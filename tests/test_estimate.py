@@ -8,12 +8,12 @@ import pytest
 import yaml
 from corpora import small, write_corpus
 
+from pipeline.cli.tables import duration, size
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.errors import ConfigError
 from pipeline.core.store import Store
 from pipeline.estimate import Prices, estimate
-from pipeline.run import run
-from pipeline.tables import duration, size
+from pipeline.session import run
 
 SIZES = (24, 48, 96)
 
@@ -49,7 +49,7 @@ def test_requests_are_those_that_a_run_makes(runs, tmp_path, monkeypatch):
     """Gets to a tenth in the stages with parts; puts but for ten, of metadata that Zarr writes again."""
     import obstore
 
-    from pipeline.run import Session
+    from pipeline.session import Session
 
     counts: dict[tuple[str, str], int] = {}
     at = [""]

@@ -28,22 +28,22 @@ from obstore.exceptions import BaseError
 from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 
-from pipeline import inspect
+from pipeline import exporting as inspect
+from pipeline.artifacts.features import open_array
+from pipeline.backbones import packaged
+from pipeline.cli.doctor import examine
+from pipeline.cli.tables import plan_table, status_tables
 from pipeline.config import PipelineConfig, load
 from pipeline.core.artifact import Artifact, record
 from pipeline.core.engine import Outcome
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import Execution, open_executor
-from pipeline.core.roots import find_run, run_artifact
+from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.store import Store
-from pipeline.datasets import files
-from pipeline.doctor import examine
-from pipeline.models import packaged
-from pipeline.open import open_features
-from pipeline.run import PlanRow, nodes, run, session
-from pipeline.stages.feature_store import open_array
+from pipeline.images import files
+from pipeline.results import open_features
+from pipeline.session import PlanRow, nodes, run, session
 from pipeline.stages.masks import decode_png, read_masks
-from pipeline.tables import plan_table, status_tables
 from pipeline.terminal import told, visible
 
 ROOT = Path(__file__).parents[1]
@@ -81,9 +81,9 @@ ALLOWED = {
     # Names of this package alone.
     ("pipeline/__init__.py", "import_module"),
     # execution.dask_cluster is code that the config's author names, as the author of a script does: docs/security.md.
-    ("pipeline/core/cluster.py", "importlib.import_module"),
+    ("pipeline/core/dask.py", "importlib.import_module"),
     # Files of the installed scikit-image.
-    ("pipeline/datasets/demo_sources.py", "Image.open"),
+    ("pipeline/datasets/demo/sources.py", "Image.open"),
 }
 
 
@@ -606,7 +606,7 @@ def test_a_run_records_no_secret(hostile, call, caplog):
 def test_a_part_carries_no_options_of_dask(hostile, monkeypatch):
     """What a worker gets is pickled, sent and, in errors, shown."""
     seen: list[Execution] = []
-    monkeypatch.setattr("pipeline.run.ensure", lambda *_, execution, **__: seen.append(execution))
+    monkeypatch.setattr("pipeline.session.ensure", lambda *_, execution, **__: seen.append(execution))
     with session(hostile.config) as opened:
         opened.ensure(opened.nodes[0])
     assert SECRET not in repr(seen)

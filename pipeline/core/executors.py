@@ -76,7 +76,7 @@ class Executor(Protocol):
 @contextmanager
 def open_executor(execution: Execution) -> Iterator[Executor]:
     """The executor that `execution` names, closed at the end of the block (its workers stopped)."""
-    from pipeline.core.cluster import Dask  # which imports from here
+    from pipeline.core.dask import Dask  # which imports from here
 
     kinds: dict[str, Callable[[Execution], Any]] = {"serial": _Serial, "processes": _Processes, "dask": Dask}
     executor = kinds[execution.executor](execution)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pipeline.core.artifact import Artifact, record, shown
 from pipeline.core.errors import ConfigError, DamageError, StageError
-from pipeline.core.roots import rooted
+from pipeline.core.runs import rooted
 from pipeline.core.store import Entry, Store
 
 PATIENCE = 60.0

@@ -18,7 +18,9 @@ import yaml
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.fingerprint import digest
 from pipeline.core.store import Store, local_folder, redact
-from pipeline.datasets import cityscapes27, cocostuff27, files, images, layouts, potsdam3
+from pipeline.datasets.benchmarks import cityscapes27, cocostuff27, layouts, potsdam3
+from pipeline.images import files
+from pipeline.images import formats as images
 
 LAYOUTS = {
     "cocostuff27": cocostuff27.LAYOUT,

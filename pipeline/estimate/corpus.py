@@ -4,16 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.artifacts.features import PART
+from pipeline.artifacts.views import view_table
+from pipeline.backbones.vit import describe
 from pipeline.config import PipelineConfig
 from pipeline.core.engine import Progress
 from pipeline.core.store import Store
 from pipeline.datasets import folder
-from pipeline.models.backbones import describe
 from pipeline.stages import dataset
-from pipeline.stages.feature_store import PART
 from pipeline.stages.labels import stem
 from pipeline.stages.masks import predicted_images
-from pipeline.stages.view_table import view_table
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ or all views, which no small run shows, comes from the constants below.
 
 from collections.abc import Callable
 
+from pipeline.artifacts.features import PART
 from pipeline.estimate.rates import PARTS, Rate
 from pipeline.estimate.setting import Load, Setting, parts
-from pipeline.models.kmeans import SAMPLE as STARTS
+from pipeline.numerics.kmeans import SAMPLE as STARTS
 from pipeline.stages.clusters import LOOKED_AT
-from pipeline.stages.feature_store import PART
 from pipeline.stages.head import SAMPLE as PREPARED
 from pipeline.stages.head import WATCHED
 

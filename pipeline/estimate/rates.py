@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.artifacts import features as feature_store
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Part
 from pipeline.core.store import Store
-from pipeline.run import PlanRow
-from pipeline.stages import feature_store, masks, scores
+from pipeline.session import PlanRow
+from pipeline.stages import masks, scores
 
 PARTS = {"features": feature_store.PART, "masks": masks.PART, "scores": scores.PART}
 """Items per part of the stages that are spread over workers."""

@@ -2,9 +2,9 @@
 
 from typing import Any, NamedTuple
 
+from pipeline.artifacts.features import PART
 from pipeline.estimate.corpus import Corpus
 from pipeline.estimate.rates import Rate
-from pipeline.stages.feature_store import PART
 
 FIXED = {"images.parquet": 3000, "labels.parquet": 2300, "views.parquet": 5300, "neighbours.parquet": 1100}
 """Bytes of a table that do not grow with its rows (footer, schema, statistics)."""

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.params import borrowed
+from pipeline.heads.correspondence import Head
 from pipeline.heads.interface import Batch, Method, MethodParams
-from pipeline.models.kmeans import cosine_kmeans
-from pipeline.models.stego import Head
+from pipeline.numerics.kmeans import cosine_kmeans
 
 
 class CauseParams(MethodParams):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pipeline.core.errors import StageError
 from pipeline.heads.interface import Method, MethodParams
-from pipeline.models.context import unit
+from pipeline.numerics.context import unit
 
 
 class PcaParams(MethodParams):

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from pipeline.core.params import borrowed
 from pipeline.heads.interface import Batch, Method, MethodParams
-from pipeline.models.kmeans import cosine_kmeans
+from pipeline.numerics.kmeans import cosine_kmeans
 
 
 class PrimapsParams(MethodParams):

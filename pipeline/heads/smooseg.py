@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.params import borrowed
+from pipeline.heads.correspondence import Head, channel_dropout, derangement
 from pipeline.heads.interface import Batch, Method, MethodParams
-from pipeline.models.stego import Head, channel_dropout, derangement
 
 
 class SmoosegParams(MethodParams):

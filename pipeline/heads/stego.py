@@ -1,6 +1,6 @@
 """stego: STEGO's small network from token to code, trained with the correspondence loss (arXiv 2203.08414).
 
-The loss itself is in `pipeline.models.stego`; here are its settings and what a step draws and compares.
+The loss itself is in `pipeline.heads.correspondence`; here are its settings and what a step draws and compares.
 """
 
 from typing import Any, Literal
@@ -9,9 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.heads.interface import Batch, Method, MethodParams
-from pipeline.models.context import unit
-from pipeline.models.stego import (
+from pipeline.heads.correspondence import (
     Head,
     Sampled,
     channel_dropout,
@@ -22,6 +20,8 @@ from pipeline.models.stego import (
     sample_tokens,
     sampled,
 )
+from pipeline.heads.interface import Batch, Method, MethodParams
+from pipeline.numerics.context import unit
 
 
 class CorrespondenceParams(MethodParams):

@@ -27,7 +27,7 @@ from torch import Tensor
 from pipeline.core.params import borrowed
 from pipeline.heads.interface import Batch
 from pipeline.heads.stego import CorrespondenceParams, Pairs, Stego
-from pipeline.models.context import find_temperature, in_context, unit
+from pipeline.numerics.context import find_temperature, in_context, unit
 
 
 class StegoflowParams(CorrespondenceParams):

@@ -5,11 +5,11 @@ Artifact: `baseline.safetensors` with `centroids` (K, channel) float32 and the `
 
 from typing import Any
 
+from pipeline.artifacts.features import read_center
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, borrowed
-from pipeline.models.kmeans import normalise
+from pipeline.numerics.kmeans import normalise
 from pipeline.stages.clusters import fit, most_tokens, sample_tokens, stack
-from pipeline.stages.feature_store import read_center
 from pipeline.stages.suggestion import chosen_k
 
 

@@ -14,18 +14,19 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from pipeline.artifacts.features import PART, Tokens
+from pipeline.artifacts.views import training_views
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params
-from pipeline.datasets import files, images
-from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
-from pipeline.models.regroup import regroup
-from pipeline.models.views import Window
-from pipeline.stages.feature_store import PART, Tokens
+from pipeline.images import files
+from pipeline.images import formats as images
+from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
+from pipeline.numerics.regroup import regroup
+from pipeline.numerics.views import Window
 from pipeline.stages.head import TrainedHead, open_head
 from pipeline.stages.suggestion import chosen_k
-from pipeline.stages.view_table import training_views
 
 log = logging.getLogger("stegoflow")
 

@@ -16,19 +16,20 @@ import numpy as np
 import torch
 from pydantic import model_validator
 
+from pipeline.artifacts.feature_layout import create
+from pipeline.artifacts.features import GROUP, PART, arrays, checksums, metadata_files, open_group
+from pipeline.artifacts.known_rows import copy_known, known_rows
+from pipeline.artifacts.views import ViewParams, training_views, view_table
+from pipeline.backbones.devices import autocast, pick_device
+from pipeline.backbones.vit import Backbone, create_backbone, describe, find_weights
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.params import Params, borrowed, derived, location
-from pipeline.datasets import files, images
-from pipeline.models.backbones import Backbone, create_backbone, describe, find_weights
-from pipeline.models.codecs import quantise
-from pipeline.models.devices import autocast, pick_device
-from pipeline.models.views import Window
-from pipeline.stages.feature_layout import create
-from pipeline.stages.feature_store import GROUP, PART, arrays, checksums, metadata_files, open_group
-from pipeline.stages.known_rows import copy_known, known_rows
-from pipeline.stages.view_table import ViewParams, training_views, view_table
+from pipeline.images import files
+from pipeline.images import formats as images
+from pipeline.numerics.codecs import quantise
+from pipeline.numerics.views import Window
 
 
 class FeaturesParams(Params):

@@ -20,6 +20,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.artifacts.features import PART, Tokens, read_center
+from pipeline.backbones.devices import compute_dtype, keep_freed_memory, pick_device
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import StageError
@@ -28,15 +30,13 @@ from pipeline.heads import METHODS
 from pipeline.heads.cause import CauseParams
 from pipeline.heads.interface import Batch, Method, MethodParams
 from pipeline.heads.pca import PcaParams
+from pipeline.heads.pool import Pools
 from pipeline.heads.primaps import PrimapsParams
 from pipeline.heads.smooseg import SmoosegParams
 from pipeline.heads.stego import StegoParams
 from pipeline.heads.stegoflow import StegoflowParams
-from pipeline.models.devices import compute_dtype, keep_freed_memory, pick_device
-from pipeline.models.kmeans import effective_groups, normalise
-from pipeline.stages.feature_store import PART, Tokens, read_center
+from pipeline.numerics.kmeans import effective_groups, normalise
 from pipeline.stages.suggestion import chosen_k
-from pipeline.stages.token_pool import Pools
 
 log = logging.getLogger("stegoflow")
 

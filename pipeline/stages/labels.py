@@ -14,7 +14,10 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.params import Params, borrowed
-from pipeline.datasets import files, folder, images, layouts
+from pipeline.datasets import folder
+from pipeline.datasets.benchmarks import layouts
+from pipeline.images import files
+from pipeline.images import formats as images
 
 MOST_UNNAMED = 1000
 """Classes that may go without names: larger ids are colours or object numbers, and a table of them fits nowhere."""

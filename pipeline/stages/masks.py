@@ -2,7 +2,7 @@
 
 Artifact: one Parquet file per part of images: split, id, path, height, width, `mask` and `mask_crf` (PNG bytes, uint8
 or uint16 for more than 255 clusters; the largest value of the type marks an image that could not be decoded).
-Sources: STEGO, section 4.3 (mirror averaging, bilinear upsampling of codes, dense CRF); `pipeline.models.guided`.
+Sources: STEGO, section 4.3 (mirror averaging, bilinear upsampling of codes, dense CRF); `pipeline.numerics.guided`.
 """
 
 import io
@@ -14,15 +14,17 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import Field, field_validator
 
+from pipeline.artifacts.features import Tokens
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
-from pipeline.datasets import files, folder, images
-from pipeline.models.crf import CrfParams, dense_crf, tiles
-from pipeline.models.guided import guided_logits
-from pipeline.models.regroup import SCALE
-from pipeline.models.views import Window, cosine_logits, merge, winner
-from pipeline.stages.feature_store import Tokens
+from pipeline.datasets import folder
+from pipeline.images import files
+from pipeline.images import formats as images
+from pipeline.numerics.crf import CrfParams, dense_crf, tiles
+from pipeline.numerics.guided import guided_logits
+from pipeline.numerics.regroup import SCALE
+from pipeline.numerics.views import Window, cosine_logits, merge, winner
 from pipeline.stages.head import open_head
 
 PART = 8

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from pipeline.artifacts.features import read_center, read_rows
+from pipeline.artifacts.views import training_views
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, borrowed
-from pipeline.stages.feature_store import read_center, read_rows
-from pipeline.stages.view_table import training_views
 
 
 class NeighboursParams(Params):

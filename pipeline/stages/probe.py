@@ -12,15 +12,15 @@ import torch
 from pydantic import Field
 from torch.nn import functional as F
 
+from pipeline.artifacts.features import PART, Tokens
+from pipeline.artifacts.views import training_views
+from pipeline.backbones.devices import pick_device
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params, borrowed
-from pipeline.models.devices import pick_device
-from pipeline.models.views import Window, area_fractions
-from pipeline.stages.feature_store import PART, Tokens
+from pipeline.numerics.views import Window, area_fractions
 from pipeline.stages.head import TrainedHead, open_head
 from pipeline.stages.labels import LabelMaps, check_size
-from pipeline.stages.view_table import training_views
 
 
 class ProbeParams(Params):

@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from pipeline.artifacts.features import Tokens
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params
-from pipeline.datasets import files, images
-from pipeline.models.kmeans import normalise
-from pipeline.models.palette import palette
+from pipeline.images import files
+from pipeline.images import formats as images
+from pipeline.numerics.kmeans import normalise
+from pipeline.numerics.palette import palette
+from pipeline.report.page import Page, Picture, render
 from pipeline.stages.clusters import fewer
-from pipeline.stages.feature_store import Tokens
 from pipeline.stages.head import COLLAPSED, TrainedHead, collapse
 from pipeline.stages.labels import LabelMaps
 from pipeline.stages.masks import decode_png, read_masks
-from pipeline.stages.report_page import Page, Picture, render
 
 PROTOCOLS = {
     "full": "every labelled pixel at the image's own size",

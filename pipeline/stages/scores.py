@@ -15,9 +15,9 @@ from pydantic import Field
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
-from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
-from pipeline.models.metrics import confusion, match, scores, stability, stego_crop
-from pipeline.models.views import upsample, winner
+from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
+from pipeline.numerics.metrics import confusion, match, scores, stability, stego_crop
+from pipeline.numerics.views import upsample, winner
 from pipeline.stages.clusters import leading, sample_tokens
 from pipeline.stages.head import open_head
 from pipeline.stages.labels import LabelMaps, check_size

@@ -16,15 +16,15 @@ import pyarrow as pa
 import torch
 from pydantic import Field
 
+from pipeline.artifacts.features import PART, Tokens, read_center
+from pipeline.artifacts.views import training_views
+from pipeline.backbones.devices import pick_device
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params, borrowed
-from pipeline.models.context import find_temperature, in_context
-from pipeline.models.devices import pick_device
-from pipeline.models.kmeans import cosine_kmeans, effective_groups, nearest
-from pipeline.stages.feature_store import PART, Tokens, read_center
-from pipeline.stages.view_table import training_views
+from pipeline.numerics.context import find_temperature, in_context
+from pipeline.numerics.kmeans import cosine_kmeans, effective_groups, nearest
 
 
 class SuggestionParams(Params):

@@ -19,11 +19,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from corpora import BACKBONE, small, write_corpus
 
+from pipeline.backbones import vit as backbones
 from pipeline.config import validate
-from pipeline.core.roots import name_run
+from pipeline.core.runs import name_run
 from pipeline.core.store import Store
-from pipeline.models import backbones
-from pipeline.run import run
+from pipeline.session import run
 
 
 def main(name: str) -> None:

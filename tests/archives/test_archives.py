@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import inspect, open_features
+from pipeline import exporting as inspect
+from pipeline import open_features
 from pipeline.core.gc import every_artifact
-from pipeline.core.roots import find_run
+from pipeline.core.runs import find_run
 from pipeline.core.store import Store
 from pipeline.core.verify import verify
-from pipeline.run import STAGES
+from pipeline.session import STAGES
 from pipeline.stages.head import TrainedHead
 from pipeline.stages.labels import LabelMaps
 from pipeline.stages.masks import decode_png, read_masks

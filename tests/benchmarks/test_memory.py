@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config import validate
 from pipeline.core.store import Store
-from pipeline.run import nodes
+from pipeline.session import nodes
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import memory

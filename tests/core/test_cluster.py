@@ -16,7 +16,7 @@ import toys
 from test_executors import free_port
 from toys import SQUARES, SquaresParams, done, processes, squares
 
-from pipeline.core import cluster
+from pipeline.core import dask as cluster
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Node, Outcome
 from pipeline.core.errors import ConfigError, StageError

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import toys
 
-from pipeline.core import cluster, executors
+from pipeline.core import dask as cluster
+from pipeline.core import executors
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import Execution, Executor, open_executor
 

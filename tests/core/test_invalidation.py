@@ -13,7 +13,7 @@ from pipeline.config import PipelineConfig
 from pipeline.core.executors import Execution
 from pipeline.core.params import Params, lender, nested, role, settings
 from pipeline.core.store import Store
-from pipeline.run import STAGES, nodes, plan
+from pipeline.session import STAGES, nodes, plan
 
 CHANGED: dict[str, Any] = {
     "dataset.layout": "potsdam3",

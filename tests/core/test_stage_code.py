@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 import pipeline
-from pipeline.run import STAGES
+from pipeline.session import STAGES
 
 ROOT = Path(pipeline.__file__).parents[1]
 GOLDEN = Path(__file__).parents[1] / "golden/stage_code.json"
@@ -302,12 +302,12 @@ def test_stages_reach_what_decides_their_values():
     """Some that are known: an empty golden file would pass for ever."""
     reach = todays()[1]
     assert set(reach["pipeline.core.params"]) == {stage.name for stage in STAGES}
-    assert "features" in reach["pipeline.models.backbones"]
-    assert "masks" in reach["pipeline.models.crf"]
+    assert "features" in reach["pipeline.backbones.vit"]
+    assert "masks" in reach["pipeline.numerics.crf"]
     assert {"clusters", "baseline"} <= set(reach["pipeline.stages.clusters"])
     assert {"head", "clusters", "masks"} <= set(reach["pipeline.heads.stego"])
     assert "neighbours" not in reach["pipeline.heads.pca"]
-    assert not {"pipeline.core.engine", "pipeline.datasets.demo", "pipeline.run"} & set(reach)
+    assert not {"pipeline.core.engine", "pipeline.datasets.demo.corpus", "pipeline.session"} & set(reach)
 
 
 @pytest.mark.parametrize(

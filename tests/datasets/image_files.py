@@ -1,4 +1,4 @@
-"""Image files made in memory, for the tests of `pipeline.datasets.images`."""
+"""Image files made in memory, for the tests of `pipeline.images.formats`."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ import tifffile
 from imagecodecs import png_encode
 from PIL import Image
 
-from pipeline.datasets.images import decode, size
+from pipeline.images.formats import decode, size
 
 PNG = b"\x89PNG\r\n\x1a\n"
 RNG = np.random.default_rng(0)

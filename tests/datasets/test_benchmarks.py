@@ -14,15 +14,18 @@ from benchmark_trees import IGNORED, STORED, TRAIN, VAL, write_benchmark
 from corpora import picture, small
 from scipy.io import loadmat, savemat
 
+from pipeline.cli.doctor import examine
 from pipeline.config import load, validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.store import Store
-from pipeline.datasets import cocostuff27, files, folder, images, potsdam3
-from pipeline.datasets.layouts import to_classes
-from pipeline.doctor import examine
-from pipeline.inspect import export
-from pipeline.run import plan, run
+from pipeline.datasets import folder
+from pipeline.datasets.benchmarks import cocostuff27, potsdam3
+from pipeline.datasets.benchmarks.layouts import to_classes
+from pipeline.exporting import export
+from pipeline.images import files
+from pipeline.images import formats as images
+from pipeline.session import plan, run
 from pipeline.stages.dataset import DatasetParams
 from pipeline.stages.labels import LabelMaps
 

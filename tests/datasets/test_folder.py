@@ -10,8 +10,9 @@ from image_files import encode
 
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.store import Store
-from pipeline.datasets import files, folder
+from pipeline.datasets import folder
 from pipeline.datasets.folder import content_digest, predicted_splits, scan, training_splits
+from pipeline.images import files
 
 OLD = 1_500_000_000
 """A time of change long past: files written this second are never remembered."""

@@ -1,4 +1,4 @@
-"""Every format, depth, channel layout and orientation that `pipeline.datasets.images` speaks of."""
+"""Every format, depth, channel layout and orientation that `pipeline.images.formats` speaks of."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ import pytest
 from image_files import COLOUR, GREY, PNG, check, chunk, encode, png16, tiff
 from PIL import Image, ImageCms, ImageOps
 
-from pipeline.datasets.images import SUFFIXES, decode, decode_label, resize, size
+from pipeline.images.formats import SUFFIXES, decode, decode_label, resize, size
 
 RAMP = np.arange(35, dtype=np.uint16).reshape(5, 7)
 

@@ -1,4 +1,4 @@
-"""What `pipeline.datasets.images` refuses, and how it says so."""
+"""What `pipeline.images.formats` refuses, and how it says so."""
 
 import contextlib
 import io
@@ -11,8 +11,8 @@ import tifffile
 from image_files import COLOUR, PNG, RNG, chunk, encode, png16, tiff
 from PIL import Image
 
-from pipeline.datasets import images
-from pipeline.datasets.images import DecodeError, decode, decode_label, size
+from pipeline.images import formats as images
+from pipeline.images.formats import DecodeError, decode, decode_label, size
 
 
 @pytest.mark.parametrize(

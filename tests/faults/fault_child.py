@@ -12,9 +12,10 @@ import obstore
 from obstore.exceptions import GenericError
 
 from pipeline.config import validate
-from pipeline.core import engine, executors, gc, roots
+from pipeline.core import engine, executors, gc
+from pipeline.core import runs as roots
 from pipeline.core.store import Store
-from pipeline.run import run
+from pipeline.session import run
 from pipeline.stages import head
 
 

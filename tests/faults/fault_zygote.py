@@ -18,7 +18,7 @@ import pyarrow.dataset  # noqa: F401
 import rich.progress  # noqa: F401
 import sklearn.metrics  # noqa: F401
 
-import pipeline.run  # noqa: F401
+import pipeline.session  # noqa: F401
 
 
 def start(command: dict) -> int:

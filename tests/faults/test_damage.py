@@ -13,10 +13,10 @@ from pipeline.config import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import DamageError
 from pipeline.core.gc import every_artifact, find_artifact, retract
-from pipeline.core.roots import find_run
+from pipeline.core.runs import find_run
 from pipeline.core.store import Store
 from pipeline.core.verify import verify
-from pipeline.run import STAGES, run
+from pipeline.session import STAGES, run
 
 KINDS = re.compile(r"[0-9a-f]{16,64}|\d{8,}-\d{8,}|/c/\d+")
 """What differs between files of one kind."""

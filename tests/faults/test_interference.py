@@ -15,11 +15,12 @@ from fault_places import Place, Reference, Tally
 from s3_server import Overwriting, S3Server
 
 from pipeline.config import validate
-from pipeline.core import gc, roots
+from pipeline.core import gc
+from pipeline.core import runs as roots
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.store import Store
-from pipeline.run import run, session
+from pipeline.session import run, session
 
 
 def check(place: Place, name: str, alone: Reference, tally: Tally) -> None:

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from pipeline.core.artifact import Artifact
-from pipeline.core.roots import find_run, runs
+from pipeline.core.runs import find_run, runs
 from pipeline.core.store import Store
-from pipeline.run import STAGES
+from pipeline.session import STAGES
 
 ROOT = Path(__file__).parents[2]
 ALL = [stage.name for stage in STAGES]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pipeline.heads.stego import Stego, StegoParams
 from pipeline.heads.stegoflow import RATE, Stegoflow, StegoflowParams
-from pipeline.models.context import perplexity
+from pipeline.numerics.context import perplexity
 
 SMALL = {"code": 8, "samples": 4, "negatives": 2, "batch": 6, "learning_rate": 2e-3}
 

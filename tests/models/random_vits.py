@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipeline.models import backbones
+from pipeline.backbones import vit as backbones
 
 TINY = "test_vit"  # timm's own: patch 16, 64 channels, 6 blocks, 2 heads
 DINOV2 = "vit_small_patch14_dinov2.lvd142m"

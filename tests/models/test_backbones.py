@@ -6,9 +6,9 @@ from random_vits import DINOV3, REGISTERS, TINY, last_tokens, normalised, random
 from timm.models import vision_transformer
 from torch.nn.functional import layer_norm
 
+from pipeline.backbones import vit as backbones
+from pipeline.backbones.vit import Backbone, create_backbone, describe, resolve_block
 from pipeline.core.errors import ConfigError
-from pipeline.models import backbones
-from pipeline.models.backbones import Backbone, create_backbone, describe, resolve_block
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.models.codecs import HIGHEST, LOST, STEP, quantise, restore
+from pipeline.numerics.codecs import HIGHEST, LOST, STEP, quantise, restore
 
 
 def planted(views: int = 3, grid: tuple[int, int] = (6, 8), channels: int = 12, seed: int = 0) -> np.ndarray:

@@ -5,7 +5,7 @@ import pydensecrf.densecrf as dcrf
 import pytest
 from pydantic import ValidationError
 
-from pipeline.models.crf import MEMORY, PER_CLASS, PER_PIXEL, CrfParams, dense_crf, tiles
+from pipeline.numerics.crf import MEMORY, PER_CLASS, PER_PIXEL, CrfParams, dense_crf, tiles
 
 RNG = np.random.default_rng(0)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.models.guided import guided_logits, linear_models
-from pipeline.models.views import cosine_logits
+from pipeline.numerics.guided import guided_logits, linear_models
+from pipeline.numerics.views import cosine_logits
 
 RNG = np.random.default_rng(0)
 

@@ -4,8 +4,8 @@ import faiss
 import numpy as np
 import pytest
 
-from pipeline.models import kmeans
-from pipeline.models.kmeans import cosine_kmeans, nearest, normalise, ward_centroids
+from pipeline.numerics import kmeans
+from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise, ward_centroids
 
 RNG = np.random.default_rng(0)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.models.metrics import confusion, match, scores, stability, stego_crop
+from pipeline.numerics.metrics import confusion, match, scores, stability, stego_crop
 
 IGNORE = 3  # lies among the classes, so that it must be asked for by name
 

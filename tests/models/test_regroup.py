@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
-from pipeline.models.regroup import evidence, exchange, filled, grouped, halve, improve, prices, readout, regroup
+from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
+from pipeline.numerics.regroup import evidence, exchange, filled, grouped, halve, improve, prices, readout, regroup
 
 RNG = np.random.default_rng(0)
 VIEWS, ROWS, COLUMNS = 6, 12, 10

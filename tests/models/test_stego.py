@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.models.stego import (
+from pipeline.heads.correspondence import (
     Head,
     channel_dropout,
     correspondence_loss,

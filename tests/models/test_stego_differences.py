@@ -14,10 +14,17 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.heads.correspondence import (
+    Head,
+    correspondence_loss,
+    derangement,
+    random_positions,
+    sample_tokens,
+    sampled,
+)
 from pipeline.heads.interface import Batch
 from pipeline.heads.stego import Stego, StegoParams
-from pipeline.models.kmeans import cosine_kmeans, nearest, normalise
-from pipeline.models.stego import Head, correspondence_loss, derangement, random_positions, sample_tokens, sampled
+from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
 
 GRID, CHANNELS, CODE, VIEWS, BATCH = (6, 8), 16, 6, 24, 8
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from pipeline.models.views import (
+from pipeline.numerics.views import (
     Window,
     area_fractions,
     bilinear,

@@ -11,9 +11,10 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from random_vits import DINOV2, DINOV3, REGISTERS, TINY, last_tokens, normalised, random_vit, save, shallow_models
 
+from pipeline.backbones import vit as backbones
+from pipeline.backbones import weights
+from pipeline.backbones.vit import create_backbone, find_weights
 from pipeline.core.errors import ConfigError
-from pipeline.models import backbones, weights
-from pipeline.models.backbones import create_backbone, find_weights
 
 
 @pytest.fixture(scope="module")

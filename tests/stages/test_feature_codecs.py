@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.artifacts.features import Rows, Tokens, arrays, read_center, read_rows
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import DamageError
 from pipeline.core.store import Store
 from pipeline.core.verify import verify_artifact
-from pipeline.open import open_features
-from pipeline.run import run
+from pipeline.results import open_features
+from pipeline.session import run
 from pipeline.stages import features
-from pipeline.stages.feature_store import Rows, Tokens, arrays, read_center, read_rows
 
 Make = Callable[..., PipelineConfig]
 CODECS = ["int8"]

@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
-from pipeline.run import run
+from pipeline.session import run
 from pipeline.stages.head import open_head
 from pipeline.stages.masks import read_masks
 

@@ -13,6 +13,8 @@ from corpora import write_corpus
 from PIL import Image
 from torch import Tensor
 
+from pipeline.artifacts.features import Tokens, read_center
+from pipeline.artifacts.views import training_views
 from pipeline.config import PipelineConfig, reference
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
@@ -22,16 +24,14 @@ from pipeline.heads.interface import Batch, Method, MethodParams
 from pipeline.heads.none import Tokens as NoHead
 from pipeline.heads.pca import Pca, PcaParams
 from pipeline.heads.stego import Stego
-from pipeline.models.context import unit
-from pipeline.models.views import Window
-from pipeline.run import run, session
+from pipeline.numerics.context import unit
+from pipeline.numerics.views import Window
+from pipeline.session import run, session
 from pipeline.stages import clusters as clusters_stage
 from pipeline.stages import head as stage
 from pipeline.stages import report
 from pipeline.stages.clusters import fewer, look
-from pipeline.stages.feature_store import Tokens, read_center
 from pipeline.stages.head import HeadParams, TrainedHead, open_head
-from pipeline.stages.view_table import training_views
 
 Make = Callable[..., PipelineConfig]
 UNTRAINED = ("none", "pca")

@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
-from pipeline.models.kmeans import normalise
-from pipeline.open import open_features
-from pipeline.run import run
+from pipeline.numerics.kmeans import normalise
+from pipeline.results import open_features
+from pipeline.session import run
 from pipeline.stages.neighbours import RECALL, build_index, search_others
 
 

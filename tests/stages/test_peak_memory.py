@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.models.kmeans import normalise
+from pipeline.numerics.kmeans import normalise
 from pipeline.stages.clusters import stack
 from pipeline.stages.masks import MasksParams, label_maps
 

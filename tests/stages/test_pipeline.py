@@ -14,20 +14,21 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.artifacts import feature_layout
+from pipeline.backbones.vit import create_backbone
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job
 from pipeline.core.errors import StageError
-from pipeline.core.roots import runs
+from pipeline.core.runs import runs
 from pipeline.core.store import Store
-from pipeline.datasets.images import decode, resize
+from pipeline.heads.correspondence import Head
 from pipeline.heads.interface import Batch
 from pipeline.heads.stego import Stego
-from pipeline.models.backbones import create_backbone
-from pipeline.models.stego import Head
-from pipeline.open import open_features
-from pipeline.run import STAGES, nodes, plan, run, session
-from pipeline.stages import feature_layout, features, head, masks
+from pipeline.images.formats import decode, resize
+from pipeline.results import open_features
+from pipeline.session import STAGES, nodes, plan, run, session
+from pipeline.stages import features, head, masks
 from pipeline.stages.features import open_group, training_views
 from pipeline.stages.masks import decode_png, encode_png, ignore_value, mask_dtype, read_masks
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from pipeline.stages.report_page import Page, Picture, render
+from pipeline.report.page import Page, Picture, render
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror="alert(2)">\'{{ 7*7 }} $x$ 空と海'
 VOID = {"meta", "input", "img", "br"}

@@ -9,8 +9,8 @@ import pytest
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
-from pipeline.models.kmeans import effective_groups, normalise
-from pipeline.run import nodes, plan, run
+from pipeline.numerics.kmeans import effective_groups, normalise
+from pipeline.session import nodes, plan, run
 from pipeline.stages import suggestion
 from pipeline.stages.suggestion import agreement, curve_ks, peaks
 

@@ -1,0 +1,71 @@
+"""Laying out the Zarr group of a features artifact: its attributes and arrays, all of them before the first value."""
+
+from typing import Any
+
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.errors import ContainsArrayError, ContainsGroupError
+
+from pipeline.artifacts.features import GROUP, arrays, open_group
+from pipeline.backbones.vit import describe
+from pipeline.core.engine import Job
+from pipeline.core.params import hashed
+from pipeline.numerics.codecs import LOST
+
+DIMENSIONS = {"tokens": ["view", "row", "column", "channel"], "center": ["channel"]}
+"""… of those arrays that are not (view, channel)."""
+MEANING = {
+    "tokens": "patch tokens of the frozen backbone (dimensionless)",
+    "scale": "length of a step of the view's int8 tokens",
+    "mean": "mean token",
+    "pooled": "L2-normalised mean token",
+    "center": "mean token of the training splits' plain views",
+}
+QUANTISED = "patch tokens of the frozen backbone in steps: token = number * scale + mean; -128 is NaN"
+
+
+def create(job: Job, views: int, part: int, encoding: int) -> None:
+    """Lay out the group for so many views, `part` of them in a shard, unless it is there. Whoever loses a race for a
+    piece of it looks again."""
+    for chance in reversed(range(10)):
+        try:
+            with job.out.store.telling("cannot write", job.out.data(GROUP)):
+                return _lay_out(job, views, part, encoding)
+        except (ContainsArrayError, ContainsGroupError):
+            if not chance:
+                raise
+
+
+def _lay_out(job: Job, views: int, part: int, encoding: int) -> None:
+    patch, channels, _ = describe(job.params.backbone)
+    rows, columns = job.params.views.size[0] // patch, job.params.views.size[1] // patch
+    group = open_group(job.out, "a")
+    attributes: dict[str, Any] = {
+        "encoding-type": "stegoflow-features",
+        "encoding-version": encoding,
+        "fingerprint": job.out.fingerprint,
+        "params": hashed(job.params),
+        "patch_px": patch,
+        "views": "views.*.parquet beside this group, one row per view; y0, x0, height, width in image pixels",
+    }
+    if dict(group.attrs) != attributes:  # its digest may be in a manifest by now: equal bytes are left alone
+        group.attrs.update(attributes)
+    if "center" in group:
+        return
+    shapes = {"tokens": (views, rows, columns, channels), "center": (channels,)}
+    for name in arrays(job.params.codec):
+        shape = shapes.get(name, (views, channels))
+        shards = shape if name == "center" else (part, *shape[1:])
+        codes = job.params.codec != "fp16" and name in ("tokens", "scale")
+        numbers = codes and name == "tokens"
+        group.require_array(
+            name,
+            shape=shape,
+            chunks=(1, *shape[1:]) if name == "tokens" else shards,
+            shards=shards,
+            dtype="int8" if numbers else "float16" if name == "tokens" else "float32",
+            fill_value=LOST if numbers else float("nan"),
+            compressors=[*([ZstdCodec(level=1)] if codes else []), Crc32cCodec()],
+            dimension_names=DIMENSIONS.get(name, ["view", "channel"]),
+            attributes={"long_name": QUANTISED if numbers else MEANING[name], "units": "1"},
+            config={"write_empty_chunks": True},
+        )

@@ -1,0 +1,79 @@
+"""The table of views: which windows of which images the backbone sees, and what each is for."""
+
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from pipeline.core.params import Params
+from pipeline.datasets import folder
+from pipeline.numerics.views import windows
+
+
+class ViewParams(Params):
+    kind: Literal["whole", "crops", "sliding"] = "whole"
+    """`whole`: each image resized to `size`. `crops`: STEGO's five crops of training images, whole images where masks
+    are made. `sliding`: windows of `size` pixels at native scale, for images much larger than the backbone's input."""
+    size: tuple[int, int] = (322, 322)
+    """Height and width of a view in pixels as the backbone sees it; multiples of its patch."""
+    overlap: float = Field(0.25, ge=0, lt=0.9)
+    """Share of a sliding window that it has in common with the next one."""
+
+
+VIEW_SCHEMA = pa.schema(
+    [
+        ("view", pa.int64()),
+        ("image", pa.int64()),
+        ("split", pa.string()),
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("image_height", pa.int32()),
+        ("image_width", pa.int32()),
+        ("y0", pa.float64()),
+        ("x0", pa.float64()),
+        ("height", pa.float64()),
+        ("width", pa.float64()),
+        ("scale_y", pa.float64()),
+        ("scale_x", pa.float64()),
+        ("mirrored", pa.bool_()),
+        ("training", pa.bool_()),
+    ]
+)
+
+
+def view_table(dataset: pa.Table, views: ViewParams, mirror: str, masked: list[str]) -> pa.Table:
+    """The views of a dataset: plain ones in the dataset's order, then the mirrored ones in the same order.
+
+    `training` marks what neighbours, head and clusters are fitted on: plain views of the training splits; of a dataset
+    cut in crops, the crops and not the whole images that masks are made from.
+    """
+    present = set(dataset["split"].to_pylist())
+    training = folder.training_splits(present)
+    predicted = folder.predicted_splits(present, masked)
+    size = views.size
+    rows = []
+    for index, image in enumerate(dataset.to_pylist()):
+        trained = image["split"] in training
+        kinds: list[str] = [views.kind]
+        if views.kind == "crops":
+            kinds = ["crops"] * trained + ["whole"] * (image["split"] in predicted or not trained)
+        mirrored = mirror == "all" or (mirror == "predicted" and image["split"] in predicted)
+        common = {key: image[key] for key in ("split", "id", "path", "sha256")}
+        common |= {"image": index, "image_height": image["height"], "image_width": image["width"]}
+        height, width = max(1, image["height"]), max(1, image["width"])
+        for kind in kinds:
+            for box in windows(kind, height, width, size, views.overlap):
+                scales = {"scale_y": size[0] / box.height, "scale_x": size[1] / box.width}
+                row = {**common, **box._asdict(), **scales}
+                rows.append({**row, "mirrored": False, "training": trained and kind == views.kind})
+                if mirrored and kind != "crops":
+                    rows.append({**row, "mirrored": True, "training": False})
+    rows.sort(key=lambda row: row["mirrored"])
+    return pa.Table.from_pylist([{**row, "view": number} for number, row in enumerate(rows)], schema=VIEW_SCHEMA)
+
+
+def training_views(table: pa.Table) -> np.ndarray:
+    """Rows of the views that neighbours, head and clusters are fitted on."""
+    return np.flatnonzero(np.asarray(table["training"]))

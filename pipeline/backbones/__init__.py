@@ -1,0 +1,1 @@
+"""Frozen vision transformers, their weights, and the devices that they run on."""

@@ -1,0 +1,227 @@
+"""The commands that look after a store: status, show, verify, retract, gc, forget, name."""
+
+import json as json_module
+import re
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from pipeline.cli.progress import progress_bars
+from pipeline.core.errors import ConfigError
+from pipeline.terminal import visible
+
+StoreURL = Annotated[
+    str | None, Parameter(name="--store", help="Folder or object-store URL; default: the config's, or ./store")
+]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout and nothing else")]
+Sets = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--set",
+        negative="",
+        help="stage.field=VALUE, VALUE as in YAML; repeatable: --set clusters.k=20 --set masks.crf=false",
+    ),
+]
+Flag = Parameter(negative="")
+
+
+def status(*, store: StoreURL = None, json: Json = False) -> int:
+    """What exists in a store: artifacts (finished, unfinished, damaged) with their sizes, and runs with their names."""
+    from pipeline.exporting import status as read_status
+
+    facts = read_status(open_existing(store))
+    if json:
+        return print_json(facts)
+    from rich.console import Console
+
+    from pipeline.cli.tables import status_tables
+
+    for table in status_tables(facts):
+        Console().print(table)
+    return 0
+
+
+def show(ref: str, /, *, store: StoreURL = None, json: Json = False) -> int:
+    """A run or an artifact: its params, and the artifacts that it was made from.
+
+    Parameters
+    ----------
+    ref
+        A run's id or name, `latest`, or a fingerprint; the beginning is enough.
+    """
+    from pipeline.exporting import show as read_ref
+
+    facts = read_ref(open_existing(store), ref)
+    if json:
+        return print_json(facts)
+    import yaml
+    from rich.console import Console
+
+    text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).rstrip()
+    Console().print(text, markup=False, emoji=False, soft_wrap=True)
+    return 0
+
+
+def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = False) -> int:
+    """Read everything back and name each file that is not what was written. Exit status 1 if there is one.
+
+    Parameters
+    ----------
+    ref
+        Only the artifacts of this run, or this artifact; default: the whole store.
+    """
+    from pipeline.core.artifact import Artifact, shown
+    from pipeline.core.gc import every_artifact, find_artifact
+    from pipeline.core.runs import find_run
+    from pipeline.core.verify import verify as read_back
+
+    opened = open_existing(store)
+    if ref is None:
+        artifacts = list(every_artifact(opened))
+    else:
+        try:
+            artifacts = [Artifact(opened, *pair) for pair in find_run(opened, ref)["stages"].items()]
+        except ConfigError:
+            artifacts = [find_artifact(opened, ref)]
+    with progress_bars() as progress:
+        found = read_back(opened, artifacts, lambda done, total: progress("verify", done, total, "artifacts"))
+    if json:
+        rows = [problem._asdict() for problem in found]
+        print_json({"store": opened.shown, "artifacts": len(artifacts), "problems": rows})
+        return 1 if found else 0
+    for problem in found:
+        print(visible(f"{opened.path_of(problem.file)}: {problem.problem}"))
+    if found:
+        print(f"not what was written: {len(found)} (of all files of {len(artifacts)} artifacts)")
+        for damaged in sorted({problem.fingerprint for problem in found} - {""}):
+            print(f"  next: stegoflow retract {shown(damaged)} --downstream --store {opened.shown}, then run again")
+        if any(not problem.fingerprint for problem in found):
+            print("  next: stegoflow forget RUN takes a damaged run record away; name RUN NAME writes a name anew")
+        return 1
+    print(f"{len(artifacts)} artifacts are what was written")
+    return 0
+
+
+def retract(
+    fingerprint: str,
+    /,
+    *,
+    downstream: Annotated[bool, Flag] = False,
+    store: StoreURL = None,
+    json: Json = False,
+) -> int:
+    """Remove an artifact that is damaged or wrong, so that the next run makes it again.
+
+    Parameters
+    ----------
+    fingerprint
+        Its fingerprint; the beginning is enough.
+    downstream
+        Also remove everything that was made from it.
+    """
+    from pipeline.core.artifact import shown
+    from pipeline.core.gc import retract as remove
+
+    opened = open_existing(store)
+    gone = remove(opened, fingerprint, with_downstream=downstream)
+    if json:
+        rows = [{"stage": artifact.stage, "fingerprint": artifact.fingerprint} for artifact in gone]
+        return print_json({"store": opened.shown, "retracted": rows})
+    for artifact in gone:
+        print(f"removed {artifact.stage} {shown(artifact.fingerprint)}")
+    print("  next: run the config again: it makes these anew and reuses the rest")
+    return 0
+
+
+def gc(*, store: str, grace: str = "1d", delete: Annotated[bool, Flag] = False, json: Json = False) -> int:
+    """Find what no run of a store wants; remove it with --delete. What `runs/` and names want is never touched.
+
+    Parameters
+    ----------
+    store
+        Folder or object-store URL. There is no default here.
+    grace
+        Keep whatever was touched within this time: 30s, 10m, 12h, 7d.
+    delete
+        Remove it. Without this, nothing is changed.
+    """
+    from pipeline.core.gc import collect
+
+    opened = open_existing(store)
+    with progress_bars() as progress:
+        found = collect(opened, _seconds(grace), delete=delete, progress=lambda a, b: progress("gc", a, b, "artifacts"))
+    size = sum(row.bytes for row in found)
+    if json:
+        rows = [row._asdict() for row in found]
+        return print_json({"store": opened.shown, "deleted": delete, "bytes": size, "removals": rows})
+    for row in found:
+        print(visible(f"{'removed' if delete else 'would remove'} {row.path} ({row.why}): {row.bytes / 1e6:.1f} MB"))
+    print(f"{len(found)} items, {size / 1e6:.1f} MB")
+    if found and not delete:
+        print(f"  next: stegoflow gc --store {opened.shown} --grace {grace} --delete")
+    elif not found:
+        print(f"  next: stegoflow forget RUN --store {opened.shown} lets go of what only that run wants")
+    return 0
+
+
+def forget(ref: str, /, *, store: StoreURL = None, json: Json = False) -> int:
+    """Let go of a run, or of a name. What no other run wants can then be removed by `gc`; nothing is removed here.
+
+    Parameters
+    ----------
+    ref
+        A run's id, or a name. A run that has a name is kept until the name is forgotten or moved.
+    """
+    from pipeline.core.runs import forget as let_go
+
+    opened = open_existing(store)
+    facts = let_go(opened, ref)
+    if json:
+        return print_json({"store": opened.shown, **facts})
+    print(f"forgot the {facts['kind']} {facts['forgot']}\n  next: stegoflow gc --store {opened.shown}")
+    return 0
+
+
+def name(run: str, name: str, /, *, store: StoreURL = None, json: Json = False) -> int:
+    """Give a run a name, which every command then takes in place of its id. A name can be moved to another run.
+
+    Parameters
+    ----------
+    run
+        A run's id, another name, or `latest`.
+    name
+        A letter, then letters, digits, dots, - and _.
+    """
+    from pipeline.core.runs import name_run
+
+    opened = open_existing(store)
+    facts = name_run(opened, run, name)
+    if json:
+        return print_json({"store": opened.shown, **facts})
+    print(f"{facts['name']} is run {facts['run']}\n  next: stegoflow show {facts['name']} --store {opened.shown}")
+    return 0
+
+
+COMMANDS = (status, show, verify, retract, gc, forget, name)
+
+
+def open_existing(store: str | None) -> Any:
+    """The store of a command that reads one: ConfigError where there is none."""
+    from pipeline.core.store import Store
+
+    opened = Store(store or "./store", create=False)
+    opened.check_layout()
+    return opened
+
+
+def print_json(value: Any) -> int:
+    """Print one JSON object; exit status 0."""
+    print(json_module.dumps(value, ensure_ascii=False), flush=True)
+    return 0
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not found:
+        raise ConfigError(f"--grace {text}: expected a number and s, m, h or d", next="--grace 12h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]

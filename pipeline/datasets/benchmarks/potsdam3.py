@@ -1,0 +1,65 @@
+"""Potsdam with 3 classes: tiles of 200×200 pixels, prepared as MATLAB files, and the lists of its split.
+
+ROOT/potsdam/imgs/<number>.mat      variable `img`: uint8 (200, 200, 4), red, green, blue, infrared
+ROOT/potsdam/gt/<number>.mat        variable `gt`: int32 (200, 200)
+ROOT/potsdam/labelled_train.txt     numbers of train, one per line
+ROOT/potsdam/labelled_test.txt      numbers of val
+"""
+
+import io
+import math
+
+import numpy as np
+from scipy.io import loadmat, whosmat
+
+from pipeline.datasets.benchmarks.layouts import Layout
+
+LAYOUT = Layout(
+    folder="potsdam",
+    images=("imgs", ".mat"),
+    labels=("gt", ".mat"),
+    lists={"train": ("labelled_train.txt",), "val": ("labelled_test.txt",)},
+    classes=("roads and cars", "buildings and clutter", "vegetation and trees"),
+    coarse={0: 0, 4: 0, 1: 1, 5: 1, 2: 2, 3: 2},
+    images_from="unpack STEGO's prepared archive in ROOT: the tiles' names are random and cannot be rebuilt from the "
+    "ISPRS download",
+    labels_from="unpack STEGO's prepared archive in ROOT; or move gt away to run without scores",
+    lists_from="copy it from STEGO's prepared archive: the split is a random draw and cannot be rebuilt from the ISPRS "
+    "download",
+)
+
+MAX_BYTES = 2**20
+"""Of a file, and values of an array; a tile has 160 000. Compressed data grow a thousandfold at most, so that a file
+which lies about its size takes 1 GB for a moment and no more."""
+INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32")
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """The first three channels of `img` in a MATLAB file, uint8 (H, W, 3). Raises ValueError for anything else."""
+    pixels = _variable(data, "img", ("uint8",))
+    if pixels.ndim != 3 or pixels.shape[2] < 3:
+        raise ValueError(f"img has the shape {pixels.shape}, not (height, width, 3 or more)")
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def decode_label(data: bytes) -> np.ndarray:
+    """`gt` in a MATLAB file, (H, W) integers. Raises ValueError for anything else."""
+    label = _variable(data, "gt", INTEGERS)
+    if label.ndim != 2:
+        raise ValueError(f"gt has the shape {label.shape}, not (height, width)")
+    return label
+
+
+def _variable(data: bytes, name: str, kinds: tuple[str, ...]) -> np.ndarray:
+    """One array of a MATLAB file. Only plain integers are read, so no object or function of a file is looked at."""
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{len(data)} bytes are more than a tile has")
+    declared = next(((shape, kind) for found, shape, kind in whosmat(io.BytesIO(data)) if found == name), None)
+    if declared is None or declared[1] not in kinds:
+        raise ValueError(f"holds no variable {name} of type {' or '.join(kinds)}")
+    if math.prod(declared[0]) > MAX_BYTES:
+        raise ValueError(f"{name} has the shape {declared[0]}: more than a tile has")
+    values = loadmat(io.BytesIO(data), variable_names=[name])[name]
+    if values.dtype.kind not in "ui" or not values.size:  # complex numbers are declared by the type of their parts
+        raise ValueError(f"{name} holds no integers")
+    return values

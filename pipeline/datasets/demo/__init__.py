@@ -1,0 +1,1 @@
+"""The demo corpus: composed photographs with pixel-exact labels."""

@@ -1,0 +1,1 @@
+"""Images: the files under a root, and decoding them."""
