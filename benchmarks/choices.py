@@ -18,15 +18,14 @@ from quality import chosen, dump, read, show, ticker, write  # beside this file
 from quality_cell import BASE, ROOT, VIEWS, commit, config_of, find_sets, machine
 from quality_results import Json, markdown
 
+from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError
 from pipeline.core.store import open_store
-from pipeline.images import files
-from pipeline.images import formats as images
+from pipeline.images import files, formats
 from pipeline.session import run
-from pipeline.stages.masks import decode_png, read_masks
 from pipeline.terminal import told, visible
 
 CRITERIA = {
@@ -84,7 +83,7 @@ def measure(config: PipelineConfig, progress: Progress = silent) -> Json:
     for row in read_masks(made["masks"]):
         if row["mask"] is not None:
             data = files.read_checked(config.dataset.root, row["path"], digests[row["path"]])
-            values.append(colour(images.decode(data, row["path"]), decode_png(row["mask"])))
+            values.append(colour(formats.decode(data, row["path"]), decode_png(row["mask"])))
     return {
         "clusters": round(scores["scores"]["cluster"]["miou"], 2),
         "probe": round(scores["scores"]["linear_tokens"]["miou"], 2),

@@ -22,7 +22,7 @@ from pipeline.backbones.vit import create_backbone, describe
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.engine import silent
 from pipeline.core.executors import Execution, open_executor
-from pipeline.datasets.demo.corpus import corpus as demo
+from pipeline.datasets.demo import corpus as demo
 from pipeline.heads.interface import Batch
 from pipeline.heads.stego import Stego, StegoParams
 from pipeline.numerics.crf import dense_crf

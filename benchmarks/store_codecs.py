@@ -20,7 +20,7 @@ from pipeline.artifacts.features import Tokens
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import open_store
-from pipeline.datasets.demo.corpus import corpus as demo
+from pipeline.datasets.demo import corpus as demo
 from pipeline.session import run
 
 SEEDS = (0, 1, 2)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.artifacts.labels import stem
+from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.config import apply, validate
 from pipeline.core.artifact import Artifact, read_record
 from pipeline.core.engine import Progress, silent
@@ -18,8 +20,6 @@ from pipeline.core.runs import names as run_names
 from pipeline.core.store import Store
 from pipeline.session import STAGES, session
 from pipeline.stages.head import HeadParams
-from pipeline.stages.labels import stem
-from pipeline.stages.masks import decode_png, read_masks
 
 
 def status(store: Store) -> dict[str, Any]:

@@ -19,8 +19,7 @@ from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.fingerprint import digest
 from pipeline.core.store import Store, local_folder, redact
 from pipeline.datasets.benchmarks import cityscapes27, cocostuff27, layouts, potsdam3
-from pipeline.images import files
-from pipeline.images import formats as images
+from pipeline.images import files, formats
 
 LAYOUTS = {
     "cocostuff27": cocostuff27.LAYOUT,
@@ -89,9 +88,9 @@ def scan(
         path, stamp, _ = entry
         data = files.read_or_explain(root, path)
         try:
-            height, width = images.size(data, path) if kind == "images" else (0, 0)
+            height, width = formats.size(data, path) if kind == "images" else (0, 0)
             error = ""
-        except images.DecodeError as failure:
+        except formats.DecodeError as failure:
             height, width, error = 0, 0, str(failure)
         return path, (stamp, hashlib.sha256(data).hexdigest(), len(data), height, width, error)
 
@@ -110,7 +109,7 @@ def scan(
 def _find(root: str, kind: str) -> tuple[list[tuple[str, str, float]], Callable[[str], tuple[str, str]]]:
     """The files of a plain folder as `files.walk` gives them, and the function from a path to (split, id)."""
     top = image_folder(root) if kind == "images" else "labels"
-    suffixes = images.SUFFIXES if kind == "images" else LABEL_SUFFIXES
+    suffixes = formats.SUFFIXES if kind == "images" else LABEL_SUFFIXES
     found = [entry for entry in files.walk(root, top) if entry[0].lower().endswith(suffixes)]
     if not found:
         where = f"{redact(root)}/{top}".rstrip("/")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.artifacts.features import PART
+from pipeline.artifacts.labels import stem
 from pipeline.artifacts.views import view_table
 from pipeline.backbones.vit import describe
 from pipeline.config import PipelineConfig
@@ -12,7 +13,6 @@ from pipeline.core.engine import Progress
 from pipeline.core.store import Store
 from pipeline.datasets import folder
 from pipeline.stages import dataset
-from pipeline.stages.labels import stem
 from pipeline.stages.masks import predicted_images
 
 

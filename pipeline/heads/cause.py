@@ -149,6 +149,7 @@ class Student(nn.Module):
 
 
 class Cause(Method):
+    params_type = CauseParams
     active: Tensor
     bank: Tensor
     banked: Tensor

@@ -53,6 +53,9 @@ class Method(nn.Module):
     with its borrowed fields resolved; torch's global generator is seeded before. Rebuilt from the same two when an
     artifact is opened, so the shapes of all tensors follow from them."""
 
+    params_type: type[MethodParams] = MethodParams
+    """Its section of the config."""
+
     regrouped = False
     """Whether `clusters.method=auto` regroups the clusters that k-means finds in its codes (`models/regroup.py`)."""
 

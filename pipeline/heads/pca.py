@@ -17,6 +17,8 @@ class PcaParams(MethodParams):
 class Pca(Method):
     """Tokens are centred by the stage and made unit vectors here; codes are their deviations from the sample's mean."""
 
+    params_type = PcaParams
+
     mean: Tensor
     components: Tensor
 

@@ -2,13 +2,21 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.artifacts.features import Tokens
+
+class Tokens(Protocol):
+    """Where views are read from: `artifacts.features.Tokens`."""
+
+    shape: tuple[int, ...]
+    """(view, row, column, channel)."""
+
+    def read(self, views: np.ndarray) -> np.ndarray: ...
 
 
 class Pools:

@@ -111,6 +111,8 @@ def focal_loss(logits: Tensor, labels: Tensor, focus: float) -> Tensor:
 
 
 class Primaps(Method):
+    params_type = PrimapsParams
+
     def __init__(self, params: PrimapsParams, channels: int) -> None:
         super().__init__()
         self.params = params

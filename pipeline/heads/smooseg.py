@@ -75,6 +75,8 @@ def smoothness(features: Tensor, assigned: Tensor, shift: float, order: Tensor |
 
 
 class Smooseg(Method):
+    params_type = SmoosegParams
+
     def __init__(self, params: SmoosegParams, channels: int) -> None:
         super().__init__()
         self.params = params

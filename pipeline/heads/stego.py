@@ -65,6 +65,8 @@ Pairs = tuple[Sampled, Sampled, Tensor | None]
 class Stego(Head, Method):
     """The network (`linear`, `hidden`, `out`) with its loss; a token's code depends on that token alone."""
 
+    params_type: type[MethodParams] = StegoParams
+
     params: Any
 
     def __init__(self, params: CorrespondenceParams, channels: int) -> None:

@@ -51,6 +51,8 @@ RATE = 0.02
 class Stegoflow(Stego):
     """STEGO's network, on tokens in their context; `shift` is b of random pairs, `temperature` that of the context."""
 
+    params_type = StegoflowParams
+
     regrouped = True
     shift: Tensor
     temperature: Tensor

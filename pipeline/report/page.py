@@ -63,7 +63,7 @@ class Page:
 def render(page: Page) -> str:
     """The HTML of a page; the same page gives the same text."""
     environment = Environment(
-        loader=PackageLoader("pipeline.stages", ""),
+        loader=PackageLoader("pipeline.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

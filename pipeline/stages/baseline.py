@@ -6,11 +6,11 @@ Artifact: `baseline.safetensors` with `centroids` (K, channel) float32 and the `
 from typing import Any
 
 from pipeline.artifacts.features import read_center
+from pipeline.artifacts.sampling import fit, most_tokens, sample_tokens, stack
+from pipeline.artifacts.suggestion import chosen_k
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, borrowed
 from pipeline.numerics.kmeans import normalise
-from pipeline.stages.clusters import fit, most_tokens, sample_tokens, stack
-from pipeline.stages.suggestion import chosen_k
 
 
 class BaselineParams(Params):

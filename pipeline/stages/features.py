@@ -26,8 +26,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.params import Params, borrowed, derived, location
-from pipeline.images import files
-from pipeline.images import formats as images
+from pipeline.images import files, formats
 from pipeline.numerics.codecs import quantise
 from pipeline.numerics.views import Window
 
@@ -207,15 +206,15 @@ def _batches(rows: dict[int, dict[str, Any]], job: Job, failed: set[str]) -> Ite
         if row["path"] != last[0]:
             data = files.read_checked(job.roots["dataset"], row["path"], row["sha256"])
             try:
-                last = row["path"], images.decode(data, row["path"])
-            except images.DecodeError:
+                last = row["path"], formats.decode(data, row["path"])
+            except formats.DecodeError:
                 last = row["path"], None
         image = last[1]
         if image is None:
             failed.add(row["path"])
             continue
         box = Window(row["y0"], row["x0"], row["height"], row["width"])
-        view = images.resize(image, size[0], size[1], box=box)
+        view = formats.resize(image, size[0], size[1], box=box)
         indices.append(index)
         pixels.append(view[:, ::-1] if row["mirrored"] else view)
         if len(indices) == job.execution.batch_size:

@@ -11,21 +11,21 @@ import json
 import logging
 import math
 from contextlib import closing
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from pipeline.artifacts.features import PART, Tokens, read_center
+from pipeline.artifacts.head import COLLAPSED, collapse, tensors
+from pipeline.artifacts.suggestion import chosen_k
 from pipeline.backbones.devices import compute_dtype, keep_freed_memory, pick_device
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import StageError
-from pipeline.core.params import Params, hashed, nested, variant
+from pipeline.core.params import Params, hashed, variant
 from pipeline.heads import METHODS
 from pipeline.heads.cause import CauseParams
 from pipeline.heads.interface import Batch, Method, MethodParams
@@ -36,7 +36,6 @@ from pipeline.heads.smooseg import SmoosegParams
 from pipeline.heads.stego import StegoParams
 from pipeline.heads.stegoflow import StegoflowParams
 from pipeline.numerics.kmeans import effective_groups, normalise
-from pipeline.stages.suggestion import chosen_k
 
 log = logging.getLogger("stegoflow")
 
@@ -72,8 +71,6 @@ SAMPLE = 200
 """Training views that `prepare` sees at most."""
 WATCHED = 32
 """Training views whose codes are looked at for a collapse, at every checkpoint."""
-COLLAPSED = 1.5
-"""Fewer effective groups: more than four fifths of the tokens lie in one direction (0.82² = 1 / 1.5)."""
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
@@ -195,12 +192,6 @@ def watch(method: Method, tokens: Tokens, center: np.ndarray, views: np.ndarray,
     return round(effective_groups(normalise(codes)), 3)
 
 
-def collapse(method: str) -> str:
-    """What is wrong with codes of fewer than `COLLAPSED` effective groups, and what to do."""
-    way = "raise head.stego.shift_random, or choose" if method == "stego" else "choose another head.method, such as"
-    return f"the codes are nearly all alike, clusters of them are noise; {way} head.method=stegoflow"
-
-
 def _save(
     out: Artifact, part: Part, method: Method, optimiser: torch.optim.Optimizer, rows: list[dict[str, float]]
 ) -> bool:
@@ -226,65 +217,13 @@ def _resume(out: Artifact, method: Method, optimiser: torch.optim.Optimizer) -> 
         last = chain[step]
         step = int(last.split("-")[1])
     if last:
-        tensors = _tensors(out, f"checkpoints/{last}.safetensors")
-        method.load_state_dict({name: tensors[f"head.{name}"] for name in method.state_dict()})
+        found = tensors(out, f"checkpoints/{last}.safetensors")
+        method.load_state_dict({name: found[f"head.{name}"] for name in method.state_dict()})
         for name, parameter in method.named_parameters():
-            if f"step.{name}" in tensors:
+            if f"step.{name}" in found:
                 device = parameter.device
-                optimiser.state[parameter] = {key: tensors[f"{key}.{name}"].to(device) for key in STATE}
+                optimiser.state[parameter] = {key: found[f"{key}.{name}"].to(device) for key in STATE}
     return step
-
-
-def _tensors(artifact: Artifact, name: str) -> dict[str, Tensor]:
-    return {key: torch.from_numpy(value.copy()) for key, value in artifact.read_tensors(name).items()}
-
-
-class TrainedHead:
-    """A head artifact applied to raw tokens."""
-
-    def __init__(self, artifact: Artifact, device: torch.device | None = None) -> None:
-        tensors = _tensors(artifact, "head.safetensors")
-        self.device = device or torch.device("cpu")
-        self.center = tensors.pop("center").to(self.device)
-        facts = artifact.read_facts("head.safetensors")
-        name = facts["method"]
-        model = (nested(HeadParams, name) if name in HeadParams.model_fields else None) or MethodParams
-        # Files from before methods had sections are STEGO's, and say no more than that.
-        known = json.loads(facts["params"]) if "params" in facts else {"code": len(tensors["linear.weight"])}
-        self.method = METHODS[name](model.model_validate(known), len(self.center)).eval().to(self.device)
-        self.method.load_state_dict(tensors)
-
-    def __call__(self, tokens: np.ndarray) -> np.ndarray:
-        """Codes (view, row, column, D) float32 of the raw tokens of whole views, (view, row, column, channel) of any
-        float dtype; NaN for views that are NaN. A code may depend on all tokens of its view and on no other view."""
-        if tokens.ndim != 4:
-            raise ValueError(f"whole views are wanted, (view, row, column, channel), not {tokens.shape}")
-        blocks = [self._encode(tokens[start : start + PART]) for start in range(0, max(1, len(tokens)), PART)]
-        return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
-
-    def _encode(self, tokens: np.ndarray) -> np.ndarray:
-        lost = ~np.isfinite(tokens[:, 0, 0, 0])
-        with torch.inference_mode():
-            values = torch.from_numpy(np.ascontiguousarray(tokens)).to(self.device).float()
-            values = values - self.center
-            if lost.any():  # an eigenvalue solver, say, would not take NaN
-                values[torch.from_numpy(lost)] = 0
-            codes = self.method.encode(values).float().cpu().numpy()
-        if lost.any():
-            codes[lost] = np.nan
-        return codes
-
-    def prototypes(self) -> np.ndarray | None:
-        """(K, D) float32 unit vectors: the clusters that the method itself has found, where it does."""
-        with torch.inference_mode():
-            found = self.method.prototypes()
-            return None if found is None else found.float().cpu().numpy()
-
-
-@lru_cache(maxsize=2)
-def open_head(artifact: Artifact, device: str) -> TrainedHead:
-    """The head of an artifact on `execution.device`, loaded once per process."""
-    return TrainedHead(artifact, pick_device(device))
 
 
 STAGE = Stage(

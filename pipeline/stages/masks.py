@@ -5,27 +5,24 @@ or uint16 for more than 255 clusters; the largest value of the type marks an ima
 Sources: STEGO, section 4.3 (mirror averaging, bilinear upsampling of codes, dense CRF); `pipeline.numerics.guided`.
 """
 
-import io
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 from pydantic import Field, field_validator
 
-from pipeline.artifacts.features import Tokens
+from pipeline.artifacts.head import open_head
+from pipeline.artifacts.masks import encode_png, ignore_value, mask_dtype
+from pipeline.artifacts.planes import Views
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
 from pipeline.datasets import folder
-from pipeline.images import files
-from pipeline.images import formats as images
+from pipeline.images import files, formats
 from pipeline.numerics.crf import CrfParams, dense_crf, tiles
 from pipeline.numerics.guided import guided_logits
 from pipeline.numerics.regroup import SCALE
-from pipeline.numerics.views import Window, cosine_logits, merge, winner
-from pipeline.stages.head import open_head
+from pipeline.numerics.views import cosine_logits, winner
 
 PART = 8
 """Images per part: a few seconds of CRF."""
@@ -108,7 +105,7 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
             refined = mask if params.crf else None
         else:
             data = files.read_checked(job.roots["dataset"], image["path"], image["sha256"])
-            mask, refined = label_maps(images.decode(data, image["path"]), plane, centroids, params, sharpness)
+            mask, refined = label_maps(formats.decode(data, image["path"]), plane, centroids, params, sharpness)
         facts = {key: image[key] for key in ("split", "id", "path", "height", "width")}
         rows.append({**facts, "mask": encode_png(mask), "mask_crf": encode_png(refined)})
     job.out.write_table(f"masks/{part.name}.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
@@ -138,76 +135,11 @@ def label_maps(
     return mask, refined
 
 
-class Views:
-    """The views of each image and their features, merged onto the image on demand."""
-
-    def __init__(self, features: Artifact) -> None:
-        self.tokens = Tokens(features)
-        self.table, self.rows, self.images = features.held("views.parquet", _by_image)
-
-    def plane(self, image: int, encode: Any) -> np.ndarray | None:
-        """What `encode` makes of an image's tokens (view, row, column, channel), mirrored views averaged with the
-        plain ones, merged: (rows, columns, D) float32. None where the image could not be decoded."""
-        views = self.table.take(self.rows[slice(*np.searchsorted(self.images, [image, image + 1]))]).to_pylist()
-        values = self.tokens.read(np.asarray([view["view"] for view in views]))
-        if not np.isfinite(values[:, 0, 0, 0]).all():
-            return None
-        encoded = encode(values)
-        boxes: dict[Window, list[np.ndarray]] = {}
-        for view, code in zip(views, encoded, strict=True):
-            box = Window(view["y0"], view["x0"], view["height"], view["width"])
-            boxes.setdefault(box, []).append(code[:, ::-1] if view["mirrored"] else code)
-        means = np.stack([np.mean(codes, axis=0) for codes in boxes.values()])
-        return merge(means, list(boxes), views[0]["image_height"], views[0]["image_width"])
-
-
-def _by_image(features: Artifact, name: str) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    """The table of views, the rows of those that images are predicted from, sorted by image, and their images."""
-    windows = ["image_height", "image_width", "y0", "x0", "height", "width"]
-    table = features.read_table(name, ["view", "image", *windows, "mirrored", "training"])
-    image, training = np.asarray(table["image"]), np.asarray(table["training"])
-    # A training image cut in crops also has whole views; those are its prediction.
-    rows = np.flatnonzero(~training | ~np.isin(image, image[~training & ~np.asarray(table["mirrored"])]))
-    rows = rows[np.argsort(image[rows], kind="stable")]
-    return table, rows, image[rows]
-
-
-def mask_dtype(clusters: int) -> type[np.unsignedinteger]:
-    """uint8 for up to 255 clusters, else uint16."""
-    return np.uint8 if clusters <= 255 else np.uint16
-
-
-def ignore_value(clusters: int) -> int:
-    """The mask value of pixels that have no cluster."""
-    return int(np.iinfo(mask_dtype(clusters)).max)
-
-
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Along the first axis, in place and without overflow."""
     logits -= logits.max(0)
     logits -= np.log(np.exp(logits).sum(0))
     return logits
-
-
-def encode_png(mask: np.ndarray | None) -> bytes | None:
-    """PNG bytes of a label map (uint8 or uint16)."""
-    if mask is None:
-        return None
-    sink = io.BytesIO()
-    Image.fromarray(mask).save(sink, "PNG")
-    return sink.getvalue()
-
-
-def decode_png(data: bytes) -> np.ndarray:
-    """The label map of `encode_png`."""
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:  # some of Pillow's formats start other programs
-        return np.asarray(image).astype(np.uint16 if image.mode.startswith("I") else np.uint8)
-
-
-def read_masks(artifact: Artifact) -> Iterator[dict[str, Any]]:
-    """Every row of a masks artifact, part by part in the order of the images."""
-    for name in sorted(artifact.markers()):
-        yield from artifact.read_table(f"masks/{name}.parquet").to_pylist()
 
 
 STAGE = Stage(

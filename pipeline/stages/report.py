@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from pipeline.artifacts.clusters import fewer
 from pipeline.artifacts.features import Tokens
+from pipeline.artifacts.head import COLLAPSED, TrainedHead, collapse
+from pipeline.artifacts.labels import LabelMaps
+from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params
-from pipeline.images import files
-from pipeline.images import formats as images
+from pipeline.images import files, formats
 from pipeline.numerics.kmeans import normalise
 from pipeline.numerics.palette import palette
 from pipeline.report.page import Page, Picture, render
-from pipeline.stages.clusters import fewer
-from pipeline.stages.head import COLLAPSED, TrainedHead, collapse
-from pipeline.stages.labels import LabelMaps
-from pipeline.stages.masks import decode_png, read_masks
 
 PROTOCOLS = {
     "full": "every labelled pixel at the image's own size",
@@ -147,10 +146,10 @@ def pictures(job: Job, maps: LabelMaps | None, count: int) -> list[Picture]:
         if number not in wanted or row["mask"] is None:
             continue
         try:
-            image = images.decode(
+            image = formats.decode(
                 files.read_checked(job.roots["dataset"], row["path"], sha256[row["path"]]), row["path"]
             )
-        except images.DecodeError:
+        except formats.DecodeError:
             continue
         label = maps.read(row["split"], row["id"]) if maps else None
         if label is not None and maps:
@@ -184,7 +183,7 @@ def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
                 wanted.setdefault(int(view), []).append((cluster, int(best[view])))
     for number, picks in sorted(wanted.items()):
         view = views[number]
-        image = images.decode(files.read_checked(job.roots["dataset"], view["path"], view["sha256"]), view["path"])
+        image = formats.decode(files.read_checked(job.roots["dataset"], view["path"], view["sha256"]), view["path"])
         for cluster, token in picks:
             row, column = divmod(token, columns)
             found[cluster].append(_patch(image, view, row, column, cosines.shape[1:3]))

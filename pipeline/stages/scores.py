@@ -12,16 +12,18 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from pipeline.artifacts.clusters import leading
+from pipeline.artifacts.head import open_head
+from pipeline.artifacts.labels import LabelMaps, check_size
+from pipeline.artifacts.masks import decode_png, read_masks
+from pipeline.artifacts.planes import Views
+from pipeline.artifacts.sampling import sample_tokens
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
 from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
 from pipeline.numerics.metrics import confusion, match, scores, stability, stego_crop
 from pipeline.numerics.views import upsample, winner
-from pipeline.stages.clusters import leading, sample_tokens
-from pipeline.stages.head import open_head
-from pipeline.stages.labels import LabelMaps, check_size
-from pipeline.stages.masks import Views, decode_png, read_masks
 
 PART = 16
 """Images per part."""

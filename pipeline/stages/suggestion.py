@@ -19,7 +19,6 @@ from pydantic import Field
 from pipeline.artifacts.features import PART, Tokens, read_center
 from pipeline.artifacts.views import training_views
 from pipeline.backbones.devices import pick_device
-from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params, borrowed
@@ -116,15 +115,6 @@ def peaks(ks: list[int], values: list[float]) -> list[tuple[int, float]]:
         (value, k) for at, (k, value) in enumerate(zip(ks, values, strict=True)) if around[at] < value > around[at + 2]
     ]
     return [(k, round(value, 3)) for value, k in sorted(found, reverse=True)[:3]]
-
-
-def chosen_k(k: int | None, suggestion: Artifact | None) -> int:
-    """K as given, else as suggested."""
-    if k is not None:
-        return k
-    if suggestion is None:
-        raise StageError("clusters.k is not given and nothing was suggested", next="--set clusters.k=K")
-    return int(suggestion.read_json("suggestion.json")["k"])
 
 
 STAGE = Stage("suggestion", version=1, encoding=1, inputs=("features",), params=SuggestionParams, compute=compute)

@@ -8,14 +8,14 @@ import pytest
 
 from pipeline import exporting as inspect
 from pipeline import open_features
+from pipeline.artifacts.head import TrainedHead
+from pipeline.artifacts.labels import LabelMaps
+from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.core.gc import every_artifact
 from pipeline.core.runs import find_run
 from pipeline.core.store import Store
 from pipeline.core.verify import verify
 from pipeline.session import STAGES
-from pipeline.stages.head import TrainedHead
-from pipeline.stages.labels import LabelMaps
-from pipeline.stages.masks import decode_png, read_masks
 
 ARCHIVES = sorted(Path(__file__).parent.glob("*.tar.gz"))
 

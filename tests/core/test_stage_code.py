@@ -1,8 +1,7 @@
 """The code that decides a stage's values: a change of it comes with a new `version`, or is acknowledged.
 
-A stage's code is its module and every module that it imports, directly or through others, of `pipeline.stages`,
-`pipeline.heads`, `pipeline.models` and `pipeline.datasets`, with `core.fingerprint` and `core.params`, which decide
-names. The rest of `pipeline.core` (store, artifact, engine, executors, errors) is left out: it moves values and makes
+A stage's code is its module and every module that it imports, directly or through others, of the packages
+in `COUNTED`, with `core.fingerprint` and `core.params`, which decide names. The rest of `pipeline.core` (store, artifact, engine, executors, errors) is left out: it moves values and makes
 none. Files of other kinds count with the module beside them that names them (the report's template). What is imported
 by a name that is computed is not seen.
 
@@ -30,8 +29,12 @@ ROOT = Path(pipeline.__file__).parents[1]
 GOLDEN = Path(__file__).parents[1] / "golden/stage_code.json"
 COUNTED = (
     "pipeline.stages",
+    "pipeline.artifacts",
+    "pipeline.report",
     "pipeline.heads",
-    "pipeline.models",
+    "pipeline.numerics",
+    "pipeline.backbones",
+    "pipeline.images",
     "pipeline.datasets",
     "pipeline.core.fingerprint",
     "pipeline.core.params",
@@ -275,10 +278,10 @@ def test_imports_of_every_kind(statement: str, tmp_path: Path):
 
 
 def test_a_relative_import_of_a_package_is_its_own(tmp_path: Path):
-    write(tmp_path, stages__a="from pipeline import models", models__b="", stages__b="")
-    (tmp_path / "pipeline/models/__init__.py").write_text("from . import b")
+    write(tmp_path, stages__a="from pipeline import numerics", numerics__b="", stages__b="")
+    (tmp_path / "pipeline/numerics/__init__.py").write_text("from . import b")
     assert set(reached("pipeline.stages.a", tmp_path)) == {
-        "pipeline.stages", "pipeline.stages.a", "pipeline.models", "pipeline.models.b"
+        "pipeline.stages", "pipeline.stages.a", "pipeline.numerics", "pipeline.numerics.b"
     }  # fmt: skip
 
 
@@ -286,14 +289,14 @@ def test_imports_are_followed_and_a_circle_ends(tmp_path: Path):
     write(
         tmp_path,
         stages__a="from pipeline.stages import b",
-        stages__b="from pipeline.models.c import x\nfrom pipeline.core.engine import Stage\nimport os.path",
-        models__c="from pipeline.stages.a import y\nfrom pipeline.core.fingerprint import digest",
+        stages__b="from pipeline.numerics.c import x\nfrom pipeline.core.engine import Stage\nimport os.path",
+        numerics__c="from pipeline.stages.a import y\nfrom pipeline.core.fingerprint import digest",
         core__fingerprint="",
-        core__engine="from pipeline.models import d",
-        models__d="",
+        core__engine="from pipeline.numerics import d",
+        numerics__d="",
     )
     assert set(reached("pipeline.stages.a", tmp_path)) == {
-        "pipeline.stages", "pipeline.stages.a", "pipeline.stages.b", "pipeline.models", "pipeline.models.c",
+        "pipeline.stages", "pipeline.stages.a", "pipeline.stages.b", "pipeline.numerics", "pipeline.numerics.c",
         "pipeline.core.fingerprint",
     }  # fmt: skip
 

@@ -14,6 +14,7 @@ from benchmark_trees import IGNORED, STORED, TRAIN, VAL, write_benchmark
 from corpora import picture, small
 from scipy.io import loadmat, savemat
 
+from pipeline.artifacts.labels import LabelMaps
 from pipeline.cli.doctor import examine
 from pipeline.config import load, validate
 from pipeline.core.artifact import Artifact
@@ -23,11 +24,9 @@ from pipeline.datasets import folder
 from pipeline.datasets.benchmarks import cocostuff27, potsdam3
 from pipeline.datasets.benchmarks.layouts import to_classes
 from pipeline.exporting import export
-from pipeline.images import files
-from pipeline.images import formats as images
+from pipeline.images import files, formats
 from pipeline.session import plan, run
 from pipeline.stages.dataset import DatasetParams
-from pipeline.stages.labels import LabelMaps
 
 NAMES = {"cocostuff27": "cocostuff", "cityscapes27": "cityscapes", "potsdam3": "potsdam"}
 LAYOUTS = sorted(NAMES)
@@ -161,15 +160,15 @@ def mat(**variables) -> bytes:
 def test_a_tile_is_its_first_three_channels(trees):
     image, _ = picture(0, (40, 40))
     data = (trees["potsdam3"] / "potsdam/imgs/0.mat").read_bytes()
-    found = images.decode(data, "0.mat")
+    found = formats.decode(data, "0.mat")
     assert found.dtype == np.uint8
     assert np.array_equal(found, image)
-    assert images.size(data, "0.mat") == (40, 40)
+    assert formats.size(data, "0.mat") == (40, 40)
 
 
 def test_a_label_tile_holds_what_was_stored(trees):
     data = (trees["potsdam3"] / "potsdam/gt/0.mat").read_bytes()
-    found = images.decode_label(data, "0.mat")
+    found = formats.decode_label(data, "0.mat")
     assert found.dtype == np.int32
     assert np.array_equal(found, loadmat(io.BytesIO(data))["gt"])
     assert set(np.unique(found)) == {*STORED["potsdam3"], 255}
@@ -192,15 +191,15 @@ def test_a_label_tile_holds_what_was_stored(trees):
     ],
 )
 def test_what_is_no_tile_is_refused(data: bytes, why: str):
-    for function in (images.decode, images.size):
-        with pytest.raises(images.DecodeError, match=rf"a\.mat: .*{why}"):
+    for function in (formats.decode, formats.size):
+        with pytest.raises(formats.DecodeError, match=rf"a\.mat: .*{why}"):
             function(data, "a.mat")
 
 
 def test_what_is_no_label_tile_is_refused():
     for value in (np.ones((2, 2)), np.ones((2, 2, 1, 2), np.int32), {"a": 1}):
-        with pytest.raises(images.DecodeError, match=r"a\.mat"):
-            images.decode_label(mat(gt=value), "a.mat")
+        with pytest.raises(formats.DecodeError, match=r"a\.mat"):
+            formats.decode_label(mat(gt=value), "a.mat")
 
 
 def test_a_folder_of_images_lists_no_matlab_file(trees):

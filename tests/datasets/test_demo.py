@@ -9,8 +9,8 @@ from PIL import Image
 
 from pipeline.core.errors import ConfigError
 from pipeline.datasets.demo import corpus as demo
-from pipeline.datasets.demo.corpus import scene as demo_scene
-from pipeline.datasets.demo.corpus import sources as demo_sources
+from pipeline.datasets.demo import scene as demo_scene
+from pipeline.datasets.demo import sources as demo_sources
 
 RECIPE_OF_STARS = 2  # every fourth scene, from this one on, has a night sky
 

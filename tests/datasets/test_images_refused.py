@@ -11,7 +11,7 @@ import tifffile
 from image_files import COLOUR, PNG, RNG, chunk, encode, png16, tiff
 from PIL import Image
 
-from pipeline.images import formats as images
+from pipeline.images import formats
 from pipeline.images.formats import DecodeError, decode, decode_label, size
 
 
@@ -114,7 +114,7 @@ def test_complex_tiff_is_refused():
 
 
 def test_many_channels_have_a_limit(monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 40)
+    monkeypatch.setattr(formats, "MAX_PIXELS", 40)
     assert decode(tiff(np.zeros((5, 7, 4), np.uint8)), "a").shape == (5, 7, 3)
     with pytest.raises(DecodeError, match="megapixels"):
         decode(tiff(np.zeros((5, 7, 9), np.uint8), photometric="minisblack", planarconfig="contig"), "a")
@@ -124,6 +124,6 @@ def test_lack_of_memory_is_no_decode_error(monkeypatch):
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr(images, "_pillow_rgb", fail)
+    monkeypatch.setattr(formats, "_pillow_rgb", fail)
     with pytest.raises(MemoryError):
         decode(encode(COLOUR, "PNG"), "a")

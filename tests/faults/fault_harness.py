@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts.features import Tokens, read_rows
+from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.core.artifact import Artifact
 from pipeline.core.gc import collect, every_artifact
 from pipeline.core.runs import find_run
 from pipeline.core.store import Store
 from pipeline.core.verify import verify
-from pipeline.stages.masks import decode_png, read_masks
 
 SAME_COSINE = 0.9999
 """The least cosine of a token to that of an uninterrupted run."""

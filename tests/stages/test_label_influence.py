@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.artifacts.head import open_head
+from pipeline.artifacts.masks import read_masks
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
 from pipeline.session import run
-from pipeline.stages.head import open_head
-from pipeline.stages.masks import read_masks
 
 Make = Callable[..., PipelineConfig]
 MEASURING = {"labels", "probe", "scores", "report"}

@@ -13,7 +13,9 @@ from corpora import write_corpus
 from PIL import Image
 from torch import Tensor
 
+from pipeline.artifacts.clusters import fewer, look
 from pipeline.artifacts.features import Tokens, read_center
+from pipeline.artifacts.head import TrainedHead, open_head
 from pipeline.artifacts.views import training_views
 from pipeline.config import PipelineConfig, reference
 from pipeline.core.artifact import Artifact
@@ -30,8 +32,7 @@ from pipeline.session import run, session
 from pipeline.stages import clusters as clusters_stage
 from pipeline.stages import head as stage
 from pipeline.stages import report
-from pipeline.stages.clusters import fewer, look
-from pipeline.stages.head import HeadParams, TrainedHead, open_head
+from pipeline.stages.head import HeadParams
 
 Make = Callable[..., PipelineConfig]
 UNTRAINED = ("none", "pca")
@@ -259,8 +260,8 @@ def test_every_stage_gives_a_head_whole_views(make_config: Make, monkeypatch: py
 
 def test_codes_at_the_sampled_positions_are_those_of_the_tokens(make_config: Make):
     """`sample_tokens` with and without a head picks the same positions."""
+    from pipeline.artifacts.sampling import sample_tokens
     from pipeline.core.engine import Work, silent
-    from pipeline.stages.clusters import sample_tokens
 
     config = make_config(head={"method": "none", "center": "none"})
     artifact = until(config, "head")

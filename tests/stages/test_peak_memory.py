@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pipeline.artifacts.sampling import stack
 from pipeline.numerics.kmeans import normalise
-from pipeline.stages.clusters import stack
 from pipeline.stages.masks import MasksParams, label_maps
 
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from pipeline.artifacts import feature_layout
+from pipeline.artifacts.masks import decode_png, encode_png, ignore_value, mask_dtype, read_masks
 from pipeline.backbones.vit import create_backbone
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
@@ -30,7 +31,6 @@ from pipeline.results import open_features
 from pipeline.session import STAGES, nodes, plan, run, session
 from pipeline.stages import features, head, masks
 from pipeline.stages.features import open_group, training_views
-from pipeline.stages.masks import decode_png, encode_png, ignore_value, mask_dtype, read_masks
 
 NAMES = [stage.name for stage in STAGES if stage.name != "suggestion"]  # the configs here give K
 UNLABELLED = [name for name in NAMES if name not in ("labels", "probe")]

@@ -1,0 +1,71 @@
+"""Label maps by image, from a labels artifact."""
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.core.artifact import Artifact
+from pipeline.core.errors import ConfigError, StageError
+from pipeline.datasets.benchmarks import layouts
+from pipeline.images import files, formats
+
+
+def stem(name: str) -> str:
+    """An id without its suffix: what joins an image to its label."""
+    head, dot, tail = name.rpartition(".")
+    return head if dot and "/" not in tail else name
+
+
+class LabelMaps:
+    """Label maps by (split, image id), read and checked against their digests on demand."""
+
+    def __init__(self, artifact: Artifact, root: str) -> None:
+        classes = artifact.read_json("classes.json")
+        self.names: list[str] = classes["names"]
+        self.ignore: int = classes["ignore"]
+        self.coarse: list[tuple[int, int]] = classes.get("coarse", [])
+        self.root = root
+        self.table, self.rows = artifact.held("labels.parquet", _by_image)
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        return (key[0], stem(key[1])) in self.rows
+
+    def read(self, split: str, image: str) -> np.ndarray | None:
+        """The label map of an image (height, width) ints, None where it has none. ConfigError for ids of no class."""
+        number = self.rows.get((split, stem(image)))
+        if number is None:
+            return None
+        (row,) = self.table.slice(number, 1).to_pylist()
+        label = decode_label(files.read_checked(self.root, row["path"], row["sha256"]), row["path"])
+        if self.coarse:
+            return layouts.to_classes(label, self.coarse)
+        unknown = label[((label < 0) | (label >= len(self.names))) & (label != self.ignore)]
+        if unknown.size:
+            raise ConfigError(
+                f"{row['path']} holds the id {unknown[0]}, but there are {len(self.names)} classes (0 to "
+                f"{len(self.names) - 1}) and ignore_index is {self.ignore}",
+                next="name every class in ROOT/dataset.yaml, or set pixels without a class to its ignore_index",
+            )
+        return label
+
+
+def _by_image(artifact: Artifact, name: str) -> tuple[pa.Table, dict[tuple[str, str], int]]:
+    """The table of label maps, and the row of each (split, image id without suffix)."""
+    table = artifact.read_table(name, ["split", "id", "path", "sha256"])
+    keys = zip(table["split"].to_pylist(), map(stem, table["id"].to_pylist()), strict=True)
+    return table, {key: number for number, key in enumerate(keys)}
+
+
+def check_size(label: np.ndarray, image: str, height: int, width: int) -> None:
+    """StageError unless a label has the size of its image; 0 × 0 is an image whose header cannot be read."""
+    if height and label.shape != (height, width):
+        raise StageError(
+            f"the label of {image} is {label.shape[1]}×{label.shape[0]}, the image {width}×{height}",
+            next="mend or remove that label map and run again",
+        )
+
+
+def decode_label(data: bytes, path: str) -> np.ndarray:
+    try:
+        return formats.decode_label(data, path)
+    except formats.DecodeError as error:
+        raise StageError(f"label map {error}", next="mend or remove that file and run again") from error

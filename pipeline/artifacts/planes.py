@@ -1,0 +1,44 @@
+"""The plane of an image: what its views say, merged onto the image."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.artifacts.features import Tokens
+from pipeline.core.artifact import Artifact
+from pipeline.numerics.views import Window, merge
+
+
+class Views:
+    """The views of each image and their features, merged onto the image on demand."""
+
+    def __init__(self, features: Artifact) -> None:
+        self.tokens = Tokens(features)
+        self.table, self.rows, self.images = features.held("views.parquet", _by_image)
+
+    def plane(self, image: int, encode: Any) -> np.ndarray | None:
+        """What `encode` makes of an image's tokens (view, row, column, channel), mirrored views averaged with the
+        plain ones, merged: (rows, columns, D) float32. None where the image could not be decoded."""
+        views = self.table.take(self.rows[slice(*np.searchsorted(self.images, [image, image + 1]))]).to_pylist()
+        values = self.tokens.read(np.asarray([view["view"] for view in views]))
+        if not np.isfinite(values[:, 0, 0, 0]).all():
+            return None
+        encoded = encode(values)
+        boxes: dict[Window, list[np.ndarray]] = {}
+        for view, code in zip(views, encoded, strict=True):
+            box = Window(view["y0"], view["x0"], view["height"], view["width"])
+            boxes.setdefault(box, []).append(code[:, ::-1] if view["mirrored"] else code)
+        means = np.stack([np.mean(codes, axis=0) for codes in boxes.values()])
+        return merge(means, list(boxes), views[0]["image_height"], views[0]["image_width"])
+
+
+def _by_image(features: Artifact, name: str) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """The table of views, the rows of those that images are predicted from, sorted by image, and their images."""
+    windows = ["image_height", "image_width", "y0", "x0", "height", "width"]
+    table = features.read_table(name, ["view", "image", *windows, "mirrored", "training"])
+    image, training = np.asarray(table["image"]), np.asarray(table["training"])
+    # A training image cut in crops also has whole views; those are its prediction.
+    rows = np.flatnonzero(~training | ~np.isin(image, image[~training & ~np.asarray(table["mirrored"])]))
+    rows = rows[np.argsort(image[rows], kind="stable")]
+    return table, rows, image[rows]
