@@ -18,7 +18,8 @@ from PIL import Image
 from quality_cell import BASE  # beside this file
 
 from pipeline.config import validate
-from pipeline.session import STAGES, run
+from pipeline.planning import STAGES
+from pipeline.session import run
 from pipeline.stages.features import FeaturesParams
 
 LIMIT = 2048

@@ -15,7 +15,7 @@ from pipeline.config import PipelineConfig, validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError, StageError
-from pipeline.core.executors import cores
+from pipeline.core.execution import cores
 from pipeline.core.store import open_store
 from pipeline.datasets import folder
 from pipeline.session import run

@@ -21,7 +21,8 @@ from pipeline.backbones.devices import compute_dtype, pick_device
 from pipeline.backbones.vit import create_backbone, describe
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.engine import silent
-from pipeline.core.executors import Execution, open_executor
+from pipeline.core.execution import Execution
+from pipeline.core.executors import open_executor
 from pipeline.datasets.demo import corpus as demo
 from pipeline.heads.interface import Batch
 from pipeline.heads.stego import Stego, StegoParams

@@ -11,8 +11,9 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 if TYPE_CHECKING:
     from pipeline.config import PipelineConfig, load, validate
+    from pipeline.planning import plan
     from pipeline.results import Features, open_features
-    from pipeline.session import plan, run
+    from pipeline.session import run
 
 __all__ = ["Features", "PipelineConfig", "load", "open_features", "plan", "run", "validate"]
 
@@ -20,7 +21,7 @@ _HOME = {
     "PipelineConfig": "pipeline.config",
     "load": "pipeline.config",
     "validate": "pipeline.config",
-    "plan": "pipeline.session",
+    "plan": "pipeline.planning",
     "run": "pipeline.session",
     "open_features": "pipeline.results",
     "Features": "pipeline.results",

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.executors import Execution
+from pipeline.core.execution import Execution
 from pipeline.core.params import Params, chooser, lender, nested, role, settable
 from pipeline.core.store import local_folder
 from pipeline.stages.baseline import BaselineParams

@@ -69,7 +69,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, vit: Path) 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test waits as long as a run does for a store that is away."""
-    monkeypatch.setattr("pipeline.core.executors.PAUSES", (0.05,))
+    monkeypatch.setattr("pipeline.core.retries.PAUSES", (0.05,))
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from obstore.exceptions import BaseError
 from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 
-from pipeline import exporting as inspect
+from pipeline import cataloguing, exporting, segmenting
 from pipeline.artifacts.features import open_array
 from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.backbones import packaged
@@ -38,12 +38,14 @@ from pipeline.config import PipelineConfig, load
 from pipeline.core.artifact import Artifact, record
 from pipeline.core.engine import Outcome
 from pipeline.core.errors import ConfigError, StageError
-from pipeline.core.executors import Execution, open_executor
+from pipeline.core.execution import Execution
+from pipeline.core.executors import open_executor
 from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.store import Store
 from pipeline.images import files
+from pipeline.planning import PlanRow, nodes
 from pipeline.results import open_features
-from pipeline.session import PlanRow, nodes, run, session
+from pipeline.session import run, session
 from pipeline.terminal import told, visible
 
 ROOT = Path(__file__).parents[1]
@@ -377,7 +379,7 @@ def test_an_export_does_not_follow_a_link_to_a_folder(hostile, tmp_path, elsewhe
     (tmp_path / "out").mkdir()
     (tmp_path / "out/train").symlink_to(elsewhere)
     with pytest.raises(ConfigError, match="leads out of"):
-        inspect.export(hostile.store, "latest", tmp_path / "out")
+        exporting.export(hostile.store, "latest", tmp_path / "out")
 
 
 def test_an_export_replaces_a_link_to_a_file(hostile, tmp_path, elsewhere):
@@ -385,7 +387,7 @@ def test_an_export_replaces_a_link_to_a_file(hostile, tmp_path, elsewhere):
     (real / "plain").mkdir(parents=True)
     (real / "plain/plain.png").symlink_to(elsewhere / "kept.png")
     (tmp_path / "out").symlink_to(real)  # the folder itself may be one: the user named it
-    inspect.export(hostile.store, "latest", tmp_path / "out", split="val")
+    exporting.export(hostile.store, "latest", tmp_path / "out", split="val")
     assert not (real / "plain/plain.png").is_symlink()
     assert np.asarray(Image.open(real / "plain/plain.png")).shape == (48, 64)
     inside = {str(path.relative_to(real).with_suffix("")) for path in real.rglob("*.png")}
@@ -418,7 +420,7 @@ def test_a_crafted_mask_is_not_written_outside(change, hostile, tmp_path, elsewh
     masks.write_table(f"masks/{first}.parquet", pa.Table.from_pylist([rows[0], {**rows[1], **change}, *rows[2:8]]))
     masks.store.put(f"{masks.root}/parts/{first}.json", record("part", {**masks.marker(first), "files": masks.files}))
     with pytest.raises(ConfigError):
-        inspect.export(Store(place), "latest", tmp_path / "out")
+        exporting.export(Store(place), "latest", tmp_path / "out")
     assert everything(tmp_path / "out") == {}
 
 
@@ -428,7 +430,7 @@ REFERENCES = ("../../x", "..", "/etc/passwd", "%2e%2e/x", "runs/../x", "../artif
 @pytest.mark.parametrize("name", REFERENCES)
 def test_a_reference_is_no_path(name, hostile):
     """The empty one is the beginning of both runs' ids."""
-    for look in (find_run, inspect.show):
+    for look in (find_run, cataloguing.show):
         with pytest.raises(ConfigError):
             look(hostile.store, name)
     with pytest.raises(ConfigError):
@@ -446,9 +448,9 @@ def crafted_run(place: Path, **changes: Any) -> Store:
 def looks(store: Store, out: Path) -> list[Any]:
     """Everything that follows a run's record to artifacts."""
     return [
-        lambda: inspect.show(store, "latest"),
-        lambda: inspect.export(store, "latest", out),
-        lambda: inspect.segment(store, "latest", str(out), out),
+        lambda: cataloguing.show(store, "latest"),
+        lambda: exporting.export(store, "latest", out),
+        lambda: segmenting.segment(store, "latest", str(out), out),
         lambda: open_features(store.url),
     ]
 
@@ -496,9 +498,9 @@ def test_a_crafted_record_names_no_code(hostile, tmp_path, monkeypatch):
         seen.append(config)
         raise ConfigError("stop")
 
-    monkeypatch.setattr(inspect, "session", stop)
+    monkeypatch.setattr(segmenting, "session", stop)
     with pytest.raises(ConfigError, match="stop"):
-        inspect.segment(store, "latest", hostile.config.dataset.root, tmp_path / "out")
+        segmenting.segment(store, "latest", hostile.config.dataset.root, tmp_path / "out")
     assert seen[0].execution.model_dump(include={"dask_cluster", "dask_options", "dask_address"}) == {
         "dask_cluster": "distributed.LocalCluster",
         "dask_options": {},

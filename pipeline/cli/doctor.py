@@ -11,7 +11,7 @@ from pipeline.backbones.devices import compute_dtype, pick_device
 from pipeline.backbones.vit import find_weights
 from pipeline.config import PipelineConfig, load
 from pipeline.core.errors import ConfigError
-from pipeline.core.executors import cores
+from pipeline.core.execution import cores
 from pipeline.core.store import Store, redact
 from pipeline.terminal import visible
 

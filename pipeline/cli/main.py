@@ -93,7 +93,7 @@ def plan(
     from dataclasses import asdict
 
     from pipeline.config import load
-    from pipeline.session import plan as plan_config
+    from pipeline.planning import plan as plan_config
 
     with progress_bars() as progress:
         rows = plan_config(load(config, set, store), progress=progress)
@@ -182,7 +182,7 @@ def segment(run: str, images: str, /, *, out: str, crf: bool = True, store: Stor
     crf
         With the dense CRF (--no-crf: without).
     """
-    from pipeline.exporting import segment as segment_images
+    from pipeline.segmenting import segment as segment_images
 
     with progress_bars() as progress:
         facts = segment_images(open_existing(store), run, images, Path(out), crf=crf, progress=progress)

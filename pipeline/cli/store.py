@@ -27,7 +27,7 @@ Flag = Parameter(negative="")
 
 def status(*, store: StoreURL = None, json: Json = False) -> int:
     """What exists in a store: artifacts (finished, unfinished, damaged) with their sizes, and runs with their names."""
-    from pipeline.exporting import status as read_status
+    from pipeline.cataloguing import status as read_status
 
     facts = read_status(open_existing(store))
     if json:
@@ -49,7 +49,7 @@ def show(ref: str, /, *, store: StoreURL = None, json: Json = False) -> int:
     ref
         A run's id or name, `latest`, or a fingerprint; the beginning is enough.
     """
-    from pipeline.exporting import show as read_ref
+    from pipeline.cataloguing import show as read_ref
 
     facts = read_ref(open_existing(store), ref)
     if json:
@@ -71,7 +71,7 @@ def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = Fa
         Only the artifacts of this run, or this artifact; default: the whole store.
     """
     from pipeline.core.artifact import Artifact, shown
-    from pipeline.core.gc import every_artifact, find_artifact
+    from pipeline.core.catalog import every_artifact, find_artifact
     from pipeline.core.runs import find_run
     from pipeline.core.verify import verify as read_back
 

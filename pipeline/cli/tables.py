@@ -8,7 +8,7 @@ from rich.text import Text
 
 from pipeline.core.artifact import shown
 from pipeline.estimate import Estimate
-from pipeline.session import PlanRow
+from pipeline.planning import PlanRow
 from pipeline.terminal import visible
 
 NAMES = {

@@ -14,7 +14,8 @@ from itertools import islice
 from typing import Any
 
 from pipeline.core.errors import ConfigError, StageError
-from pipeline.core.executors import IO_ERRORS, Execution, Item, after, pause_after, retry_or_raise
+from pipeline.core.execution import Execution
+from pipeline.core.retries import IO_ERRORS, Item, after, pause_after, retry_or_raise
 from pipeline.core.store import first_line, refuse_secrets
 
 log = logging.getLogger("stegoflow")

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 from pipeline.core.artifact import PART_NAME, Artifact, environment, record, shown, spec_record
 from pipeline.core.errors import DamageError, StageError
-from pipeline.core.executors import IO_ERRORS, Execution, Executor
+from pipeline.core.execution import Execution
+from pipeline.core.executors import Executor
 from pipeline.core.fingerprint import digest, fingerprint
 from pipeline.core.gc import wait_for_removal
 from pipeline.core.params import Params, chooser, hashed, role, written_as
+from pipeline.core.retries import IO_ERRORS
 from pipeline.core.store import Store
 
 log = logging.getLogger("stegoflow")

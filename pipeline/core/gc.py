@@ -7,10 +7,11 @@ either the collector finds the artifact wanted and leaves it, or the run waits u
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from pipeline.core.artifact import Artifact, record, shown
+from pipeline.core.catalog import downstream, every_artifact, find_artifact
 from pipeline.core.errors import ConfigError, DamageError, StageError
 from pipeline.core.runs import rooted
 from pipeline.core.store import Entry, Store
@@ -45,52 +46,6 @@ def wait_for_removal(artifacts: Iterable[Artifact]) -> None:
                     f"--store {artifact.store.shown} ends it; then run again",
                 )
             time.sleep(0.2)
-
-
-def every_artifact(store: Store) -> Iterator[Artifact]:
-    """Every artifact that has a folder in the store, finished or not, or whose removal was announced."""
-    found = {(stage, name) for stage in store.folders("artifacts") for name in store.folders(f"artifacts/{stage}")}
-    for entry in store.entries("removing"):
-        stage, _, name = entry.path.removeprefix("removing/").removesuffix(".json").partition("-")
-        found.add((stage, name))
-    for stage, name in sorted(found):
-        yield Artifact(store, stage, name)
-
-
-def find_artifact(store: Store, ref: str) -> Artifact:
-    """The artifact whose fingerprint begins with `ref` (four characters at least)."""
-    found = [artifact for artifact in every_artifact(store) if len(ref) >= 4 and artifact.fingerprint.startswith(ref)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        text = f"{ref} is no artifact of this store ({store.shown})"
-        raise ConfigError(text, next=f"stegoflow status --store {store.shown}")
-    listed = ", ".join(f"{artifact.stage} {artifact.fingerprint[:16]}" for artifact in found[:5])
-    raise ConfigError(f"{ref} names several artifacts: {listed}", next="give more characters")
-
-
-def downstream(store: Store, roots: Iterable[Artifact]) -> list[Artifact]:
-    """The artifacts that were made from these, directly or not, what reads nothing else's output first. Rows that
-    `features` copied count as an input."""
-    made_from = {artifact: _sources(artifact) for artifact in every_artifact(store)}
-    order = list(roots)
-    for source in order:  # grows while it is walked
-        order += [
-            artifact for artifact, names in made_from.items() if source.fingerprint in names and artifact not in order
-        ]
-    return order[::-1]
-
-
-def _sources(artifact: Artifact) -> set[str]:
-    """Fingerprints that an artifact was made from. Of a damaged record nothing is known: then nothing is said."""
-    found: set[str] = set()
-    for name in ("spec", "manifest"):
-        try:
-            facts = getattr(artifact, name)
-        except (FileNotFoundError, DamageError):
-            continue
-        found |= {*facts["inputs"].values(), *facts.get("copied_from", ())}
-    return found
 
 
 def retract(store: Store, ref: str, *, with_downstream: bool) -> list[Artifact]:
@@ -205,14 +160,3 @@ def _old(entry: Entry, grace: float) -> bool:
 
 def _announcement(artifact: Artifact) -> str:
     return f"removing/{artifact.stage}-{artifact.fingerprint}.json"
-
-
-def status_of(artifact: Artifact) -> dict[str, Any]:
-    """{"state": finished | unfinished | damaged, "parts", "items", "written"} of an artifact."""
-    try:
-        facts = artifact.manifest
-    except FileNotFoundError:
-        return {"state": "unfinished", "parts": len(artifact.markers()), "items": 0, "written": None}
-    except DamageError:
-        return {"state": "damaged", "parts": len(artifact.markers()), "items": 0, "written": None}
-    return {"state": "finished", "parts": facts["parts"], "items": facts.get("items", 0), "written": facts["written"]}

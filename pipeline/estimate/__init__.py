@@ -17,7 +17,7 @@ from pipeline.estimate.corpus import Corpus, survey
 from pipeline.estimate.loads import load
 from pipeline.estimate.rates import Rate, rate
 from pipeline.estimate.setting import Load, Setting
-from pipeline.session import plan
+from pipeline.planning import plan
 
 SIZES = tuple(10.0**power for power in range(5, 10))
 """Views of the table that is shown where no number is given."""

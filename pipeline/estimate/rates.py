@@ -7,7 +7,7 @@ from pipeline.artifacts import features as feature_store
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Part
 from pipeline.core.store import Store
-from pipeline.session import PlanRow
+from pipeline.planning import PlanRow
 from pipeline.stages import masks, scores
 
 PARTS = {"features": feature_store.PART, "masks": masks.PART, "scores": scores.PART}

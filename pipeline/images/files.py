@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.core.errors import ConfigError, StageError
-from pipeline.core.executors import IO_ERRORS
+from pipeline.core.retries import IO_ERRORS
 from pipeline.core.store import Store, local_folder
 
 TRIES = 3

@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import exporting as inspect
-from pipeline import open_features
+from pipeline import cataloguing, exporting, open_features
 from pipeline.artifacts.head import TrainedHead
 from pipeline.artifacts.labels import LabelMaps
 from pipeline.artifacts.masks import decode_png, read_masks
-from pipeline.core.gc import every_artifact
+from pipeline.core.catalog import every_artifact
 from pipeline.core.runs import find_run
 from pipeline.core.store import Store
 from pipeline.core.verify import verify
-from pipeline.session import STAGES
+from pipeline.planning import STAGES
 
 ARCHIVES = sorted(Path(__file__).parent.glob("*.tar.gz"))
 
@@ -45,12 +44,12 @@ def test_an_archive_is_read(archive: Path):
     artifacts = {artifact.stage: artifact for artifact in every_artifact(store)}
     assert set(artifacts) == {stage.name for stage in STAGES} - {"suggestion"}  # its K was given
     assert verify(store, list(artifacts.values())) == []
-    facts = inspect.status(store)
+    facts = cataloguing.status(store)
     assert {row["state"] for row in facts["artifacts"]} == {"finished"}
     assert [row["names"] for row in facts["runs"]] == [["kept"]]
     assert find_run(store, "kept")["run"] == find_run(store, "latest")["run"]
     for artifact in artifacts.values():
-        assert inspect.show(store, artifact.fingerprint)["stage"] == artifact.stage
+        assert cataloguing.show(store, artifact.fingerprint)["stage"] == artifact.stage
 
     features = open_features(store.url)
     assert features.tokens.shape == (7, 2, 2, 64)  # 3 + 2 views, 2 mirrored ones
@@ -71,4 +70,4 @@ def test_an_archive_is_read(archive: Path):
     assert decode_png(masks["00.png"]["mask_crf"]).shape == maps.read("val", "00.png").shape  # type: ignore[union-attr]
     assert artifacts["scores"].read_json("scores.json")["protocol"] == "full"
     assert b"</html>" in artifacts["report"].read("report.html")
-    assert inspect.export(store, "kept", archive / "out")["written"] == 1
+    assert exporting.export(store, "kept", archive / "out")["written"] == 1

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config import validate
 from pipeline.core.store import Store
-from pipeline.session import nodes
+from pipeline.planning import nodes
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import memory

@@ -9,7 +9,7 @@ import pytest
 from corpora import small, write_corpus
 
 from pipeline.core.errors import ConfigError
-from pipeline.session import STAGES
+from pipeline.planning import STAGES
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import quality

@@ -20,7 +20,8 @@ from pipeline.core import dask as cluster
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Node, Outcome
 from pipeline.core.errors import ConfigError, StageError
-from pipeline.core.executors import Execution, open_executor
+from pipeline.core.execution import Execution
+from pipeline.core.executors import open_executor
 from pipeline.core.store import Store
 
 ITEMS = 40

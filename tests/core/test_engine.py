@@ -14,7 +14,8 @@ from toys import SQUARES, SquaresParams, done, squares
 
 from pipeline.core.artifact import Artifact, record
 from pipeline.core.engine import Job, Node, Stage, Work, ensure, finished, silent, why
-from pipeline.core.executors import Execution, open_executor
+from pipeline.core.execution import Execution
+from pipeline.core.executors import open_executor
 from pipeline.core.store import Store
 
 PARTS = 10

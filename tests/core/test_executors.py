@@ -10,9 +10,10 @@ import pytest
 import toys
 
 from pipeline.core import dask as cluster
-from pipeline.core import executors
+from pipeline.core import execution, executors
 from pipeline.core.errors import ConfigError, StageError
-from pipeline.core.executors import Execution, Executor, open_executor
+from pipeline.core.execution import Execution
+from pipeline.core.executors import Executor, open_executor
 
 KINDS = ("serial", "processes", "dask")
 APART = ("processes", "dask")
@@ -161,4 +162,4 @@ def test_errors_survive_the_way_back():
 
 def test_worker_count():
     assert Execution(workers=3).worker_count() == 3
-    assert Execution().worker_count() == executors.cores() >= 1
+    assert Execution().worker_count() == execution.cores() >= 1

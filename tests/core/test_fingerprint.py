@@ -13,7 +13,7 @@ from pipeline.core.engine import Node
 from pipeline.core.errors import ConfigError
 from pipeline.core.fingerprint import canonical, digest, fingerprint
 from pipeline.core.params import Params, hashed, resolve, role
-from pipeline.session import STAGES
+from pipeline.planning import STAGES
 
 GOLDEN = Path(__file__).parents[1] / "golden/fingerprints.json"
 MEND = "If the change is meant (and `version` is bumped where values change): delete the file and run this test twice."

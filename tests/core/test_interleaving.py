@@ -22,7 +22,8 @@ from obstore.store import MemoryStore
 from pipeline.core import engine
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Node, Part, Stage, Work, ensure, silent
-from pipeline.core.executors import Execution, open_executor
+from pipeline.core.execution import Execution
+from pipeline.core.executors import open_executor
 from pipeline.core.params import Params
 from pipeline.core.store import Store
 

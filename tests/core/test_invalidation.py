@@ -10,10 +10,10 @@ import safetensors.torch
 from benchmark_trees import write_benchmark
 
 from pipeline.config import PipelineConfig
-from pipeline.core.executors import Execution
+from pipeline.core.execution import Execution
 from pipeline.core.params import Params, lender, nested, role, settings
 from pipeline.core.store import Store
-from pipeline.session import STAGES, nodes, plan
+from pipeline.planning import STAGES, nodes, plan
 
 CHANGED: dict[str, Any] = {
     "dataset.layout": "potsdam3",
@@ -316,10 +316,10 @@ def test_a_plan_writes_nothing_but_the_scan_cache(make_config, tmp_path: Path):
 def test_a_new_version_renames_a_stage_and_what_follows(stage, finished, monkeypatch: pytest.MonkeyPatch):
     from dataclasses import replace
 
-    from pipeline import run
+    from pipeline import planning
 
     before = fingerprints(finished.config)
-    monkeypatch.setattr(run, "STAGES", tuple(replace(s, version=99) if s is stage else s for s in STAGES))
+    monkeypatch.setattr(planning, "STAGES", tuple(replace(s, version=99) if s is stage else s for s in STAGES))
     after = fingerprints(finished.config)
     assert {name for name in before if before[name] != after[name]} == downstream({stage.name})
 

@@ -83,7 +83,8 @@ def test_what_a_config_may_say():
 
 def test_a_change_of_a_nested_borrowed_field_is_named_where_it_is_written(tmp_path):
     from pipeline.core.engine import Job, Work, ensure, silent
-    from pipeline.core.executors import Execution, open_executor
+    from pipeline.core.execution import Execution
+    from pipeline.core.executors import open_executor
 
     def nothing(job: Job, work: Work) -> dict:
         return {"items": 0}

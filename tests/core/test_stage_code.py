@@ -1,9 +1,9 @@
 """The code that decides a stage's values: a change of it comes with a new `version`, or is acknowledged.
 
-A stage's code is its module and every module that it imports, directly or through others, of the packages
-in `COUNTED`, with `core.fingerprint` and `core.params`, which decide names. The rest of `pipeline.core` (store, artifact, engine, executors, errors) is left out: it moves values and makes
-none. Files of other kinds count with the module beside them that names them (the report's template). What is imported
-by a name that is computed is not seen.
+A stage's code is its module and every module that it imports, directly or through others, of the packages in `COUNTED`,
+and `core.fingerprint` and `core.params`, which decide names. The rest of `pipeline.core` (store, artifact, engine,
+executors, errors) is left out: it moves values and makes none. Files of other kinds count with the module beside them
+that names them (the report's template). What is imported by a name that is computed is not seen.
 
     python tests/core/test_stage_code.py --acknowledge          (or: make acknowledge)
 
@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 import pipeline
-from pipeline.session import STAGES
+from pipeline.planning import STAGES
 
 ROOT = Path(pipeline.__file__).parents[1]
 GOLDEN = Path(__file__).parents[1] / "golden/stage_code.json"

@@ -10,7 +10,8 @@ from typing import Any
 
 from pipeline.core.engine import Job, Node, Outcome, Part, Stage, Work, ensure, silent
 from pipeline.core.errors import ConfigError
-from pipeline.core.executors import Execution, open_executor
+from pipeline.core.execution import Execution
+from pipeline.core.executors import open_executor
 from pipeline.core.params import Params
 from pipeline.core.store import Store
 

@@ -25,7 +25,8 @@ from pipeline.datasets.benchmarks import cocostuff27, potsdam3
 from pipeline.datasets.benchmarks.layouts import to_classes
 from pipeline.exporting import export
 from pipeline.images import files, formats
-from pipeline.session import plan, run
+from pipeline.planning import plan
+from pipeline.session import run
 from pipeline.stages.dataset import DatasetParams
 
 NAMES = {"cocostuff27": "cocostuff", "cityscapes27": "cityscapes", "potsdam3": "potsdam"}

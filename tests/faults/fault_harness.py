@@ -15,7 +15,8 @@ import numpy as np
 from pipeline.artifacts.features import Tokens, read_rows
 from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.core.artifact import Artifact
-from pipeline.core.gc import collect, every_artifact
+from pipeline.core.catalog import every_artifact
+from pipeline.core.gc import collect
 from pipeline.core.runs import find_run
 from pipeline.core.store import Store
 from pipeline.core.verify import verify

@@ -11,12 +11,14 @@ from fault_places import Place, Reference, Tally
 
 from pipeline.config import validate
 from pipeline.core.artifact import Artifact
+from pipeline.core.catalog import every_artifact, find_artifact
 from pipeline.core.errors import DamageError
-from pipeline.core.gc import every_artifact, find_artifact, retract
+from pipeline.core.gc import retract
 from pipeline.core.runs import find_run
 from pipeline.core.store import Store
 from pipeline.core.verify import verify
-from pipeline.session import STAGES, run
+from pipeline.planning import STAGES
+from pipeline.session import run
 
 KINDS = re.compile(r"[0-9a-f]{16,64}|\d{8,}-\d{8,}|/c/\d+")
 """What differs between files of one kind."""

@@ -19,7 +19,7 @@ import yaml
 from pipeline.core.artifact import Artifact
 from pipeline.core.runs import find_run, runs
 from pipeline.core.store import Store
-from pipeline.session import STAGES
+from pipeline.planning import STAGES
 
 ROOT = Path(__file__).parents[2]
 ALL = [stage.name for stage in STAGES]

@@ -27,8 +27,9 @@ from pipeline.heads.correspondence import Head
 from pipeline.heads.interface import Batch
 from pipeline.heads.stego import Stego
 from pipeline.images.formats import decode, resize
+from pipeline.planning import STAGES, nodes, plan
 from pipeline.results import open_features
-from pipeline.session import STAGES, nodes, plan, run, session
+from pipeline.session import run, session
 from pipeline.stages import features, head, masks
 from pipeline.stages.features import open_group, training_views
 

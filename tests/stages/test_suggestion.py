@@ -10,7 +10,8 @@ from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
 from pipeline.numerics.kmeans import effective_groups, normalise
-from pipeline.session import nodes, plan, run
+from pipeline.planning import nodes, plan
+from pipeline.session import run
 from pipeline.stages import suggestion
 from pipeline.stages.suggestion import agreement, curve_ks, peaks
 

@@ -1,0 +1,147 @@
+"""From a config to the artifacts that it means, and what a run of it would do."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import PipelineConfig
+from pipeline.core.artifact import Artifact
+from pipeline.core.engine import Node, Progress, Stage, silent, why
+from pipeline.core.params import hashed, resolve
+from pipeline.core.store import Store, open_store
+from pipeline.datasets import folder
+from pipeline.stages import (
+    baseline,
+    clusters,
+    dataset,
+    features,
+    head,
+    labels,
+    masks,
+    neighbours,
+    probe,
+    report,
+    scores,
+    suggestion,
+)
+
+log = logging.getLogger("stegoflow")
+
+
+STAGES: tuple[Stage, ...] = tuple(
+    module.STAGE
+    for module in (
+        *(dataset, labels, features, suggestion, neighbours, head),
+        *(clusters, probe, baseline, masks, scores, report),
+    )
+)
+"""Every stage, in an order that runs inputs first."""
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One stage of a plan."""
+
+    stage: str
+    fingerprint: str
+    action: str
+    """`run` or `reuse`."""
+    why: str
+    """The first reason, in short."""
+    changes: list[str]
+    """All that differs from the nearest artifact, which `nearest` names."""
+    nearest: str | None
+    items: int | None
+    """Items of the nearest earlier artifact, as a hint of the cost; None where nothing is known."""
+    seconds: float | None
+    """Seconds that it took."""
+    bytes: int | None
+
+
+def nodes(
+    config: PipelineConfig, store: Store, *, progress: Progress = silent, pins: dict[str, str] | None = None
+) -> list[Node]:
+    """Every artifact that a config means, inputs first. Reads the dataset's content (digests are remembered).
+
+    `pins` name artifacts to take as they are, {stage: fingerprint}: new images through an existing head, say. Stages
+    that would lack an input are left out.
+    """
+    root, layout = config.dataset.root, config.dataset.layout
+    pins = pins or {}
+    images = folder.scan(root, "images", store, lambda done, total: progress("dataset", done, total, "images"), layout)
+    for note in folder.notes(root, layout):
+        log.warning("%s", note)
+    content = {"dataset": folder.content_digest(images)}
+    without: tuple[str, ...] = ()
+    if not pins and folder.has_labels(root, layout):
+        maps = folder.scan(
+            root, "labels", store, lambda done, total: progress("labels", done, total, "label maps"), layout
+        )
+        content["labels"] = folder.content_digest(maps, folder.read_description(root, layout))
+        trained_on = folder.training_splits({item.split for item in images})
+        without = () if any(item.split in trained_on for item in maps) else ("probe",)
+    if pins or config.clusters.k is not None:
+        without += ("suggestion",)
+    folder.predicted_splits({item.split for item in images}, config.masks.splits)
+    found: dict[str, Any] = {
+        "features": {
+            "weights_sha256": features.weights_digest(config.features.backbone, config.features.weights),
+        }
+    }
+    made: list[Node] = []
+    names = dict(pins)
+    for stage in STAGES:
+        if stage.name in names or stage.name in without or (stage.needs_labels and "labels" not in content):
+            continue
+        params = resolve(getattr(config, stage.name), config, **found.get(stage.name, {}))
+        inputs = {}
+        for written in stage.inputs:
+            name = written.rstrip("?")
+            # A head that needs no K does not wait for one; the report shows it.
+            if name == "suggestion" and stage.name != "report" and not lacks_k(hashed(params)):
+                continue
+            if name == "content":
+                if stage.name in content:
+                    inputs[name] = content[stage.name]
+            elif name in names:
+                inputs[name] = names[name]
+        if any(not written.endswith("?") and written not in inputs for written in stage.inputs):
+            continue
+        node = Node(stage, params, inputs)
+        made.append(node)
+        names[stage.name] = node.fingerprint
+    return made
+
+
+def lacks_k(values: dict[str, Any]) -> bool:
+    """Whether params want a number of clusters that the config does not give."""
+    return any(lacks_k(v) if isinstance(v, dict) else name == "k" and v is None for name, v in values.items())
+
+
+def plan(config: PipelineConfig, *, progress: Progress = silent) -> list[PlanRow]:
+    """What `run` would do with a config: per stage reuse or run, and why. Writes nothing but the scan cache."""
+    store = open_store(config.store)
+    store.mark()
+    rows = []
+    running: set[str] = set()
+    for node in nodes(config, store, progress=progress):
+        artifact = node.artifact(store)
+        if artifact.exists:
+            rows.append(_row(node, "reuse", "its manifest is in the store", [], artifact))
+            continue
+        changes, nearest = why(node, store)
+        waits = [role for role in node.inputs if role in running]
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        reason = f"{changes[0]}{more}" if changes else "its manifest was removed"
+        if nearest is not None and waits and reason.startswith("input "):
+            reason = f"{waits[0]} runs"
+        running.add(node.stage.name)
+        rows.append(_row(node, "run", reason, changes, nearest))
+    return rows
+
+
+def _row(node: Node, action: str, reason: str, changes: list[str], known: Artifact | None) -> PlanRow:
+    facts = known.manifest if known else {}
+    cost = (facts.get("items"), facts.get("seconds"), facts.get("bytes"))
+    name = known.fingerprint if known else None
+    return PlanRow(node.stage.name, node.fingerprint, action, reason, changes, name, *cost)
