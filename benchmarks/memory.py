@@ -19,7 +19,7 @@ from quality_cell import BASE  # beside this file
 
 from pipeline.config import validate
 from pipeline.planning import STAGES
-from pipeline.session import run
+from pipeline.results import run
 from pipeline.stages.features import FeaturesParams
 
 LIMIT = 2048

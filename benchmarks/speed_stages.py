@@ -28,7 +28,7 @@ from pipeline.heads.interface import Batch
 from pipeline.heads.stego import Stego, StegoParams
 from pipeline.numerics.crf import dense_crf
 from pipeline.numerics.kmeans import cosine_kmeans, normalise
-from pipeline.session import run
+from pipeline.results import run
 from pipeline.stages.neighbours import build_index, search_others
 
 SIZE = (280, 336)

@@ -87,7 +87,7 @@ def show(result: dict[str, Any], seconds: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from flows.artifacts import METHODS
+    from pipeline.artifacts.scores import NAMES
     from pipeline.config import load
     from pipeline.core.artifact import Artifact
     from pipeline.core.store import open_store
@@ -107,7 +107,7 @@ def show(result: dict[str, Any], seconds: float) -> None:
     scores = Table("percent", "accuracy", "mIoU", title="Scores on the validation pictures")
     for method, score in result["scores"].items():
         if score:
-            scores.add_row(METHODS[method], f"{score['accuracy']:.1f}", f"{score['miou']:.1f}")
+            scores.add_row(NAMES[method], f"{score['accuracy']:.1f}", f"{score['miou']:.1f}")
     for column in scores.columns[1:]:
         column.justify = "right"
     console.print(scores)

@@ -21,7 +21,8 @@ from pipeline.config import load
 from pipeline.core.artifact import shown
 from pipeline.core.engine import Node, Outcome
 from pipeline.core.errors import ConfigError
-from pipeline.session import Session, session, summary
+from pipeline.results import finish
+from pipeline.session import Session, session
 from pipeline.terminal import told
 
 SHOWN_AFTER = 2.0
@@ -47,8 +48,9 @@ def run_stages(config: str, changes: list[str], store: str | None, stage: str | 
                 if not state.is_completed():
                     return Failed(message=f"{node.stage.name}: {state.message}")
                 outcomes.append(Outcome(**state.result()))
-            publish(opened, outcomes)
-            return summary(opened, outcomes)
+            done = finish(opened, outcomes)
+            publish(done)
+            return done.summary()
     except ConfigError as error:
         get_run_logger().error(told(error))
         return Failed(message=told(error))

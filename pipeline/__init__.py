@@ -10,22 +10,40 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:
+    from pipeline.artifacts.feature_table import Features
     from pipeline.config import PipelineConfig, load, validate
+    from pipeline.exporting import export
     from pipeline.planning import plan
-    from pipeline.results import Features, open_features
-    from pipeline.session import run
-
-__all__ = ["Features", "PipelineConfig", "load", "open_features", "plan", "run", "validate"]
+    from pipeline.results import Run, open_features, open_run, run
+    from pipeline.segmenting import segment
 
 _HOME = {
+    "Features": "pipeline.artifacts.feature_table",
     "PipelineConfig": "pipeline.config",
+    "Run": "pipeline.results",
+    "export": "pipeline.exporting",
     "load": "pipeline.config",
-    "validate": "pipeline.config",
-    "plan": "pipeline.planning",
-    "run": "pipeline.session",
     "open_features": "pipeline.results",
-    "Features": "pipeline.results",
+    "open_run": "pipeline.results",
+    "plan": "pipeline.planning",
+    "run": "pipeline.results",
+    "segment": "pipeline.segmenting",
+    "validate": "pipeline.config",
 }
+
+__all__ = [
+    "Features",
+    "PipelineConfig",
+    "Run",
+    "export",
+    "load",
+    "open_features",
+    "open_run",
+    "plan",
+    "run",
+    "segment",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -35,3 +53,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

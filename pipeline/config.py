@@ -1,6 +1,7 @@
 """PipelineConfig: params per stage, execution, and the store. Defaults are written in the stages, once."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def _refuse_what_is_not_settable(model: type[BaseModel], data: Any, at: str) -> 
             _refuse_what_is_not_settable(inner, data[name], f"{at}{name}.")
 
 
-def load(path: str | Path, sets: list[str] | None = None, store: str | None = None) -> PipelineConfig:
+def load(path: str | Path, set: Sequence[str] | None = None, store: str | None = None) -> PipelineConfig:
     """The config of a YAML file, with `stage.field=VALUE` changes (VALUE is YAML) and another store.
 
     Relative paths in the file are relative to the folder that the program is started in. ConfigError names the field.
@@ -79,7 +80,7 @@ def load(path: str | Path, sets: list[str] | None = None, store: str | None = No
         data = {}
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a config is a mapping of sections", next="start from configs/folder.yaml")
-    for change in sets or []:
+    for change in set or ():
         apply(data, change)
     if store is not None:
         data["store"] = store

@@ -14,8 +14,6 @@ from corpora import SHAPES, small, write_corpus
 from PIL import Image
 
 from pipeline.config import reference, validate
-from pipeline.core.runs import find_run, open_run
-from pipeline.core.store import Store
 
 
 @pytest.fixture
@@ -110,7 +108,7 @@ def test_status_and_show(call, store, finished):
     assert call("status", "--store", store)[0] == 0
     facts = json.loads(call("status", "--store", store, "--json")[1])
     assert {row["state"] for row in facts["artifacts"]} == {"finished"}
-    head = next(row for row in finished.result["stages"] if row["stage"] == "head")["fingerprint"]
+    head = finished.record["stages"]["head"]
     shown = json.loads(call("show", head[:16], "--store", store, "--json")[1])
     assert list(shown["lineage"]) == ["features", "neighbours"]
     assert call("show", "latest", "--store", store)[0] == 0
@@ -119,7 +117,7 @@ def test_status_and_show(call, store, finished):
 
 
 def test_export_writes_masks_and_nothing_else(call, store, finished, corpus, tmp_path):
-    run = finished.result["run"]
+    run = finished.id
     assert call("export", run, "--out", str(tmp_path / "a"), "--store", store)[0] == 0
     wanted = {path.relative_to(corpus / "images/val") for path in (corpus / "images/val").rglob("*.png")}
     assert {path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()} == wanted
@@ -137,7 +135,7 @@ def test_export_writes_masks_and_nothing_else(call, store, finished, corpus, tmp
 
 
 def test_segment_gives_known_images_the_masks_that_they_have(call, store, finished, corpus, tmp_path):
-    run = finished.result["run"]
+    run = finished.id
     call("export", run, "--out", str(tmp_path / "a"), "--store", store)
     new = tmp_path / "new images"
     new.mkdir()
@@ -153,22 +151,6 @@ def test_segment_gives_known_images_the_masks_that_they_have(call, store, finish
     latest = json.loads(call("show", "latest", "--store", store, "--json")[1])
     assert latest["pinned"] == [], "a run of `segment` is not what `latest` means"
     assert max(path.stem for path in Path(store, "runs").iterdir()) != latest["run"]
-
-
-def test_segment_by_a_run_from_before_methods_had_sections(call, store, finished, corpus, tmp_path):
-    """Its record holds STEGO's settings beside `method`."""
-    opened = Store(store)
-    record = find_run(opened, finished.result["run"])
-    head = record["config"]["head"]
-    old = {**{name: head[name] for name in ("method", "center", "memory_gib", "seed")}, **head["stego"]}
-    run = open_run(opened, {**record["config"], "head": old}, record["stages"], pinned=["head"])
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new/copy.png").write_bytes((corpus / "images/val/00.png").read_bytes())
-    status, out, err = call(
-        "segment", run, str(tmp_path / "new"), "--out", str(tmp_path / "b"), "--store", store, "--json"
-    )
-    assert status == 0, err
-    assert json.loads(out)["written"] == 1
 
 
 def test_params_are_a_config(call):

@@ -13,7 +13,7 @@ from pipeline.config import PipelineConfig, validate
 from pipeline.core.errors import ConfigError
 from pipeline.core.store import Store
 from pipeline.estimate import Prices, estimate
-from pipeline.session import run
+from pipeline.results import run
 
 SIZES = (24, 48, 96)
 
@@ -36,7 +36,7 @@ def test_a_measured_size_foretells_others(runs):
     for count, found in zip(SIZES, estimate(config, list(SIZES)), strict=True):
         other, result = runs[count]
         store = Store(other.store)
-        real = {row["stage"]: row["fingerprint"] for row in result["stages"]}
+        real = {row.stage: row.fingerprint for row in result.stages}
         assert [row.stage for row in found.stages] == list(real)
         for row in found.stages:
             entries = list(store.entries(f"artifacts/{row.stage}/{real[row.stage]}"))

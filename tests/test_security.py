@@ -44,8 +44,8 @@ from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.store import Store
 from pipeline.images import files
 from pipeline.planning import PlanRow, nodes
-from pipeline.results import open_features
-from pipeline.session import run, session
+from pipeline.results import open_features, run
+from pipeline.session import session
 from pipeline.terminal import told, visible
 
 ROOT = Path(__file__).parents[1]
@@ -253,8 +253,8 @@ class Reader(HTMLParser):
 
 
 def test_the_report_shows_hostile_names_as_text(hostile, finished):
-    html = Path(hostile.result["report"]).read_text()
-    reader, harmless = Reader(html), Reader(Path(finished.result["report"]).read_text())
+    html = Path(hostile.result.report).read_text()
+    reader, harmless = Reader(html), Reader(Path(finished.report).read_text())
     assert {tag for tag, *_ in reader.kinds()} <= {tag for tag, *_ in harmless.kinds()}
     attributes = {(tag, name) for tag, *names in reader.kinds() for name in names}
     assert attributes <= {(tag, name) for tag, *names in harmless.kinds() for name in names}
@@ -279,8 +279,8 @@ def published(hostile, monkeypatch) -> dict[str, Any]:
     monkeypatch.delitem(sys.modules, "flows.artifacts")  # it holds the stub
     monkeypatch.setattr(artifacts, "PICTURES", 100)
     planned = nodes(hostile.config, hostile.store)
-    opened = SimpleNamespace(id=hostile.result["run"], config=hostile.config, store=hostile.store, nodes=planned)
-    artifacts.publish(opened, [Outcome(**row) for row in hostile.result["stages"]])  # type: ignore[arg-type]
+    opened = SimpleNamespace(id=hostile.result.id, config=hostile.config, store=hostile.store, nodes=planned)
+    artifacts.publish(opened, [Outcome(**row) for row in hostile.result.stages])  # type: ignore[arg-type]
     return made
 
 

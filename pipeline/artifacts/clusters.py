@@ -1,11 +1,13 @@
 """Clusters: reading them, and whether there are as many as asked for."""
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipeline.artifacts.head import TrainedHead
+from pipeline.core.artifact import Artifact
 from pipeline.numerics.kmeans import nearest, normalise
 
 log = logging.getLogger("stegoflow")
@@ -40,3 +42,27 @@ def fewer(facts: dict[str, Any], k: int) -> str | None:
 def leading(codes: np.ndarray, head: TrainedHead) -> np.ndarray:
     """What k-means compares of unit codes (n, D): unit vectors of their leading channels."""
     return codes if head.method.leading is None else normalise(codes[:, : head.method.leading])
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The clusters of a run."""
+
+    centroids: np.ndarray
+    """(K, D) float32 unit vectors in the space of codes."""
+    shares: np.ndarray | None
+    """(K,) float64: share of each of all mask pixels; None where nothing was scored yet."""
+
+    @property
+    def k(self) -> int:
+        """How many there are."""
+        return len(self.centroids)
+
+    def __repr__(self) -> str:
+        return f"<{self.k} clusters>"
+
+
+def read_clusters(clusters: Artifact, scores: Artifact | None = None) -> Clusters:
+    """The clusters of a clusters artifact, with their shares where there is a scores artifact."""
+    shares = np.asarray(scores.read_json("scores.json")["cluster_share"]) if scores else None
+    return Clusters(clusters.read_tensors("clusters.safetensors")["centroids"], shares)

@@ -40,9 +40,9 @@ def run(
     with progress_bars() as progress:
         try:
             from pipeline.config import load
-            from pipeline.session import run as run_config
+            from pipeline.results import run as run_config
 
-            result = run_config(load(config, set, store), stage=stage, progress=progress)
+            result = run_config(load(config, set, store), stage=stage, progress=progress).summary()
         except ConfigError as error:
             if json:
                 name = getattr(error, "stage", None)
@@ -64,8 +64,9 @@ def run(
 
     console = Console()
     console.print(stages_table(result["stages"]))
-    if result["report"]:
+    if result["protocol"]:
         console.print(scores_table(result["scores"], result["protocol"]))
+    if result["report"]:
         console.print(f"report: {visible(result['report'])}", markup=False, emoji=False, soft_wrap=True)
     console.print(f"run {result['run']}   next: stegoflow export {result['run']} --out masks/", soft_wrap=True)
     return 0
@@ -137,9 +138,11 @@ def export(
     /,
     *,
     out: str,
-    split: str | None = None,
-    crf: bool = True,
+    split: list[str] | None = None,
+    crf: bool | None = None,
     matched: Annotated[bool, Parameter(negative="")] = False,
+    baseline: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
     store: StoreURL = None,
     json: Json = False,
 ) -> int:
@@ -148,44 +151,68 @@ def export(
     Parameters
     ----------
     run
-        A run's id or `latest`.
+        A run's id or name, or `latest`.
     out
-        Folder to write to; made if needed, nothing else is put there.
+        A new or empty folder; it also gets a legend of the groups and their colours.
     split
-        Only this split; default: every predicted one (with several, a folder each).
+        Only this split; repeatable. Default: every predicted one (with several, a folder each).
     crf
-        With the dense CRF (--no-crf: without). A run with masks.crf=false has none: --no-crf then.
+        With the dense CRF or without (--no-crf). Default: with it where the run has it.
     matched
         Class ids of the Hungarian match instead of cluster ids; unmatched clusters become 255. Needs labels.
+    baseline
+        The label maps of the baseline, k-means on tokens.
+    overwrite
+        Write into a folder that is not empty.
     """
     from pipeline.exporting import export as write_masks
 
     with progress_bars() as progress:
         facts = write_masks(
-            open_existing(store), run, Path(out), split=split, crf=crf, matched=matched, progress=progress
+            open_existing(store),
+            run,
+            out,
+            splits=split or (),
+            crf=crf,
+            matched=matched,
+            baseline=baseline,
+            overwrite=overwrite,
+            progress=progress,
         )
     return _written(facts, json)
 
 
 @app.command
-def segment(run: str, images: str, /, *, out: str, crf: bool = True, store: StoreURL = None, json: Json = False) -> int:
+def segment(
+    run: str,
+    images: str,
+    /,
+    *,
+    out: str,
+    crf: bool | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    store: StoreURL = None,
+    json: Json = False,
+) -> int:
     """Segment new images with the head and clusters of an existing run; nothing is trained.
 
     Parameters
     ----------
     run
-        A run's id or `latest`.
+        A run's id or name, or `latest`.
     images
         Folder of images.
     out
-        Folder for the label maps.
+        A new or empty folder for the label maps and their legend.
     crf
-        With the dense CRF (--no-crf: without).
+        With the dense CRF or without (--no-crf). Default: as the run has it.
+    overwrite
+        Write into a folder that is not empty.
     """
     from pipeline.segmenting import segment as segment_images
 
     with progress_bars() as progress:
-        facts = segment_images(open_existing(store), run, images, Path(out), crf=crf, progress=progress)
+        facts = segment_images(open_existing(store), run, images, out, crf=crf, overwrite=overwrite, progress=progress)
     return _written(facts, json)
 
 
@@ -259,7 +286,7 @@ def _written(facts: dict[str, Any], json: bool) -> int:
     if json:
         print_json(facts)
     else:
-        print(f"{facts['written']} label maps in {visible(facts['out'])}")
+        print(f"{facts['written']} label maps of run {facts['run']} in {visible(facts['out'])}")
     return 0
 
 

@@ -6,18 +6,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.artifacts.scores import NAMES
 from pipeline.core.artifact import shown
 from pipeline.estimate import Estimate
 from pipeline.planning import PlanRow
 from pipeline.terminal import visible
-
-NAMES = {
-    "cluster": "head + clusters",
-    "cluster_crf": "head + clusters + CRF",
-    "linear": "linear probe on codes (trained with labels)",
-    "linear_tokens": "linear probe on tokens (trained with labels)",
-    "baseline": "k-means on tokens (baseline)",
-}
 
 
 def stages_table(stages: list[dict[str, Any]]) -> Table:

@@ -23,7 +23,7 @@ from pipeline.backbones import vit as backbones
 from pipeline.config import validate
 from pipeline.core.runs import name_run
 from pipeline.core.store import Store
-from pipeline.session import run
+from pipeline.results import run
 
 
 def main(name: str) -> None:
@@ -43,7 +43,7 @@ def main(name: str) -> None:
         )
         (Path("corpus") / "images/val/01.png").write_bytes(b"no picture")  # a hole
         result = run(validate({**data, "execution": {**data["execution"], "max_failed_fraction": 0.5}}))
-        name_run(Store("store"), result["run"], "kept")
+        name_run(Store("store"), result.id, "kept")
         with tarfile.open(target, "w:gz") as archive:
             for path in sorted([*Path("store").rglob("*"), *Path("corpus").rglob("*")]):
                 if path.is_file() and "cache" not in path.parts:

@@ -18,7 +18,7 @@ from pipeline.core.runs import find_run
 from pipeline.core.store import Store
 from pipeline.core.verify import verify
 from pipeline.planning import STAGES
-from pipeline.session import run
+from pipeline.results import run
 
 KINDS = re.compile(r"[0-9a-f]{16,64}|\d{8,}-\d{8,}|/c/\d+")
 """What differs between files of one kind."""
@@ -166,7 +166,7 @@ def test_retract_asks_before_it_takes_what_depends(finished, tmp_path: Path):
 
     store = Store(tmp_path / "store")
     shutil.copytree(finished.config.store, store.folder, dirs_exist_ok=True)
-    names = {row["stage"]: row["fingerprint"] for row in finished.result["stages"]}
+    names = {row.stage: row.fingerprint for row in finished.stages}
     with pytest.raises(ConfigError, match="was read by: ") as caught:
         retract(store, names["clusters"][:10], with_downstream=False)
     assert "--downstream" in caught.value.next

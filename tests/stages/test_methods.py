@@ -28,7 +28,8 @@ from pipeline.heads.pca import Pca, PcaParams
 from pipeline.heads.stego import Stego
 from pipeline.numerics.context import unit
 from pipeline.numerics.views import Window
-from pipeline.session import run, session
+from pipeline.results import Run, run
+from pipeline.session import session
 from pipeline.stages import clusters as clusters_stage
 from pipeline.stages import head as stage
 from pipeline.stages import report
@@ -36,11 +37,6 @@ from pipeline.stages.head import HeadParams
 
 Make = Callable[..., PipelineConfig]
 UNTRAINED = ("none", "pca")
-
-
-def found(config: PipelineConfig, result: dict[str, Any], stage: str) -> Artifact:
-    fingerprint = {row["stage"]: row["fingerprint"] for row in result["stages"]}[stage]
-    return Artifact(Store(config.store), stage, fingerprint)
 
 
 def until(config: PipelineConfig, name: str) -> Artifact:
@@ -77,20 +73,20 @@ def test_a_method_runs_to_its_scores(method: str, kind: str, make_config: Make):
         head={"method": method, "pca": {"code": 7}}, features={"views": {"kind": kind, "size": [64, 64]}}
     )
     result = run(config)
-    assert [row["status"] for row in result["stages"]] == ["ran"] * 11
+    assert [row.status for row in result.stages] == ["ran"] * 11
     for name in ("cluster", "cluster_crf", "linear"):
-        assert 0 < result["scores"][name]["miou"] <= 100
-    artifact = found(config, result, "head")
+        assert 0 < getattr(result.scores, name).miou <= 100
+    artifact = result.artifact("head")
     code = {"stego": 8, "stegoflow": 8 + 64, "smooseg": 64, "cause": 90, "primaps": 64, "pca": 7, "none": 64}[method]
-    assert found(config, result, "clusters").read_tensors("clusters.safetensors")["centroids"].shape == (4, code)
+    assert result.artifact("clusters").read_tensors("clusters.safetensors")["centroids"].shape == (4, code)
     way = {"stegoflow": "regrouped"} | dict.fromkeys(("smooseg", "cause", "primaps"), "head")
-    assert found(config, result, "clusters").manifest["found_by"] == way.get(method, "kmeans")
+    assert result.artifact("clusters").manifest["found_by"] == way.get(method, "kmeans")
     facts = artifact.read_facts("head.safetensors")
     assert (facts["method"], facts["channels"]) == (method, "64")
-    assert [row["status"] for row in run(config)["stages"]] == ["reused"] * 11
+    assert [row.status for row in run(config).stages] == ["reused"] * 11
 
     losses = artifact.read_table("losses.parquet")
-    page = found(config, result, "report").read("report.html").decode()
+    page = result.artifact("report").read("report.html").decode()
     if method in UNTRAINED:
         assert (losses.column_names, losses.num_rows) == (["step"], 0)
         assert losses.schema.field("step").type == pa.int64()
@@ -108,11 +104,11 @@ def test_without_a_head_clusters_are_the_baseline(make_config: Make):
     upsampled before they are compared and the baseline's similarities after."""
     config = make_config(head={"method": "none"}, masks={"upsampling": "bilinear"})
     result = run(config)
-    clusters = found(config, result, "clusters").read_tensors("clusters.safetensors")["centroids"]
+    clusters = result.artifact("clusters").read_tensors("clusters.safetensors")["centroids"]
     np.testing.assert_array_equal(
-        clusters, found(config, result, "baseline").read_tensors("baseline.safetensors")["centroids"]
+        clusters, result.artifact("baseline").read_tensors("baseline.safetensors")["centroids"]
     )
-    mine, baseline = result["scores"]["cluster"], result["scores"]["baseline"]
+    mine, baseline = result.scores.cluster, result.scores.baseline
     assert mine["accuracy"] == pytest.approx(baseline["accuracy"], abs=0.01)
     assert mine["miou"] == pytest.approx(baseline["miou"], abs=0.01)
     assert result["scores"]["linear"] == pytest.approx(result["scores"]["linear_tokens"], abs=1e-6)
@@ -255,7 +251,7 @@ def test_every_stage_gives_a_head_whole_views(make_config: Make, monkeypatch: py
         )
     )
     assert shapes == {(4, 4, 64)}
-    assert result["scores"]["linear"]["miou"] > 0
+    assert result.scores.linear.miou > 0
 
 
 def test_codes_at_the_sampled_positions_are_those_of_the_tokens(make_config: Make):
@@ -341,11 +337,11 @@ def test_a_heads_own_clusters_are_taken(make_config: Make, monkeypatch: pytest.M
     monkeypatch.setitem(METHODS, "none", Found)
     config = make_config(head={"method": "none"})
     result = run(config)
-    clusters = found(config, result, "clusters")
-    axes = found(config, result, "head").read_tensors("head.safetensors")["axes"]
+    clusters = result.artifact("clusters")
+    axes = result.artifact("head").read_tensors("head.safetensors")["axes"]
     np.testing.assert_allclose(clusters.read_tensors("clusters.safetensors")["centroids"], axes, atol=1e-6)
     assert clusters.manifest["found_by"] == "head"
-    assert result["scores"]["cluster"]["miou"] > 0
+    assert result.scores.cluster.miou > 0
 
     config = make_config(head={"method": "none"}, clusters={"method": "kmeans"})
     clusters = until(config, "clusters")
@@ -395,9 +391,9 @@ def test_a_head_is_opened_once(make_config: Make):
 # Collapse -------------------------------------------------------------------------------------------------------------
 
 
-def facts_row(config: PipelineConfig, result: dict[str, Any], name: str) -> str:
+def facts_row(done: Run, name: str) -> str:
     """A fact in the report, as HTML."""
-    html = found(config, result, "report").read("report.html").decode()
+    html = done.artifact("report").read("report.html").decode()
     return html.split(f">{name}<")[1].split("</tr>")[0]
 
 
@@ -407,20 +403,20 @@ def test_a_collapse_of_the_codes_is_told(make_config: Make, monkeypatch: pytest.
     settings = {"steps": 80, "learning_rate": 0.02, "shift_random": -5.0, "shift_self": -5.0, "zero_clamp": False}
     config = make_config(head={"stego": settings})
     result = run(config)
-    artifact = found(config, result, "head")
+    artifact = result.artifact("head")
     assert artifact.manifest["groups"] < stage.COLLAPSED
     assert "head, step 40 of 80: the codes are nearly all alike" in caplog.text
     assert "raise head.stego.shift_random" in caplog.text
-    assert "⚠ the codes are nearly all alike" in facts_row(config, result, "Codes")
+    assert "⚠ the codes are nearly all alike" in facts_row(result, "Codes")
 
 
 def test_codes_that_did_not_collapse_are_not_warned_of(make_config: Make, caplog):
     config = make_config()
     result = run(config)
-    groups = found(config, result, "head").manifest["groups"]
+    groups = result.artifact("head").manifest["groups"]
     assert groups > stage.COLLAPSED
-    assert f"{groups:.1f} effective groups" in facts_row(config, result, "Codes")
-    assert "⚠" not in facts_row(config, result, "Codes")
+    assert f"{groups:.1f} effective groups" in facts_row(result, "Codes")
+    assert "⚠" not in facts_row(result, "Codes")
     assert not caplog.records
 
 
