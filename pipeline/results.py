@@ -125,8 +125,9 @@ class Run:
         return ByImage(images, range(len(images.table)), read)
 
     def image(self, key: Key) -> np.ndarray:
-        """One image of the dataset, (height, width, 3) uint8."""
-        return self.images[key]
+        """One image of the dataset, (height, width, 3) uint8. An id of several splits means the one with a mask."""
+        predicted = self.has("masks") and key in self.masks
+        return self.images.read((self.masks if predicted else self.images).row(key))
 
     @cached_property
     def masks(self) -> ByImage[np.ndarray]:
@@ -140,11 +141,11 @@ class Run:
 
     @cached_property
     def labels(self) -> Mapping[str, np.ndarray]:
-        """The label map of each image that has one, (height, width) class ids; empty without labels."""
+        """The label map of each predicted image that has one, (height, width) class ids; empty without labels."""
         if "labels" not in self.record["stages"]:
             return {}
         images, maps = self._images, LabelMaps(self.artifact("labels"), self.record["config"]["dataset"]["root"])
-        rows = [row for row in range(len(images.table)) if images.name(row) in maps]
+        rows = [row for row in self.masks.rows if images.name(row) in maps]
         return ByImage(images, rows, lambda row: maps.read(*images.name(row)))  # type: ignore[arg-type,return-value]
 
     @cached_property

@@ -71,6 +71,13 @@ class ByImage(Mapping[str, Value], Generic[Value]):
     def __getitem__(self, key: Key) -> Value:
         return self.read(self.row(key))
 
+    def __contains__(self, key: object) -> bool:
+        try:
+            self.row(key)  # type: ignore[arg-type]
+        except KeyError:
+            return False
+        return True
+
     def row(self, key: Key) -> int:
         """The row of an image in the table of images."""
         if isinstance(key, tuple):
