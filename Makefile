@@ -15,7 +15,7 @@ demo: .venv
 test: .venv
 	$(BIN)/python -m pytest
 
-# All of the fault suite: kills, full disks, flipped bytes, collectors beside runs. Prints the table of the README.
+# All of the fault suite: kills, full disks, flipped bytes, collectors beside runs. Writes docs/faults.md.
 faults: .venv
 	$(BIN)/python -m pytest tests/faults -o timeout=900 --faults benchmarks/faults.json
 	$(BIN)/python tests/faults/table.py
