@@ -21,9 +21,9 @@ from quality_results import Json, markdown
 from pipeline.artifacts.masks import label_maps
 from pipeline.config import PipelineConfig
 from pipeline.core.engine import Progress, silent
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, StegoflowError
 from pipeline.results import run
-from pipeline.terminal import told, visible
+from pipeline.terminal import render_error, visible
 
 CRITERIA = {
     "silhouette": "silhouette of the clusters of tokens (cosine)",
@@ -215,9 +215,9 @@ def main() -> None:
     """Exit status 0; 2 for what cannot be used."""
     try:
         sys.exit(app(sys.argv[1:], result_action="return_value"))
-    except ConfigError as error:
-        print(f"error: {told(error)}", file=sys.stderr)
-        sys.exit(2)
+    except StegoflowError as error:
+        print(f"error: {render_error(error)}", file=sys.stderr)
+        sys.exit(error.exit_status)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

@@ -21,7 +21,7 @@ from pipeline.artifacts.scores import NAMES, Scores, read_scores
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Outcome, Progress, silent
-from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.errors import ConfigError, NotFoundError, StageError, StegoflowError
 from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.runs import names as run_names
 from pipeline.core.store import Store, open_existing
@@ -40,7 +40,7 @@ NEWEST_REPORT = "report.html"
 
 
 class Run:
-    """A run in a store. ConfigError where a property's artifact is not finished.
+    """A run in a store. NotFoundError where a property's artifact is not finished.
 
     Images are named by id (path below the split); where several splits hold an id, by "split/id" or (split, id).
     """
@@ -82,7 +82,7 @@ class Run:
         return Outcome(stage, artifact.fingerprint, "finished", facts["seconds"], 0, facts["parts"])
 
     def artifact(self, stage: str) -> Artifact:
-        """A stage's artifact; ConfigError where it is not finished."""
+        """A stage's artifact; NotFoundError where it is not finished."""
         return run_artifact(self.store, self.record, stage)
 
     def has(self, stage: str) -> bool:
@@ -249,7 +249,7 @@ class Run:
         there = all(self.has(stage) for stage in ("dataset", "features", "clusters", "masks"))
         try:
             picture = self.figure(4)[0] if there else None
-        except (OSError, ConfigError):  # the images may lie elsewhere by now
+        except (OSError, StegoflowError):  # the images may lie elsewhere by now
             picture = None
         return notebook.html(f"run {self._title}", self.scores if self.has("scores") else None, picture)
 
@@ -259,7 +259,7 @@ def run(
 ) -> Run:
     """Run all stages of a config, or one, or those up to one; what exists is reused, what was cut short goes on.
 
-    Raises ConfigError or StageError; an exception's `stage` attribute names the stage that raised it.
+    Raises StegoflowError, whose `stage` names the stage that raised it.
     """
     with session(config, stage=stage, until=until, progress=progress or silent) as opened:
         return finish(opened, ensure_all(opened))
@@ -278,7 +278,7 @@ def finish(opened: Session, outcomes: Sequence[Outcome]) -> Run:
 
 
 def open_run(store: str | Path | Store, run: str = "latest") -> Run:
-    """A run of a store: its id, the beginning of one, its name, or `latest`. ConfigError where there is none."""
+    """A run of a store: its id, the beginning of one, its name, or `latest`. NotFoundError where there is none."""
     opened = open_existing(store)
     return Run(opened, find_run(opened, run))
 
@@ -286,7 +286,7 @@ def open_run(store: str | Path | Store, run: str = "latest") -> Run:
 def open_features(store: str | Path | Store, ref: str = "latest") -> Features:
     """The feature store of a run (as in `open_run`), or of a features fingerprint (or its beginning).
 
-    ConfigError where there is none.
+    NotFoundError where there is none.
     """
     opened = open_existing(store)
     names = [name for name in opened.folders("artifacts/features") if name.startswith(ref)]
@@ -294,5 +294,5 @@ def open_features(store: str | Path | Store, ref: str = "latest") -> Features:
         return Run(opened, find_run(opened, ref)).features
     artifact = Artifact(opened, "features", names[0])
     if not artifact.exists:
-        raise ConfigError(f"features {ref} is not finished", next="run its config again: finished parts are kept")
+        raise NotFoundError(f"features {ref} is not finished", next="run its config again: finished parts are kept")
     return read_features(artifact)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.core.artifact import Artifact, read_record, record
-from pipeline.core.errors import ConfigError, DamageError
+from pipeline.core.errors import Command, ConfigError, DamageError, NotFoundError
 from pipeline.core.store import Store
 
 RUN_TIME = "%Y%m%d-%H%M%S"
@@ -45,7 +45,17 @@ def find_run(store: Store, ref: str) -> dict[str, Any]:
     """The record of a run: by its id, the beginning of one, its name, or `latest`: the newest that changed something.
 
     A run of `segment` is not `latest`, nor one whose artifacts are all those of an earlier run."""
-    return read_record(store, f"runs/{_run_id(store, ref)}.json")
+    return read_run(store, _run_id(store, ref))
+
+
+def read_run(store: Store, run: str) -> dict[str, Any]:
+    """The record of a run by its whole id: {"run", "config", "pinned", "stages"}. DamageError where it is not what was
+    written, FileNotFoundError where it was forgotten."""
+    try:
+        return read_record(store, f"runs/{run}.json")
+    except DamageError as error:
+        way = ("put back the file from a copy, or ", Command("forget", run, store=store.shown))
+        raise DamageError(error.message, next=way) from None
 
 
 def _run_id(store: Store, ref: str) -> str:
@@ -55,9 +65,11 @@ def _run_id(store: Store, ref: str) -> str:
     hits = _newest_change(store, known) if ref == "latest" else [run for run in known if run.startswith(ref)]
     if not hits and (named := names(store).get(ref)):
         hits = [named]
-    if len(hits) != 1:
-        problem = "names several runs" if hits else "is neither a run nor a name of this store"
-        raise ConfigError(f"{ref} {problem} ({store.shown})", next=f"stegoflow status --store {store.shown}")
+    status = Command("status", store=store.shown)
+    if not hits:
+        raise NotFoundError(f"{ref} is neither a run nor a name of this store ({store.shown})", next=status)
+    if len(hits) > 1:
+        raise ConfigError(f"{ref} names several runs ({store.shown})", next=status)
     return hits[0]
 
 
@@ -67,7 +79,7 @@ def _newest_change(store: Store, known: list[str]) -> list[str]:
     newest: list[str] = []
     for run in known:
         try:
-            record = read_record(store, f"runs/{run}.json")
+            record = read_run(store, run)
         except FileNotFoundError:  # forgotten at this moment
             continue
         except DamageError:
@@ -85,7 +97,7 @@ def run_artifact(store: Store, run: dict[str, Any], stage: str) -> Artifact:
     """A stage's artifact of a run, which must exist."""
     artifact = Artifact(store, stage, run["stages"].get(stage, "none"))
     if not artifact.exists:
-        raise ConfigError(
+        raise NotFoundError(
             f"run {run['run']} has no finished {stage}", next="run its config again: finished parts are kept"
         )
     return artifact
@@ -96,7 +108,7 @@ def rooted(store: Store) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for run in runs(store):
         try:
-            found |= set(read_record(store, f"runs/{run}.json")["stages"].items())
+            found |= set(read_run(store, run)["stages"].items())
         except FileNotFoundError:  # forgotten at this moment
             continue
     return found
@@ -118,7 +130,7 @@ def name_run(store: Store, ref: str, name: str) -> dict[str, Any]:
     if not NAME.fullmatch(name) or name == "latest":
         raise ConfigError(
             f"{name}: a name begins with a letter and holds letters, digits, dots, - and _ (100 at most; not `latest`)",
-            next=f"stegoflow name {ref} NAME",
+            next=Command("name", ref, "NAME"),
         )
     run = _run_id(store, ref)
     _rename(store, name, run)
@@ -132,12 +144,14 @@ def forget(store: Store, ref: str) -> dict[str, Any]:
         _rename(store, ref, None)
         return {"forgot": ref, "kind": "name"}
     if ref == "latest":
-        raise ConfigError("forget: `latest` may mean another run by now", next="stegoflow status, then give its id")
+        raise ConfigError(
+            "forget: `latest` may mean another run by now", next=(Command("status"), ", then give its id")
+        )
     run = _run_id(store, ref)
     holders = [name for name, held in names(store).items() if held == run]
     if holders:
         raise ConfigError(
-            f"run {run} is named {', '.join(holders)}", next=f"stegoflow forget {holders[0]} --store {store.shown}"
+            f"run {run} is named {', '.join(holders)}", next=Command("forget", holders[0], store=store.shown)
         )
     store.delete(f"runs/{run}.json")
     return {"forgot": run, "kind": "run"}
