@@ -118,19 +118,19 @@ def write_label_maps(maps: ByImage[np.ndarray], groups: Groups, out: Path, progr
     pixels, skipped = np.zeros(65536, np.int64), []
     names = [maps.images.name(row) for row in maps.rows]
     for done, (row, (split, id), relative) in enumerate(zip(maps.rows, names, _file_names(names), strict=True), 1):
-        ids = maps.read(row)
-        if not ids.size:
-            skipped.append(id)
-            continue
-        ids = ids if groups.of_cluster is None else groups.of_cluster[ids]
-        pixels += np.bincount(ids.ravel(), minlength=len(pixels))
         path = out / split / relative if len(maps.splits) > 1 else out / relative
         if ".." in relative.parts or relative.is_absolute():
             raise ConfigError(f"{id}: not a path below the split", next="rename the image")
         if not path.parent.resolve().is_relative_to(out.resolve()):
             raise ConfigError(f"{path.parent} leads out of {out}", next="give a folder without links in it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, _png(ids, colours))
+        ids = maps.read(row)
+        if ids.size:
+            ids = ids if groups.of_cluster is None else groups.of_cluster[ids]
+            pixels += np.bincount(ids.ravel(), minlength=len(pixels))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, _png(ids, colours))
+        else:
+            skipped.append(id)
         progress("export", done, len(names), "label maps")
     if len(skipped) < len(names):
         shares = pixels / max(1, pixels[:k].sum())
