@@ -20,7 +20,7 @@ A frozen backbone sees every image once; its tokens are cached. Everything after
 stage: dataset, labels, features, suggestion (of K, where none is given), neighbours, head, clusters, probe, baseline,
 masks, scores, report. A stage whose inputs and params did not change is reused.
 
-First steps:  copy configs/folder.yaml, then  stegoflow plan my.yaml  and  stegoflow run my.yaml""",
+First steps:  stegoflow init my.yaml,  stegoflow plan my.yaml,  stegoflow run my.yaml""",
 )
 
 
@@ -33,7 +33,7 @@ def run(
     Parameters
     ----------
     config
-        YAML file; see configs/folder.yaml.
+        YAML file; `stegoflow init my.yaml` writes one.
     stage
         Run this stage alone; its inputs must exist.
     """
@@ -86,7 +86,7 @@ def plan(
     Parameters
     ----------
     config
-        YAML file; see configs/folder.yaml.
+        YAML file; `stegoflow init my.yaml` writes one.
     why
         List everything that differs from the nearest artifact, stage by stage.
     """
@@ -198,12 +198,12 @@ def demo(*, folder: str = ".demo", json: Json = False) -> int:
     folder
         Where the corpus and the store go.
     """
+    from pipeline import configs
     from pipeline.datasets.demo.corpus import build
 
     with progress_bars() as progress:
         build(Path(folder, "corpus"), progress=lambda done, total: progress("demo corpus", done, total, "images"))
-    config = str(Path(__file__).parent.parent / "configs" / "demo.yaml")
-    return run(config, set=[f"dataset.root={folder}/corpus"], store=f"{folder}/store", json=json)
+    return run(str(configs.path("demo")), set=[f"dataset.root={folder}/corpus"], store=f"{folder}/store", json=json)
 
 
 @app.command

@@ -30,6 +30,10 @@ class Params(BaseModel):
             raise ValidationError.from_exception_data(cls.__name__, found)
         return data
 
+    def packages(self) -> dict[str, str]:
+        """The optional packages that these values need: import name → the setting that asks for it."""
+        return {}
+
 
 def location(default: Any = ...) -> Any:
     """A field that says where something lies and never enters a fingerprint."""
