@@ -46,7 +46,7 @@ class CorrespondenceParams(TrainedParams):
     """Shuffles of the batch that serve as random pairs."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """`cosine` lets the learning rate fall to 0 over the steps; the published training holds it constant. The default
-    was set after seeing one labelled set (CamVid, storage_layout.md): without it 2 000 steps end worse than 1 000."""
+    was set after seeing one labelled set (CamVid, docs/decisions/015): without it 2 000 steps end worse than 1 000."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of channels dropped per view, independently on both branches and on the teacher's features."""
     weight_self: float = Field(0.67, ge=0)
@@ -77,12 +77,12 @@ class StegoflowParams(CorrespondenceParams):
     k: int = borrowed("clusters.k")
     steps: int = Field(500, ge=1)
     """A quarter of `stego`'s, on half as many positions: where trials on four labelled sets, whose scores were seen,
-    had long stopped gaining (storage_layout.md)."""
+    had long stopped gaining (docs/decisions/009)."""
     samples: int = Field(8, ge=1)
     """samples² random positions are compared per view."""
     context: float = Field(0.1, ge=0, le=1)
     """Share of its image's tokens that a token is averaged with; 0 leaves tokens as they are. This default and the next
-    were set after trials whose scores on four labelled sets were seen (storage_layout.md)."""
+    were set after trials whose scores on four labelled sets were seen (docs/decisions/009)."""
     groups: float = Field(0.7, gt=0)
     """Effective number of groups of the codes, as a share of `clusters.k`."""
 
