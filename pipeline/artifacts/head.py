@@ -1,18 +1,23 @@
 """A trained head: from tokens to codes."""
 
+from __future__ import annotations
+
 import json
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from pipeline.artifacts.features import PART
 from pipeline.backbones.devices import pick_device
 from pipeline.core.artifact import Artifact
 from pipeline.heads import network
 from pipeline.heads.settings import HeadParams, MethodParams
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 COLLAPSED = 1.5
 """Fewer effective groups: more than four fifths of the tokens lie in one direction (0.82² = 1 / 1.5)."""
@@ -28,6 +33,8 @@ class TrainedHead:
     """A head artifact applied to raw tokens."""
 
     def __init__(self, artifact: Artifact, device: torch.device | None = None) -> None:
+        import torch
+
         found = tensors(artifact, "head.safetensors")
         self.device = device or torch.device("cpu")
         self.center = found.pop("center").to(self.device)
@@ -45,6 +52,8 @@ class TrainedHead:
         return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
     def _encode(self, tokens: np.ndarray) -> np.ndarray:
+        import torch
+
         lost = ~np.isfinite(tokens[:, 0, 0, 0])
         with torch.inference_mode():
             values = torch.from_numpy(np.ascontiguousarray(tokens)).to(self.device).float()
@@ -58,6 +67,8 @@ class TrainedHead:
 
     def prototypes(self) -> np.ndarray | None:
         """(K, D) float32 unit vectors: the clusters that the method itself has found, where it does."""
+        import torch
+
         with torch.inference_mode():
             found = self.method.prototypes()
             return None if found is None else found.float().cpu().numpy()
@@ -70,4 +81,6 @@ def open_head(artifact: Artifact, device: str) -> TrainedHead:
 
 
 def tensors(artifact: Artifact, name: str) -> dict[str, Tensor]:
+    import torch
+
     return {key: torch.from_numpy(value.copy()) for key, value in artifact.read_tensors(name).items()}
