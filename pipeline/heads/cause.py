@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from pipeline.core.params import borrowed
 from pipeline.heads.correspondence import Head
 from pipeline.heads.interface import Batch, Method, MethodParams
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans
 
 
@@ -261,8 +262,8 @@ class Cause(Method):
         self.bank[words, (self.banked[words] + rank) % slots] = keys[half][order]
         self.banked += counts.clamp(max=slots)
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return self.teacher.head(tokens)
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes(self.teacher.head(tokens))
 
     def prototypes(self) -> Tensor:
         """The centres of the cluster probe."""

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from pipeline.heads.interface import Method, MethodParams
+from pipeline.numerics.codes import Codes
 
 
 class Tokens(Method):
@@ -11,5 +12,5 @@ class Tokens(Method):
     def __init__(self, params: MethodParams, channels: int) -> None:
         super().__init__()
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return tokens
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes(tokens)

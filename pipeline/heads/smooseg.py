@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from pipeline.core.params import borrowed
 from pipeline.heads.correspondence import Head, channel_dropout, derangement
 from pipeline.heads.interface import Batch, Method, MethodParams
+from pipeline.numerics.codes import Codes
 
 
 class SmoosegParams(MethodParams):
@@ -124,8 +125,8 @@ class Smooseg(Method):
         largest = {"largest_cluster": shares.max()}
         return loss, {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}, **largest}
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return self.projector(tokens)
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes(self.projector(tokens))
 
     def prototypes(self) -> Tensor:
         """The teacher's, which predict."""

@@ -12,10 +12,9 @@ import torch
 from pydantic import Field
 from torch.nn import functional as F
 
-from pipeline.artifacts.features import PART, Tokens
+from pipeline.artifacts.features import PART, Tokens, training_views
 from pipeline.artifacts.head import TrainedHead, open_head
 from pipeline.artifacts.labels import LabelMaps, check_size
-from pipeline.artifacts.views import training_views
 from pipeline.backbones.devices import pick_device
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError

@@ -14,9 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.artifacts.clusters import fewer, look
-from pipeline.artifacts.features import Tokens, read_center
+from pipeline.artifacts.features import Tokens, read_center, training_views
 from pipeline.artifacts.head import TrainedHead, open_head
-from pipeline.artifacts.views import training_views
 from pipeline.config import PipelineConfig, reference
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
