@@ -21,9 +21,7 @@ def fit(vectors: np.ndarray, k: int, restarts: int, iterations: int, seed: int) 
     return cosine_kmeans(vectors, k, restarts=restarts, iterations=iterations, seed=seed)
 
 
-def sample(
-    features: Artifact, limit: int, seed: int, work: Work, encode: Callable[[np.ndarray], Codes]
-) -> Codes:
+def sample(features: Artifact, limit: int, seed: int, work: Work, encode: Callable[[np.ndarray], Codes]) -> Codes:
     """Codes of training tokens, (view, token, D or E) float32: all of them, or `limit` drawn evenly, the same number of
     every view. Images that could not be decoded are left out.
 

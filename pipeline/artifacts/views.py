@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 

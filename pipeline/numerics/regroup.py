@@ -1,9 +1,9 @@
-"""K clusters of codes that follow what the images show, from those of k-means. No label is read.
+"""Groups of pieces that follow what the images show, from the clusters of k-means. No label is read.
 
 k-means spends its K clusters where codes vary most: on blood smears two are shades of the same background, while
-nucleus and cytoplasm share the third. Here every cluster is cut into many small pieces, by the detail of codes where
-they have some (`heads/interface.py`: of `stegoflow` the tokens in their context), and a grouping of pieces is worth the
-sum of three shares, each of what all pieces explain:
+nucleus and cytoplasm share the third. Every cluster has been cut into many small pieces, by the detail of codes
+(`pipeline.numerics.prototypes`), and a grouping of pieces is worth the sum of three shares, each of what all pieces
+explain:
 
 - codes: of the variance of codes, what lies between groups (what k-means looks at)
 - colour: of the variance of colour within an image, what lies between groups (Chan and Vese 2001 with one mean per
@@ -12,29 +12,18 @@ sum of three shares, each of what all pieces explain:
   border of less contrast than the mean counts against it
 
 A move makes one group of two and two groups of a third, and then lets single pieces go from one of these three groups
-to another while that gains (Kernighan and Lin 1970). The best one is made for as long as it gains `LEAST`. At last the
-groups become K unit vectors, whose nearest is the group (logistic regression).
+to another while that gains (Kernighan and Lin 1970). The best one is made for as long as it gains `MIN_GAIN`.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
-from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
-
-PIECES = 80
-"""Pieces, spread over the clusters by how much their detail varies, but two of each at least."""
-SAMPLE = 30_000
-"""Codes that pieces and the last step are fitted to, at most."""
-LEAST = 0.1
+MIN_GAIN = 0.1
 """What a move gains at least, of the 3 that the three shares can be together: less may fit the sample alone. Set after
 scores of four labelled sets were seen (storage_layout.md)."""
-STILL = 0.002
-"""Single pieces go where that gains more than this."""
-SCALE = 20.0
-"""Of cosines, in the logistic regression."""
+MIN_PIECE_GAIN = 0.002
+"""A single piece goes where that gains more than this."""
 
 
 class Evidence(NamedTuple):
@@ -128,7 +117,7 @@ def improve(found: Evidence, groups: np.ndarray, k: int) -> tuple[np.ndarray, li
         new = np.where(groups == gone, kept, groups)
         new[halves[third][1]] = gone
         new, more = exchange(found, new, k, [kept, gone, third])
-        if gain + more < LEAST:
+        if gain + more < MIN_GAIN:
             return groups, gains
         groups = new
         gains.append(round(gain + more, 4))
@@ -141,7 +130,7 @@ def exchange(found: Evidence, groups: np.ndarray, k: int, among: list[int]) -> t
     while True:
         now = grouped(found, groups, k)
         beside = found.border @ (groups[:, None] == np.arange(k))  # contrast beyond the mean, of a piece with a group
-        best = (STILL, -1, -1)
+        best = (MIN_PIECE_GAIN, -1, -1)
         for piece in np.flatnonzero(np.isin(groups, among)).tolist():
             old = int(groups[piece])
             if (groups == old).sum() < 2:
