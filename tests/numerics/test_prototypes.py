@@ -98,7 +98,7 @@ def test_pieces_are_spread_by_how_much_detail_varies():
     loose = normalise(np.array([0, 1, 0, 0]) + 0.3 * RNG.normal(size=(500, 4)))
     codes = Codes(np.concatenate([tight, loose]).astype(np.float32))
     pieces = split(codes, np.eye(4, dtype=np.float32), 20, 0)
-    assert [len(part) for part in pieces][0] == 2
+    assert len(pieces[0]) == 2
     assert len(pieces[1]) > 12
     assert sum(len(part) for part in pieces[2:]) in (0, 2, 4)
     piece = nearest_piece(codes, np.eye(4, dtype=np.float32), pieces)
