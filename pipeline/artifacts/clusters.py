@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.artifact import Artifact
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, Set
 from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import nearest, normalise
 from pipeline.numerics.tree import Cut, Tree, cut, ward
@@ -31,7 +31,7 @@ class Clusters:
         count = len(self.vectors)
         if n is not None and not 1 <= n <= count:
             raise ConfigError(
-                f"{n} groups cannot be cut from {count} prototypes", next=f"--set clusters.prototypes={max(1, n)}"
+                f"{n} groups cannot be cut from {count} prototypes", next=Set("clusters.prototypes", max(1, n))
             )
         return cut(self.tree, n or self.k)
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import zarr
 
 from pipeline.core.artifact import Artifact
-from pipeline.core.store import StoreError
+from pipeline.core.errors import StoreError
 from pipeline.numerics.codecs import LOST, restore
 
 PART = 32

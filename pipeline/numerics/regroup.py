@@ -21,7 +21,7 @@ import numpy as np
 
 MIN_GAIN = 0.1
 """What a move gains at least, of the 3 that the three shares can be together: less may fit the sample alone. Set after
-scores of four labelled sets were seen (storage_layout.md)."""
+scores of four labelled sets were seen (docs/decisions/019)."""
 MIN_PIECE_GAIN = 0.002
 """A single piece goes where that gains more than this."""
 

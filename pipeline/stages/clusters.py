@@ -22,7 +22,7 @@ from pipeline.artifacts.head import TrainedHead, open_head
 from pipeline.artifacts.sampling import fit, sample
 from pipeline.artifacts.suggestion import chosen_k
 from pipeline.core.engine import Job, Stage, Work
-from pipeline.core.errors import StageError
+from pipeline.core.errors import Set, StageError
 from pipeline.core.params import Params
 from pipeline.images import files, formats
 from pipeline.numerics import prototypes, regroup
@@ -51,6 +51,9 @@ class ClustersParams(Params):
     """k-means reads at most this many training tokens, the same number of every view."""
     seed: int = Field(0, ge=0, lt=2**32)
 
+    def packages(self) -> dict[str, str]:
+        return {"faiss": "k-means"}
+
 
 PICTURES = 128
 """Training views whose images decide about a regrouping."""
@@ -68,12 +71,12 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     elif len(own) == k:
         centroids, facts["found_by"] = normalise(own), "head"
     else:
-        raise StageError(f"clusters.k: the head has {len(own)}, not {k}", next="--set clusters.method=kmeans")
+        raise StageError(f"clusters.k: the head has {len(own)}, not {k}", next=Set("clusters.method", "kmeans"))
     regrouped = own is None and params.method == "auto" and head.method.regrouped
     count = params.prototypes or (max(k, int(np.clip(8 * k, 64, 512))) if regrouped else k)
     if count < k:
         raise StageError(
-            f"clusters.prototypes: {count} are fewer than {k} clusters", next=f"--set clusters.prototypes={k}"
+            f"clusters.prototypes: {count} are fewer than {k} clusters", next=Set("clusters.prototypes", k)
         )
     if count == k or len(codes.compared) < max(count, 2 * k):
         found = Clusters(centroids, find_tree(centroids, codes.directions()), k)
