@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StoreError
@@ -76,6 +77,11 @@ def read_center(artifact: Artifact, center: str) -> np.ndarray:
     if not np.isfinite(mean).all():
         raise artifact.damaged(f"the array center of {artifact.store.path_of(artifact.data(GROUP))} is gone")
     return mean if center == "dataset" else np.zeros_like(mean)
+
+
+def training_views(table: pa.Table) -> np.ndarray:
+    """Rows of the views that neighbours, head and clusters are fitted on."""
+    return np.flatnonzero(np.asarray(table["training"]))
 
 
 class Rows:

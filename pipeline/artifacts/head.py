@@ -14,6 +14,7 @@ from pipeline.backbones.devices import pick_device
 from pipeline.core.artifact import Artifact
 from pipeline.heads import network
 from pipeline.heads.settings import HeadParams, MethodParams
+from pipeline.numerics.codes import Codes
 
 if TYPE_CHECKING:
     import torch
@@ -43,15 +44,17 @@ class TrainedHead:
         self.method = network(params)(params, len(self.center)).eval().to(self.device)
         self.method.load_state_dict(found)
 
-    def __call__(self, tokens: np.ndarray) -> np.ndarray:
-        """Codes (view, row, column, D) float32 of the raw tokens of whole views, (view, row, column, channel) of any
+    def __call__(self, tokens: np.ndarray) -> Codes:
+        """Codes (view, row, column, ·) float32 of the raw tokens of whole views, (view, row, column, channel) of any
         float dtype; NaN for views that are NaN. A code may depend on all tokens of its view and on no other view."""
         if tokens.ndim != 4:
             raise ValueError(f"whole views are wanted, (view, row, column, channel), not {tokens.shape}")
         blocks = [self._encode(tokens[start : start + PART]) for start in range(0, max(1, len(tokens)), PART)]
-        return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+        if len(blocks) == 1:
+            return blocks[0]
+        return Codes(*(None if parts[0] is None else np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
-    def _encode(self, tokens: np.ndarray) -> np.ndarray:
+    def _encode(self, tokens: np.ndarray) -> Codes:
         import torch
 
         lost = ~np.isfinite(tokens[:, 0, 0, 0])
@@ -60,9 +63,10 @@ class TrainedHead:
             values = values - self.center
             if lost.any():  # an eigenvalue solver, say, would not take NaN
                 values[torch.from_numpy(lost)] = 0
-            codes = self.method.encode(values).float().cpu().numpy()
-        if lost.any():
-            codes[lost] = np.nan
+            codes = self.method.encode(values).each(lambda part: part.float().cpu().numpy())
+        for part in codes:
+            if part is not None:
+                part[lost] = np.nan
         return codes
 
     def prototypes(self) -> np.ndarray | None:

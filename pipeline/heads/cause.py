@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from pipeline.heads.correspondence import Head
 from pipeline.heads.interface import Batch, Method
 from pipeline.heads.settings import CauseParams
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans
 
 BLOCK, KMEANS = 64, {"restarts": 5, "iterations": 25}
@@ -220,8 +221,8 @@ class Cause(Method):
         self.bank[words, (self.banked[words] + rank) % slots] = keys[half][order]
         self.banked += counts.clamp(max=slots)
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return self.teacher.head(tokens)
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes(self.teacher.head(tokens))
 
     def prototypes(self) -> Tensor:
         """The centres of the cluster probe."""

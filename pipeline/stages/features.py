@@ -19,9 +19,17 @@ import numpy as np
 from pydantic import model_validator
 
 from pipeline.artifacts.feature_layout import create
-from pipeline.artifacts.features import GROUP, PART, arrays, checksums, metadata_files, open_group
+from pipeline.artifacts.features import (
+    GROUP,
+    PART,
+    arrays,
+    checksums,
+    metadata_files,
+    open_group,
+    training_views,
+)
 from pipeline.artifacts.known_rows import copy_known, known_rows
-from pipeline.artifacts.views import ViewParams, training_views, view_table
+from pipeline.artifacts.views import ViewParams, view_table
 from pipeline.backbones.devices import autocast, pick_device
 from pipeline.backbones.facts import describe, file_sha256
 from pipeline.backbones.weights import find_weights

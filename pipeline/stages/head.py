@@ -154,7 +154,7 @@ def watch(method: Method, tokens: Tokens, center: np.ndarray, views: np.ndarray,
     values = torch.from_numpy(tokens.read(views)).to(device).float() - torch.from_numpy(center).to(device)
     method.eval()  # where a method has dropout of its own
     with torch.no_grad():
-        codes = method.encode(values).flatten(1, 2)[..., : method.leading].float().cpu().numpy()
+        codes = method.encode(values).compared.flatten(1, 2).float().cpu().numpy()
     method.train()
     return round(effective_groups(normalise(codes)), 3)
 

@@ -1,7 +1,7 @@
 """probe: linear classifiers trained with labels, on codes and on tokens. Only to measure; never in the output.
 
 Artifact: `probe.safetensors` with `codes.weight` (class, D), `codes.bias`, `tokens.weight` (class, channel),
-`tokens.bias`, and the `center` taken off tokens first; all float32.
+`tokens.bias`, and the `center` that is subtracted from tokens first; all float32. Of codes, what is compared.
 A token's target is the share of each class in its patch, so that no label map is resampled.
 """
 
@@ -12,10 +12,9 @@ import torch
 from pydantic import Field
 from torch.nn import functional as F
 
-from pipeline.artifacts.features import PART, Tokens
+from pipeline.artifacts.features import PART, Tokens, training_views
 from pipeline.artifacts.head import TrainedHead, open_head
 from pipeline.artifacts.labels import LabelMaps, check_size
-from pipeline.artifacts.views import training_views
 from pipeline.backbones.devices import pick_device
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError
@@ -59,8 +58,8 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 def labelled_tokens(
     job: Job, maps: LabelMaps, head: TrainedHead, work: Work
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens (n, channel) float16 of labelled training views, their codes (n, D) float32, the head being applied to
-    whole views, and their class shares (n, class) float32."""
+    """Tokens (n, channel) float16 of labelled training views, of their codes what is compared, (n, D) float32, the head
+    being applied to whole views, and their class shares (n, class) float32."""
     params: ProbeParams = job.params
     tokens = Tokens(job.inputs["features"])
     table = job.inputs["features"].read_table("views.parquet")
@@ -76,8 +75,8 @@ def labelled_tokens(
         work.tick(start, len(labelled), "views")
         part = table.take(labelled[start : start + PART]).to_pylist()
         block = tokens.read(np.asarray([view["view"] for view in part]))
-        encoded = head(block)
-        for view, values, code in zip(part, *(_flat(both) for both in (block, encoded)), strict=True):
+        encoded = head(block).compared
+        for view, values, code in zip(part, _flat(block), _flat(encoded), strict=True):
             if not np.isfinite(values[0, 0]):  # its image could not be decoded
                 continue
             label = maps.read(view["split"], view["id"])
@@ -136,7 +135,7 @@ def fit_linear(
 
 STAGE = Stage(
     "probe",
-    version=2,
+    version=3,
     encoding=1,
     inputs=("features", "head", "labels"),
     params=ProbeParams,

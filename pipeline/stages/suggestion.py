@@ -16,8 +16,7 @@ import pyarrow as pa
 import torch
 from pydantic import Field
 
-from pipeline.artifacts.features import PART, Tokens, read_center
-from pipeline.artifacts.views import training_views
+from pipeline.artifacts.features import PART, Tokens, read_center, training_views
 from pipeline.backbones.devices import pick_device
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import Set, StageError
