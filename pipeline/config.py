@@ -32,7 +32,7 @@ class PipelineConfig(Params):
     """Where artifacts live: a folder, or an object-store URL such as s3://bucket/prefix."""
     dataset: DatasetParams
     labels: LabelsParams = LabelsParams()
-    features: FeaturesParams = FeaturesParams()
+    features: FeaturesParams = Field(default_factory=FeaturesParams)  # its check of the backbone may import timm
     suggestion: SuggestionParams = SuggestionParams()
     neighbours: NeighboursParams = NeighboursParams()
     head: HeadParams = StegoflowParams()

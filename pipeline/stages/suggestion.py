@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from pydantic import Field
 
 from pipeline.artifacts.features import PART, Tokens, read_center, training_views
@@ -21,7 +20,6 @@ from pipeline.backbones.devices import pick_device
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import Set, StageError
 from pipeline.core.params import Params, borrowed
-from pipeline.numerics.context import find_temperature, in_context
 from pipeline.numerics.kmeans import cosine_kmeans, effective_groups, nearest
 
 
@@ -63,6 +61,10 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 
 def sample(job: Job, work: Work) -> np.ndarray:
     """Tokens of some training views in their context, (view, EACH, channel) float32, unit vectors."""
+    import torch
+
+    from pipeline.numerics.context import find_temperature, in_context
+
     params: SuggestionParams = job.params
     features, device = job.inputs["features"], pick_device(job.execution.device)
     tokens, center = Tokens(features), torch.from_numpy(read_center(features, params.center)).to(device)
