@@ -19,7 +19,7 @@ from pipeline.core.fingerprint import digest, fingerprint
 from pipeline.core.gc import wait_for_removal
 from pipeline.core.params import Params, chooser, hashed, role, written_as
 from pipeline.core.retries import IO_ERRORS
-from pipeline.core.store import Store
+from pipeline.core.store import GO_ON, Store
 
 log = logging.getLogger("stegoflow")
 Progress = Callable[[str, int, int, str], None]
@@ -185,7 +185,7 @@ def ensure(
     except IO_ERRORS as error:
         raise StageError(
             f"{type(error).__name__}: {error}",
-            next="mend the cause and run the same command again: finished parts are kept",
+            next=GO_ON,
         ) from error
 
 
