@@ -61,18 +61,13 @@ def examine(config: str | None, store: str | None) -> list[dict[str, Any]]:
         try:
             loaded = load(config, store=store)
             say("config", "ok", config)
-<<<<<<< HEAD
         except StegoflowError as error:
             say("config", "error", error.message, render(error.next))
-=======
-        except ConfigError as error:
-            say("config", "error", error.message, error.next)
         for stage in STAGES if loaded else ():
             try:
                 require_all(getattr(loaded, stage.name).packages())
-            except ConfigError as error:
-                say("packages", "warning" if stage.optional else "error", error.message, error.next)
->>>>>>> h-pack
+            except StegoflowError as error:
+                say("packages", "warning" if stage.optional else "error", error.message, render(error.next))
     name = loaded.execution.device if loaded else "auto"
     try:
         device = pick_device(name)
