@@ -51,5 +51,5 @@ def label_maps(
         chosen = np.flatnonzero(np.isin(np.asarray(table["split"].to_pylist()), splits)).tolist()
     predict = Predictor(inputs, record["config"]["dataset"]["root"], params, "auto", n)
     for index, image in zip(chosen, table.take(chosen).to_pylist(), strict=True):
-        found = predict(index, image)
-        yield image, found[0] if found else predict.unknown(image)
+        mask, _ = predict(index, image) or predict.unknown(image)
+        yield image, mask

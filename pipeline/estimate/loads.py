@@ -10,7 +10,7 @@ from pipeline.artifacts.features import PART
 from pipeline.estimate.rates import PARTS, Rate
 from pipeline.estimate.setting import Load, Setting, parts
 from pipeline.numerics.kmeans import SAMPLE as STARTS
-from pipeline.stages.clusters import LOOKED_AT
+from pipeline.stages.clusters import PICTURES
 from pipeline.stages.head import SAMPLE as PREPARED
 from pipeline.stages.head import WATCHED
 
@@ -158,7 +158,7 @@ def _sampled(s: Setting, limit: float, each: float) -> tuple[float, float, float
 
 def _clusters(s: Setting, rate: Rate, each: float = ENCODE, width: int = 0) -> Load:
     views, kept, gets, reading = _sampled(s, s.params.tokens, each)
-    looked = 0 if width else min(s.corpus.training, LOOKED_AT)  # views whose tokens and images may be read once more
+    looked = 0 if width else min(s.corpus.training, PICTURES)  # views whose tokens and images may be read once more
     width = width or s.corpus.grid[2] + 128  # of a code, with the detail behind it; known only where there is a head
     fit = rate.seconds * _fitted(kept, s.params.restarts) / _fitted(max(1, rate.items), s.params.restarts)
     if rate.own:  # the head's clusters: no token is read

@@ -173,7 +173,7 @@ class Cause(Method):
 
     @torch.no_grad()
     def _start_probe(self, batch: Batch) -> None:
-        codes = self.encode(batch.maps(batch.anchors.to(batch.table.device)).float()).flatten(0, 2)
+        codes = self.encode(batch.maps(batch.anchors.to(batch.table.device)).float()).compared.flatten(0, 2)
         if len(codes) >= self.params.k:
             unit = F.normalize(codes, dim=-1).cpu().numpy()
             self.probe.copy_(torch.from_numpy(cosine_kmeans(unit, self.params.k, seed=self.params.seed, **KMEANS)[0]))

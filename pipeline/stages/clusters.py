@@ -109,13 +109,13 @@ def evidence(
     for number, view in enumerate(table.take(rows).to_pylist()):
         work.tick(number, len(rows), "images")
         codes = head(tokens.read(rows[number : number + 1])).unit().each(lambda part: part[0])
-        grid = codes.compared.shape[:2]
+        height, width, _ = codes.compared.shape
         if np.isfinite(codes.compared[0, 0, 0]):  # else the image could not be decoded
             data = files.read_checked(job.roots["dataset"], view["path"], view["sha256"])
             box = Window(view["y0"], view["x0"], view["height"], view["width"])
-            member.append(prototypes.nearest_piece(codes.flat(), centroids, pieces).reshape(grid))
+            member.append(prototypes.nearest_piece(codes.flat(), centroids, pieces).reshape(height, width))
             directions.append(codes.directions())
-            colours.append(formats.resize(formats.decode(data, view["path"]), *grid, box=box))
+            colours.append(formats.resize(formats.decode(data, view["path"]), height, width, box=box))
     work.tick(len(rows), len(rows), "images")
     count = sum(len(part) for part in pieces)
     return regroup.evidence(np.stack(member), np.stack(directions), np.stack(colours).astype(np.float32), count)

@@ -94,10 +94,8 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
         found = predict(index, image)
         if found is None:
             failed.append(image["path"])
-            found = (predict.unknown(image),) * 2
-        mask, refined = found
+        mask, refined = found or predict.unknown(image)
         facts = {key: image[key] for key in ("split", "id", "path", "height", "width")}
-        refined = refined if job.params.crf else None
         rows.append({**facts, "mask": encode_png(mask), "mask_crf": encode_png(refined)})
     job.out.write_table(f"masks/{part.name}.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
     return {"failed": failed}
@@ -127,11 +125,12 @@ class Predictor:
         pixels = formats.decode(files.read_checked(self.root, image["path"], image["sha256"]), image["path"])
         return label_maps(pixels, plane, self.clusters.vectors, self.cut, self.params, self.sharpness)
 
-    def unknown(self, image: dict[str, Any]) -> np.ndarray | None:
-        """The label map of an image that could not be decoded; None where not even its size is known."""
+    def unknown(self, image: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The label maps of an image that could not be decoded; None where not even its size is known."""
         n = len(self.cut.nodes)
         size = (image["height"], image["width"])
-        return np.full(size, ignore_value(n), mask_dtype(n)) if image["height"] else None
+        mask = np.full(size, ignore_value(n), mask_dtype(n)) if image["height"] else None
+        return mask, mask if self.params.crf else None
 
 
 def label_maps(
