@@ -37,15 +37,15 @@ def main() -> int:
         del os.environ[name]
     os.environ.update(PREFECT_SETTINGS)
     started = time.monotonic()
-    from pipeline.core.errors import ConfigError
-    from pipeline.terminal import told
+    from pipeline.core.errors import StegoflowError
+    from pipeline.terminal import render_error
 
     try:
         build_corpus()
         result = run_flow()
-    except ConfigError as error:
-        print(f"error: {told(error)}", file=sys.stderr)
-        return 2
+    except StegoflowError as error:
+        print(f"error: {render_error(error)}", file=sys.stderr)
+        return error.exit_status
     if result is None:
         return 1
     show(result, time.monotonic() - started)

@@ -45,7 +45,7 @@ from pipeline.images import files
 from pipeline.planning import PlanRow, nodes
 from pipeline.results import open_features
 from pipeline.session import run, session
-from pipeline.terminal import told, visible
+from pipeline.terminal import render_error, visible
 
 ROOT = Path(__file__).parents[1]
 SECRET = "hunter2SECRET"
@@ -240,8 +240,8 @@ def test_visible_text():
         assert visible(name).replace("　", " ").isprintable()
     assert visible("\x1b[31m\n\x9b\u202e") == r"\x1b[31m\n\x9b\u202e"
     assert visible("Füße 空と海 \u3000 [bold]") == "Füße 空と海 \u3000 [bold]"
-    assert told(ConfigError("a\n  next: rm", next="b\x1b")) == "a\\n  next: rm\n  next: b\\x1b"
-    assert told(ConfigError("a")) == "a"
+    assert render_error(ConfigError("a\n  next: rm", next="b\x1b")) == "a\\n  next: rm\n  next: b\\x1b"
+    assert render_error(ConfigError("a")) == "a"
 
 
 def test_tables_take_no_markup_from_names():

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.backbones.devices import compute_dtype, pick_device
 from pipeline.backbones.vit import find_weights
 from pipeline.config import PipelineConfig, load
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import StegoflowError, render
 from pipeline.core.execution import cores
 from pipeline.core.extras import EXTRAS, installed, require_all
 from pipeline.core.store import Store, redact
@@ -61,20 +61,20 @@ def examine(config: str | None, store: str | None) -> list[dict[str, Any]]:
         try:
             loaded = load(config, store=store)
             say("config", "ok", config)
-        except ConfigError as error:
-            say("config", "error", error.message, error.next)
+        except StegoflowError as error:
+            say("config", "error", error.message, render(error.next))
         for stage in STAGES if loaded else ():
             try:
                 require_all(getattr(loaded, stage.name).packages())
-            except ConfigError as error:
-                say("packages", "warning" if stage.optional else "error", error.message, error.next)
+            except StegoflowError as error:
+                say("packages", "warning" if stage.optional else "error", error.message, render(error.next))
     name = loaded.execution.device if loaded else "auto"
     try:
         device = pick_device(name)
         dtype = str(compute_dtype(device, loaded.execution.precision if loaded else "auto")).removeprefix("torch.")
         say("device", "ok", f"{device} ({dtype} products), {cores()} cores")
-    except ConfigError as error:
-        say("device", "error", error.message, error.next)
+    except StegoflowError as error:
+        say("device", "error", error.message, render(error.next))
 
     wanted = (
         [(loaded.features.backbone, loaded.features.weights)] if loaded else [("vit_small_patch14_dinov2", "packaged")]
@@ -82,8 +82,8 @@ def examine(config: str | None, store: str | None) -> list[dict[str, Any]]:
     for backbone, weights in wanted:
         try:
             say("weights", "ok", f"{backbone} {weights}: {find_weights(backbone, weights)}")
-        except ConfigError as error:
-            say("weights", "error" if loaded else "warning", error.message, error.next)
+        except StegoflowError as error:
+            say("weights", "error" if loaded else "warning", error.message, render(error.next))
 
     if loaded:
         _check_dataset(loaded.dataset.root, loaded.dataset.layout, say)
@@ -118,15 +118,15 @@ def _check_dataset(root: str, layout: str, say: Any) -> None:
             say("dataset", "warning", f"{found}; {len(bad)} unreadable: {', '.join(bad[:5])}", "mend or remove them")
         else:
             say("dataset", "ok", found)
-    except (ConfigError, OSError) as error:
-        say("dataset", "error", getattr(error, "message", str(error)), getattr(error, "next", ""))
+    except (StegoflowError, OSError) as error:
+        say("dataset", "error", getattr(error, "message", str(error)), render(getattr(error, "next", "")))
 
 
 def _check_store(url: str, say: Any) -> None:
     """Whether the store can be written, and whether a create-only put is honoured: the contract stands on it."""
     try:
         opened = Store(url)
-    except ConfigError as error:
+    except StegoflowError as error:
         say("store", "error", error.message, "give a --store that can be written")
         return
     try:

@@ -9,8 +9,8 @@ from cyclopts import App, Parameter
 from pipeline.cli.estimate import estimate
 from pipeline.cli.progress import progress_bars
 from pipeline.cli.store import COMMANDS, Json, Sets, StoreURL, open_existing, print_json
-from pipeline.core.errors import ConfigError, StageError
-from pipeline.terminal import told, visible
+from pipeline.core.errors import StegoflowError, render
+from pipeline.terminal import render_error, visible
 
 app = App(
     name="stegoflow",
@@ -43,11 +43,11 @@ def run(
             from pipeline.session import run as run_config
 
             result = run_config(load(config, set, store), stage=stage, progress=progress)
-        except ConfigError as error:
+        except StegoflowError as error:
             if json:
-                name = getattr(error, "stage", None)
-                print_json({"error": {"stage": name, "message": error.message, "next": error.next}})
-                return _status(error)
+                facts = {"stage": error.stage, "message": error.message, "next": render(error.next)}
+                print_json({"error": facts})
+                return error.exit_status
             raise
         except Exception as error:
             if not json:
@@ -242,10 +242,9 @@ def main() -> None:
     """Entry point: exit status 0, 2 for a config or input that cannot be used, 1 for anything else."""
     try:
         sys.exit(app(sys.argv[1:], result_action="return_value"))
-    except ConfigError as error:
-        stage = getattr(error, "stage", None)
-        print(f"error: {f'{stage}: ' if stage else ''}{told(error)}", file=sys.stderr)
-        sys.exit(_status(error))
+    except StegoflowError as error:
+        print(f"error: {f'{error.stage}: ' if error.stage else ''}{render_error(error)}", file=sys.stderr)
+        sys.exit(error.exit_status)
     except OSError as error:
         print(f"error: {type(error).__name__}: {visible(str(error))}", file=sys.stderr)
         print("  next: mend the cause and run the same command again: finished parts are kept", file=sys.stderr)
@@ -253,10 +252,6 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-
-
-def _status(error: ConfigError) -> int:
-    return 1 if isinstance(error, StageError) else 2
 
 
 def _written(facts: dict[str, Any], json: bool) -> int:
