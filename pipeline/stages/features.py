@@ -1,7 +1,7 @@
 """features: the frozen backbone over every view, once. Its patch tokens go to sharded Zarr.
 
 Artifact: `features.zarr` (group) with `tokens` (view, row, column, channel) float16, or int8 with their `scale` (view,
-channel) float32; `mean` and `pooled` (view, channel) float32, `center` (channel) float32; `views.parquet`, one row per
+channel) float32; `mean` (view, channel) float32, `center` (channel) float32; `views.parquet`, one row per
 view. A hole or an undecodable image is NaN, in int8 −128.
 """
 
@@ -168,11 +168,10 @@ def encode_part(job: Job, part: Part) -> dict[str, Any]:
 def _coded(job: Job, tokens: np.ndarray) -> dict[str, np.ndarray]:
     """The rows of every array for tokens (view, row, column, channel) float32."""
     mean = tokens.mean(axis=(1, 2))
-    pooled = mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
     if job.params.codec == "fp16":
-        return {"tokens": tokens.astype(np.float16), "mean": mean, "pooled": pooled}
+        return {"tokens": tokens.astype(np.float16), "mean": mean}
     numbers, scale = quantise(tokens, mean)
-    return {"tokens": numbers, "scale": scale, "mean": mean, "pooled": pooled}
+    return {"tokens": numbers, "scale": scale, "mean": mean}
 
 
 def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: set[str]) -> None:

@@ -36,8 +36,9 @@ class MasksParams(Params):
     upsampling: Literal["guided", "bilinear"] = "guided"
     """Of the masks without CRF: `guided` by the image's edges, or `bilinear` as published. The CRF starts from
     `bilinear`. The default was set after scores on four labelled sets were seen (docs/decisions/010)."""
-    crf: bool = True
-    """Also write masks refined by a dense CRF; false writes those without alone."""
+    crf: bool = False
+    """Also write masks refined by a dense CRF: seconds per image, for outlines that are a little sharper. Needs the
+    extra `crf`."""
     crf_params: CrfParams = CrfParams()
     sharpness: float | None = Field(None, gt=0)
     """The CRF starts from log-softmax(sharpness × cosine to each group). None: 2, as published; for regrouped clusters
