@@ -1,65 +1,12 @@
-"""The commands that look after a store: status, show, verify, retract, gc, forget, name."""
+"""The commands that keep a store: verify, retract, gc, forget, name."""
 
-import json as json_module
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
-from cyclopts import Parameter
-
-from pipeline.cli.progress import progress_bars
+from pipeline.cli.options import Flag, Json, StoreURL, open_existing, print_json
+from pipeline.cli.progress import reporting
 from pipeline.core.errors import ConfigError
-from pipeline.terminal import visible
-
-StoreURL = Annotated[
-    str | None, Parameter(name="--store", help="Folder or object-store URL; default: the config's, or ./store")
-]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout and nothing else")]
-Sets = Annotated[
-    list[str] | None,
-    Parameter(
-        name="--set",
-        negative="",
-        help="stage.field=VALUE, VALUE as in YAML; repeatable: --set clusters.k=20 --set masks.crf=false",
-    ),
-]
-Flag = Parameter(negative="")
-
-
-def status(*, store: StoreURL = None, json: Json = False) -> int:
-    """What exists in a store: artifacts (finished, unfinished, damaged) with their sizes, and runs with their names."""
-    from pipeline.cataloguing import status as read_status
-
-    facts = read_status(open_existing(store))
-    if json:
-        return print_json(facts)
-    from rich.console import Console
-
-    from pipeline.cli.tables import status_tables
-
-    for table in status_tables(facts):
-        Console().print(table)
-    return 0
-
-
-def show(ref: str, /, *, store: StoreURL = None, json: Json = False) -> int:
-    """A run or an artifact: its params, and the artifacts that it was made from.
-
-    Parameters
-    ----------
-    ref
-        A run's id or name, `latest`, or a fingerprint; the beginning is enough.
-    """
-    from pipeline.cataloguing import show as read_ref
-
-    facts = read_ref(open_existing(store), ref)
-    if json:
-        return print_json(facts)
-    import yaml
-    from rich.console import Console
-
-    text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).rstrip()
-    Console().print(text, markup=False, emoji=False, soft_wrap=True)
-    return 0
+from pipeline.terminal import size, visible
 
 
 def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = False) -> int:
@@ -83,7 +30,7 @@ def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = Fa
             artifacts = [Artifact(opened, *pair) for pair in find_run(opened, ref)["stages"].items()]
         except ConfigError:
             artifacts = [find_artifact(opened, ref)]
-    with progress_bars() as progress:
+    with reporting() as progress:
         found = read_back(opened, artifacts, lambda done, total: progress("verify", done, total, "artifacts"))
     if json:
         rows = [problem._asdict() for problem in found]
@@ -148,7 +95,7 @@ def gc(*, store: str, grace: str = "1d", delete: Annotated[bool, Flag] = False, 
     from pipeline.core.gc import collect
 
     opened = open_existing(store)
-    with progress_bars() as progress:
+    with reporting() as progress:
         found = collect(opened, _seconds(grace), delete=delete, progress=lambda a, b: progress("gc", a, b, "artifacts"))
     size = sum(row.bytes for row in found)
     if json:
@@ -199,24 +146,6 @@ def name(run: str, name: str, /, *, store: StoreURL = None, json: Json = False) 
     if json:
         return print_json({"store": opened.shown, **facts})
     print(f"{facts['name']} is run {facts['run']}\n  next: stegoflow show {facts['name']} --store {opened.shown}")
-    return 0
-
-
-COMMANDS = (status, show, verify, retract, gc, forget, name)
-
-
-def open_existing(store: str | None) -> Any:
-    """The store of a command that reads one: ConfigError where there is none."""
-    from pipeline.core.store import Store
-
-    opened = Store(store or "./store", create=False)
-    opened.check_layout()
-    return opened
-
-
-def print_json(value: Any) -> int:
-    """Print one JSON object; exit status 0."""
-    print(json_module.dumps(value, ensure_ascii=False), flush=True)
     return 0
 
 

@@ -1,0 +1,219 @@
+"""The commands that compute: run, plan, segment, export, demo."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from pipeline.cli.options import Flag, Json, Logs, Sets, StoreURL, open_existing, print_json
+from pipeline.cli.progress import reporting
+from pipeline.core.errors import ConfigError
+from pipeline.terminal import visible
+
+
+def run(
+    config: str,
+    /,
+    *,
+    set: Sets = None,
+    stage: str | None = None,
+    store: StoreURL = None,
+    json: Json = False,
+    logs: Logs = Logs(),  # noqa: B008
+) -> int:
+    """Run all stages of a config; what exists is reused, what was cut short goes on where it stopped.
+
+        stegoflow run my.yaml --set clusters.k=20
+
+    Parameters
+    ----------
+    config
+        YAML file; `stegoflow init my.yaml` writes one.
+    stage
+        Run this stage alone; its inputs must exist.
+    """
+    from pipeline.config import load
+
+    started = time.monotonic()
+    with reporting(logs) as progress:
+        loaded = load(config, set, store)
+        result = _run(loaded, stage, progress)
+    if json:
+        return print_json(result)
+    from pipeline.cli.ending import show_end
+
+    show_end(result, time.monotonic() - started, loaded.store)
+    return 0
+
+
+def _run(config: Any, stage: str | None, progress: Any) -> dict[str, Any]:
+    from pipeline.session import run as run_config
+
+    return run_config(config, stage=stage, progress=progress)
+
+
+def plan(
+    config: str,
+    /,
+    *,
+    set: Sets = None,
+    views: float | None = None,
+    why: Annotated[bool, Flag] = False,
+    store: StoreURL = None,
+    json: Json = False,
+    logs: Logs = Logs(),  # noqa: B008
+) -> int:
+    """Say what `run` would do: per stage reuse or run, why, and the seconds and bytes to expect. Runs nothing.
+
+        stegoflow plan my.yaml --set clusters.k=20
+        stegoflow plan my.yaml --views 1e6            # what a corpus of a million such views would take
+
+    Parameters
+    ----------
+    config
+        YAML file; `stegoflow init my.yaml` writes one.
+    views
+        Plan for a corpus of this many views of which dataset.root is a sample; nothing of it exists yet.
+    why
+        List everything that differs from the nearest artifact, stage by stage.
+    """
+    from dataclasses import asdict
+
+    from pipeline.config import load
+    from pipeline.planning import plan as plan_config
+
+    if views is not None and not 1 <= views <= 1e12:
+        raise ConfigError(f"--views {views:g}: expected 1 to 1e12", next="--views 1e6")
+    with reporting(logs) as progress:
+        rows = plan_config(load(config, set, store), views=views, progress=progress)
+    if json:
+        return print_json({"stages": [asdict(row) for row in rows]})
+    from rich.console import Console
+
+    from pipeline.cli.tables import plan_table
+    from pipeline.forecast import MACHINE
+
+    console = Console()
+    console.print(plan_table(rows))
+    for row in rows if why else ():
+        nearest = f", compared with {row.nearest}" if row.nearest else ""
+        print(f"{row.stage} {row.fingerprint}: {row.action}{nearest}")
+        for change in row.changes or [row.why]:
+            print(f"    {visible(change)}")
+    built_in = [row.stage for row in rows if row.action == "run" and not row.measured]
+    if built_in:
+        names = "all stages" if len(built_in) == len(rows) else ", ".join(built_in)
+        print(f"built-in rates ({MACHINE}): {names}")
+    if any(row.action == "run" and row.measured for row in rows):
+        print("the rest: rates of the nearest artifacts in this store")
+    changes = "".join(f" --set {change}" for change in set or ())
+    changes += f" --store {store}" if store else ""
+    print(visible(f"next: stegoflow run {config}{changes}"))
+    return 0
+
+
+def segment(
+    run: str,
+    images: str,
+    /,
+    *,
+    out: str,
+    crf: bool = True,
+    store: StoreURL = None,
+    json: Json = False,
+    logs: Logs = Logs(),  # noqa: B008
+) -> int:
+    """Segment new images with the head and clusters of an existing run; nothing is trained.
+
+        stegoflow segment latest NEW_IMAGES --out new_masks
+
+    Parameters
+    ----------
+    run
+        A run's id or name, or `latest`.
+    images
+        Folder of images.
+    out
+        Folder for the label maps.
+    crf
+        With the dense CRF (--no-crf: without).
+    """
+    from pipeline.segmenting import segment as segment_images
+
+    with reporting(logs) as progress:
+        facts = segment_images(open_existing(store), run, images, Path(out), crf=crf, progress=progress)
+    return _written(facts, json)
+
+
+def export(
+    run: str,
+    /,
+    *,
+    out: str,
+    split: str | None = None,
+    crf: bool = True,
+    matched: Annotated[bool, Flag] = False,
+    store: StoreURL = None,
+    json: Json = False,
+    logs: Logs = Logs(),  # noqa: B008
+) -> int:
+    """Write a run's label maps as PNG: cluster ids, at every image's own size, under its path below the split.
+
+        stegoflow export latest --out masks
+
+    Parameters
+    ----------
+    run
+        A run's id or name, or `latest`.
+    out
+        Folder to write to; made if needed, nothing else is put there.
+    split
+        Only this split; default: every predicted one (with several, a folder each).
+    crf
+        With the dense CRF (--no-crf: without). A run with masks.crf=false has none: --no-crf then.
+    matched
+        Class ids of the Hungarian match instead of cluster ids; unmatched clusters become 255. Needs labels.
+    """
+    from pipeline.exporting import export as write_masks
+
+    with reporting(logs) as progress:
+        facts = write_masks(
+            open_existing(store), run, Path(out), split=split, crf=crf, matched=matched, progress=progress
+        )
+    return _written(facts, json)
+
+
+def _written(facts: dict[str, Any], json: bool) -> int:
+    if json:
+        return print_json(facts)
+    print(f"{facts['written']} label maps in {visible(facts['out'])}")
+    return 0
+
+
+def demo(*, folder: str = ".demo", json: Json = False, logs: Logs = Logs()) -> int:  # noqa: B008
+    """Compose a labelled demo corpus and run every stage on it, with weights that need no network: 12 minutes at most.
+
+        stegoflow demo                                # a second time every stage is Reused
+
+    Parameters
+    ----------
+    folder
+        Where the corpus and the store go.
+    """
+    from pipeline import configs
+    from pipeline.config import load
+    from pipeline.datasets.demo.corpus import build
+
+    started = time.monotonic()
+    with reporting(logs) as progress:
+        build(Path(folder, "corpus"), progress=lambda done, total: progress("demo corpus", done, total, "images"))
+        config = load(configs.path("demo"), [f"dataset.root={folder}/corpus"], f"{folder}/store")
+        result = _run(config, None, progress)
+    if json:
+        return print_json(result)
+    from pipeline.cli.ending import show_demo, show_end
+
+    show_demo(result)
+    show_end(result, time.monotonic() - started, config.store)
+    return 0
