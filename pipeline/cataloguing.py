@@ -73,7 +73,7 @@ def run_facts(record: dict[str, Any], finished: dict[str, Artifact]) -> dict[str
 
 
 def product(scores: dict[str, dict[str, float] | None]) -> dict[str, float]:
-    """Of the scores of all methods those of the run's own masks: with CRF where there are such. Empty without labels."""
+    """Of the scores of all methods those of the masks themselves: with CRF where there are such. Empty without labels."""
     return scores.get("cluster_crf") or scores.get("cluster") or {}
 
 

@@ -72,13 +72,13 @@ def load(path: str | Path, sets: list[str] | None = None, store: str | None = No
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", next="start from configs/folder.yaml") from error
+        raise ConfigError(f"{path}: {error.strerror}", next="stegoflow init my.yaml") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not plain YAML: {yaml_problem(error)}", next=f"mend {path}") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a config is a mapping of sections", next="start from configs/folder.yaml")
+        raise ConfigError(f"{path}: a config is a mapping of sections", next="stegoflow init my.yaml")
     for change in sets or []:
         apply(data, change)
     if store is not None:

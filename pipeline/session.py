@@ -14,6 +14,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Node, Outcome, Progress, ensure, silent
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import Executor, open_executor
+from pipeline.core.extras import require_all
 from pipeline.core.logs import RUN
 from pipeline.core.params import settings
 from pipeline.core.runs import open_run
@@ -83,6 +84,9 @@ def session(
                     next=f"the same command with --stage {role}",
                 )
         wanted = [by_name[stage]]
+    for node in wanted:
+        if not node.artifact(store).exists:
+            require_all(node.params.packages())
     stages = {**(pins or {}), **{node.stage.name: node.fingerprint for node in planned}}
     run_id = open_run(store, _recorded(config), stages, pinned=sorted(pins or {}))
     RUN.set(run_id)
@@ -106,8 +110,8 @@ def run(
     """Run all stages of a config, or one, or those up to one; what exists is reused, what was cut short goes on.
 
     Returns {"run", "stages": [{"stage", "fingerprint", "status", "seconds", "parts_run", "parts_total",
-    "parts_repeated"}], "protocol", "scores", "k", "groups" (each one's share of the pixels), "report"}. Raises ConfigError or StageError; an exception's `stage`
-    attribute names the stage that raised it.
+    "parts_repeated"}], "protocol", "scores", "k", "groups" (each one's share of the pixels), "report"}. Raises
+    ConfigError or StageError; an exception's `stage` attribute names the stage that raised it.
     """
     with session(config, stage=stage, until=until, progress=progress) as opened:
         outcomes = []

@@ -30,7 +30,7 @@ from imagecodecs import png_encode
 from PIL import Image, ImageCms
 
 from pipeline.backbones import vit as backbones
-from pipeline.cli.main import main as cli
+from pipeline.cli import main as cli
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
 from pipeline.images import files
@@ -850,7 +850,7 @@ def test_a_config_that_is_refused(tmp_path, status, text, named):
 @row("a config that is not there, or a folder", 2)
 @pytest.mark.parametrize("name", ["", "none.yaml"])
 def test_a_config_that_is_no_file(tmp_path, status, name):
-    refused(status, "run", tmp_path / name, named=(str(tmp_path / name), "configs/folder.yaml"))
+    refused(status, "run", tmp_path / name, named=(str(tmp_path / name), "stegoflow init"))
 
 
 # Store ----------------------------------------------------------------------------------------------------------------

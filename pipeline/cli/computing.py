@@ -4,8 +4,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
-
 from pipeline.cli.options import Flag, Json, Logs, Sets, StoreURL, open_existing, print_json
 from pipeline.cli.progress import reporting
 from pipeline.core.errors import ConfigError

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.tables import command, near, scores_table
+from pipeline.cli.tables import command, near, scores_table, table
 from pipeline.terminal import duration, visible
 
 MOST_GROUPS = 12
@@ -68,3 +68,16 @@ def stages_line(stages: list[dict[str, Any]]) -> str:
     said += [f"{reused} reused"] if reused and ran else ["all reused"] if reused else []
     said += [f"{repeated} parts were also done by another run"] if repeated else []
     return ", ".join(said)
+
+
+def show_demo(result: dict[str, Any]) -> None:
+    """Print what each stage of the demo did, and what its numbers are worth."""
+    made = table("stage", "", right=("seconds",))
+    for row in result["stages"]:
+        reused = row["status"] == "reused"
+        made.add_row(row["stage"], "Reused" if reused else "ran", "" if reused else f"{row['seconds']:.1f}")
+    console = Console()
+    console.print()
+    console.print(made)
+    console.print()
+    console.print("Weights: packaged, a DINOv2 ViT-S/14 that its author trained further for saliency.")

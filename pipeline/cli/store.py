@@ -97,13 +97,13 @@ def gc(*, store: str, grace: str = "1d", delete: Annotated[bool, Flag] = False, 
     opened = open_existing(store)
     with reporting() as progress:
         found = collect(opened, _seconds(grace), delete=delete, progress=lambda a, b: progress("gc", a, b, "artifacts"))
-    size = sum(row.bytes for row in found)
+    total = sum(row.bytes for row in found)
     if json:
         rows = [row._asdict() for row in found]
-        return print_json({"store": opened.shown, "deleted": delete, "bytes": size, "removals": rows})
+        return print_json({"store": opened.shown, "deleted": delete, "bytes": total, "removals": rows})
     for row in found:
-        print(visible(f"{'removed' if delete else 'would remove'} {row.path} ({row.why}): {row.bytes / 1e6:.1f} MB"))
-    print(f"{len(found)} items, {size / 1e6:.1f} MB")
+        print(visible(f"{'removed' if delete else 'would remove'} {row.path} ({row.why}): {size(row.bytes)}"))
+    print(f"{len(found)} items, {size(total)}")
     if found and not delete:
         print(f"  next: stegoflow gc --store {opened.shown} --grace {grace} --delete")
     elif not found:

@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.execution import Execution
+from pipeline.core.extras import require
 from pipeline.core.retries import IO_ERRORS, Item, after, pause_after, retry_or_raise
 from pipeline.core.store import first_line, refuse_secrets
 
@@ -29,6 +30,7 @@ class Dask:
     """Runs items on the cluster that `execution` names."""
 
     def __init__(self, execution: Execution) -> None:
+        require("distributed", "execution.executor=dask")
         refuse_secrets(execution.dask_address or "")
         self.execution = execution
         self.where = execution.dask_address or execution.dask_cluster

@@ -125,6 +125,8 @@ class Stage:
     """Fills the artifact's folder and returns facts for its manifest (`items` at least)."""
     needs_labels: bool = False
     """Left out of a run without labels."""
+    optional: bool = False
+    """Left out of a run, which warns, where a package that its params ask for is not installed."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,9 @@ class ClustersParams(Params):
     """k-means reads at most this many training tokens, the same number of every view."""
     seed: int = Field(0, ge=0, lt=2**32)
 
+    def packages(self) -> dict[str, str]:
+        return {"faiss": "k-means"}
+
 
 LOOKED_AT = 128
 """Training views whose images decide about a regrouping."""

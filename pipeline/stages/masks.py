@@ -48,6 +48,9 @@ class MasksParams(Params):
             raise ValueError("name at least one split")
         return sorted(set(value))
 
+    def packages(self) -> dict[str, str]:
+        return {"pydensecrf": "masks.crf=true"} if self.crf else {}
+
 
 PUBLISHED = 2.0
 """Sharpness of the published evaluation."""
