@@ -18,8 +18,8 @@ def status(store: Store) -> dict[str, Any]:
     artifacts = []
     for artifact in sorted(every_artifact(store), key=lambda a: (order.get(a.stage, len(order)), a.fingerprint)):
         size = sum(entry.size for entry in store.entries(artifact.root))
-        row = {"stage": artifact.stage, "fingerprint": artifact.fingerprint, **status_of(artifact)}
-        artifacts.append({**row, "bytes": size, "runs": 0})
+        facts = {"stage": artifact.stage, "fingerprint": artifact.fingerprint, **status_of(artifact)}
+        artifacts.append({**facts, "bytes": size, "runs": 0})
     known = {(row["stage"], row["fingerprint"]): row for row in artifacts}
     named = names_of(store)
     rows = []
@@ -73,7 +73,7 @@ def run_facts(record: dict[str, Any], finished: dict[str, Artifact]) -> dict[str
 
 
 def product(scores: dict[str, dict[str, float] | None]) -> dict[str, float]:
-    """Of the scores of all methods those of the masks themselves: with CRF where there are such. Empty without labels."""
+    """Of the scores of all methods those of the masks themselves: with CRF where there are. Empty without labels."""
     return scores.get("cluster_crf") or scores.get("cluster") or {}
 
 

@@ -95,8 +95,8 @@ class Corpus(NamedTuple):
     def scaled(self, views: float) -> "Corpus":
         """A corpus with so many views and the same shares of everything."""
         factor = views / self.views
-        counts = self.images, self.views, self.rows, self.training, self.labelled, self.maps, self.predicted
-        return Corpus(*(count * factor for count in counts), *self[len(counts) :])
+        counts = ("images", "views", "rows", "training", "labelled", "maps", "predicted")
+        return self._replace(**{name: getattr(self, name) * factor for name in counts})
 
 
 class Cost(NamedTuple):

@@ -20,7 +20,9 @@ def run(
     json: Json = False,
     logs: Logs = Logs(),  # noqa: B008
 ) -> int:
-    """Run all stages of a config; what exists is reused, what was cut short goes on where it stopped.
+    """Run all stages of a config.
+
+    What exists is reused; what was cut short goes on where it stopped.
 
         stegoflow run my.yaml --set clusters.k=20
 
@@ -62,17 +64,22 @@ def plan(
     json: Json = False,
     logs: Logs = Logs(),  # noqa: B008
 ) -> int:
-    """Say what `run` would do: per stage reuse or run, why, and the seconds and bytes to expect. Runs nothing.
+    """Say what `run` would do, and what that takes.
+
+    Per stage: reuse or run, why, and the seconds and bytes to expect. Runs nothing. The forecast takes the rates of the
+    nearest artifacts in the store, else rates that are built in; it is an order of magnitude.
 
         stegoflow plan my.yaml --set clusters.k=20
-        stegoflow plan my.yaml --views 1e6            # what a corpus of a million such views would take
+
+        stegoflow plan my.yaml --views 1e6
 
     Parameters
     ----------
     config
         YAML file; `stegoflow init my.yaml` writes one.
     views
-        Plan for a corpus of this many views of which dataset.root is a sample; nothing of it exists yet.
+        Forecast a run on a corpus of so many views (windows of images that the backbone sees; mirrored ones come on
+        top), of which dataset.root is a sample.
     why
         List everything that differs from the nearest artifact, stage by stage.
     """
@@ -122,7 +129,9 @@ def segment(
     json: Json = False,
     logs: Logs = Logs(),  # noqa: B008
 ) -> int:
-    """Segment new images with the head and clusters of an existing run; nothing is trained.
+    """Segment new images with the head and clusters of a run.
+
+    Nothing is trained.
 
         stegoflow segment latest NEW_IMAGES --out new_masks
 
@@ -156,7 +165,9 @@ def export(
     json: Json = False,
     logs: Logs = Logs(),  # noqa: B008
 ) -> int:
-    """Write a run's label maps as PNG: cluster ids, at every image's own size, under its path below the split.
+    """Write a run's label maps as PNG.
+
+    They hold cluster ids, at every image's own size, and lie under its path below the split.
 
         stegoflow export latest --out masks
 
@@ -190,9 +201,11 @@ def _written(facts: dict[str, Any], json: bool) -> int:
 
 
 def demo(*, folder: str = ".demo", json: Json = False, logs: Logs = Logs()) -> int:  # noqa: B008
-    """Compose a labelled demo corpus and run every stage on it, with weights that need no network: 12 minutes at most.
+    """Compose a labelled demo corpus and run every stage on it.
 
-        stegoflow demo                                # a second time every stage is Reused
+    The weights come with a package, so no network is needed. Run it again: every stage is Reused.
+
+        stegoflow demo
 
     Parameters
     ----------

@@ -13,7 +13,9 @@ from pipeline.terminal import duration, size, visible
 
 
 def init(config: str, /, *, kind: Annotated[str, Parameter(name="--for")] = "folder") -> int:
-    """Write a commented config to begin with; an existing file is not touched.
+    """Write a commented config to begin with.
+
+    An existing file is not touched.
 
         stegoflow init my.yaml
 
@@ -43,7 +45,9 @@ def init(config: str, /, *, kind: Annotated[str, Parameter(name="--for")] = "fol
 
 
 def params(section: str | None = None, /) -> int:
-    """Explain every field that a config may set, with its default, as YAML.
+    """Explain every field that a config may set.
+
+    Printed as YAML with the defaults, which a config can begin with.
 
         stegoflow params clusters
 
@@ -59,7 +63,9 @@ def params(section: str | None = None, /) -> int:
 
 
 def doctor(config: str | None = None, /, *, store: StoreURL = None, json: Json = False) -> int:
-    """Check the installation: packages, device, weights, store, Prefect server. Exit status 1 where a run would fail.
+    """Check what a run needs: packages, device, weights, data, store.
+
+    Exit status 1 where a run would fail.
 
         stegoflow doctor my.yaml
 
@@ -83,7 +89,7 @@ def doctor(config: str | None = None, /, *, store: StoreURL = None, json: Json =
 
 
 def status(*, all: Annotated[bool, Flag] = False, store: StoreURL = None, json: Json = False) -> int:
-    """What a store holds: its runs with what they found, and its artifacts stage by stage.
+    """List a store's runs with what they found, and its artifacts.
 
         stegoflow status --store s3://bucket/prefix
 
@@ -121,7 +127,9 @@ def status(*, all: Annotated[bool, Flag] = False, store: StoreURL = None, json: 
 
 
 def show(ref: str, /, *, config: Annotated[bool, Flag] = False, store: StoreURL = None, json: Json = False) -> int:
-    """A run: its data, K, scores, report, stages. Or an artifact: its state, and what it was made from.
+    """Show a run, or an artifact.
+
+    Of a run: its data, K, scores, report, stages. Of an artifact: its state, and what it was made from.
 
         stegoflow show latest
 
@@ -200,7 +208,9 @@ def _print_rows(rows: dict[str, str]) -> None:
 
 
 def open(run: str = "latest", /, *, store: StoreURL = None) -> int:
-    """Open a run's report in the browser, and print where it lies.
+    """Open a run's report in the browser.
+
+    Its path or URL is printed too.
 
         stegoflow open
 

@@ -1,6 +1,7 @@
 """The command line `stegoflow`. Heavy imports stand inside the commands, so that --help answers at once."""
 
 import sys
+from collections.abc import Callable
 
 from cyclopts import App, Group
 
@@ -15,28 +16,25 @@ app = App(
     help="""Unsupervised semantic segmentation from a cache of frozen ViT features.
 
 A frozen backbone sees every image once; its tokens are cached. Everything after that runs from the cache, stage by
-stage: dataset, labels, features, suggestion (of K, where none is given), neighbours, head, clusters, probe, baseline,
-masks, scores, report. A stage whose inputs and params did not change is reused.
-
-    stegoflow init my.yaml                         write a config; set dataset.root in it
-
-    stegoflow plan my.yaml                         what will run, and what that takes
-
-    stegoflow run my.yaml                          run it, or go on where it stopped
-
-    stegoflow open                                 the report in the browser
-
-    stegoflow export latest --out masks            label maps as PNG""",
+stage, and a stage whose inputs and params did not change is reused: dataset, labels, features, suggestion (of K, where
+none is given), neighbours, head, clusters, probe, baseline, masks, scores, report.""",
 )
-GROUPS = {
-    "Begin": (looking.init, computing.demo, looking.doctor, looking.params),
-    "Run": (computing.plan, computing.run, computing.segment, computing.export),
-    "Look": (looking.status, looking.show, looking.open),
-    "Keep a store": (store.name, store.verify, store.retract, store.forget, store.gc),
+COMMANDS: dict[tuple[str, str], tuple[Callable[..., int], ...]] = {
+    ("Begin", "stegoflow init my.yaml"): (looking.init, looking.params, looking.doctor, computing.demo),
+    ("Run", "stegoflow run my.yaml --set clusters.k=20"): (
+        computing.plan,
+        computing.run,
+        computing.export,
+        computing.segment,
+    ),
+    ("Look", "stegoflow show latest"): (looking.open, looking.status, looking.show),
+    ("Keep a store", "stegoflow name latest best"): (store.name, store.verify, store.retract, store.forget, store.gc),
 }
-for title, commands in GROUPS.items():
-    for command in commands:
-        app.command(command, group=Group.create_ordered(title))
+"""By group, whose example line the help shows."""
+for (title, example), commands in COMMANDS.items():
+    group = Group.create_ordered(title, help=f"Such as: {example}")
+    for place, command in enumerate(commands):
+        app.command(command, group=group, sort_key=place)
 
 
 def main() -> None:

@@ -10,7 +10,11 @@ from pipeline.terminal import size, visible
 
 
 def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = False) -> int:
-    """Read everything back and name each file that is not what was written. Exit status 1 if there is one.
+    """Read everything back and name each damaged file.
+
+    Exit status 1 if there is a file that is not what was written.
+
+        stegoflow verify
 
     Parameters
     ----------
@@ -43,7 +47,7 @@ def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = Fa
         for damaged in sorted({problem.fingerprint for problem in found} - {""}):
             print(f"  next: stegoflow retract {shown(damaged)} --downstream --store {opened.shown}, then run again")
         if any(not problem.fingerprint for problem in found):
-            print("  next: stegoflow forget RUN takes a damaged run record away; name RUN NAME writes a name anew")
+            print("  next: stegoflow forget RUN takes a damaged run record away; name RUN NAME writes a name again")
         return 1
     print(f"{len(artifacts)} artifacts are what was written")
     return 0
@@ -57,7 +61,11 @@ def retract(
     store: StoreURL = None,
     json: Json = False,
 ) -> int:
-    """Remove an artifact that is damaged or wrong, so that the next run makes it again.
+    """Remove an artifact, so that the next run makes it again.
+
+    For one that is damaged or wrong.
+
+        stegoflow retract 0123456789ab --downstream
 
     Parameters
     ----------
@@ -76,12 +84,16 @@ def retract(
         return print_json({"store": opened.shown, "retracted": rows})
     for artifact in gone:
         print(f"removed {artifact.stage} {shown(artifact.fingerprint)}")
-    print("  next: run the config again: it makes these anew and reuses the rest")
+    print("  next: run the config again: it makes these again and reuses the rest")
     return 0
 
 
 def gc(*, store: str, grace: str = "1d", delete: Annotated[bool, Flag] = False, json: Json = False) -> int:
-    """Find what no run of a store wants; remove it with --delete. What `runs/` and names want is never touched.
+    """Find what no run wants, and remove it with --delete.
+
+    What a run or a name wants is never touched.
+
+        stegoflow gc --store store --delete
 
     Parameters
     ----------
@@ -112,7 +124,11 @@ def gc(*, store: str, grace: str = "1d", delete: Annotated[bool, Flag] = False, 
 
 
 def forget(ref: str, /, *, store: StoreURL = None, json: Json = False) -> int:
-    """Let go of a run, or of a name. What no other run wants can then be removed by `gc`; nothing is removed here.
+    """Let go of a run, or of a name.
+
+    What no other run wants can then be removed by `gc`; nothing is removed here.
+
+        stegoflow forget 20251125-234001-ab12
 
     Parameters
     ----------
@@ -130,7 +146,11 @@ def forget(ref: str, /, *, store: StoreURL = None, json: Json = False) -> int:
 
 
 def name(run: str, name: str, /, *, store: StoreURL = None, json: Json = False) -> int:
-    """Give a run a name, which every command then takes in place of its id. A name can be moved to another run.
+    """Give a run a name, which stands for its id.
+
+    A name can be moved to another run.
+
+        stegoflow name latest best
 
     Parameters
     ----------
