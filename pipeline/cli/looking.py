@@ -78,14 +78,14 @@ def doctor(config: str | None = None, /, *, store: StoreURL = None, json: Json =
 
     checks = examine(config, store)
     if json:
-        print_json({"checks": checks})
+        print_json({"checks": [check._asdict() for check in checks]})
     else:
         for check in checks:
-            mark = {"ok": "ok  ", "warning": "warn", "error": "FAIL"}[check["state"]]
-            print(f"{mark}  {check['what']}: {check['found']}")
-            if check["next"]:
-                print(f"      next: {check['next']}")
-    return 1 if any(check["state"] == "error" for check in checks) else 0
+            mark = {"ok": "ok  ", "warning": "warn", "error": "FAIL"}[check.state]
+            print(f"{mark}  {check.what}: {check.found}")
+            if check.next:
+                print(f"      next: {check.next}")
+    return 1 if any(check.state == "error" for check in checks) else 0
 
 
 def status(*, all: Annotated[bool, Flag] = False, store: StoreURL = None, json: Json = False) -> int:
