@@ -94,13 +94,11 @@ def plan(
         rows = plan_config(load(config, set, store), views=views, progress=progress)
     if json:
         return print_json({"stages": [asdict(row) for row in rows]})
-    from rich.console import Console
-
-    from pipeline.cli.tables import plan_table
+    from pipeline.cli.tables import console, plan_table
     from pipeline.forecast import MACHINE
 
-    console = Console()
-    console.print(plan_table(rows))
+    out = console()
+    out.print(plan_table(rows))
     for row in rows if why else ():
         nearest = f", compared with {row.nearest}" if row.nearest else ""
         print(f"{row.stage} {row.fingerprint}: {row.action}{nearest}")

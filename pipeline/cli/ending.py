@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.tables import command, near, scores_table, table
+from pipeline.cli.tables import command, console, near, scores_table, table
 from pipeline.terminal import duration, visible
 
 MOST_GROUPS = 12
@@ -17,15 +16,15 @@ WIDEST = 30
 
 def show_end(result: dict[str, Any], seconds: float, store: str) -> None:
     """Print the end of a run from the object that `run --json` prints."""
-    console = Console()
-    console.print()
+    out = console()
+    out.print()
     if result["groups"]:
-        console.print(groups_table(result["groups"]))
-        console.print()
+        out.print(groups_table(result["groups"]))
+        out.print()
     found = scores_table(result["scores"], result["protocol"]) if result["scores"] else None
     if found:
-        console.print(found)
-        console.print()
+        out.print(found)
+        out.print()
     groups = f"{result['k']} groups, " if result["k"] else ""
     lines = [f"run      {result['run']}: {groups}{duration(seconds)}", f"stages   {stages_line(result['stages'])}"]
     if result["report"]:
@@ -35,7 +34,7 @@ def show_end(result: dict[str, Any], seconds: float, store: str) -> None:
     else:
         lines.append(f"next     {command('status', store)}")
     for line in lines:
-        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        out.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def groups_table(shares: list[float]) -> Table:
@@ -76,8 +75,8 @@ def show_demo(result: dict[str, Any]) -> None:
     for row in result["stages"]:
         reused = row["status"] == "reused"
         made.add_row(row["stage"], "Reused" if reused else "ran", "" if reused else f"{row['seconds']:.1f}")
-    console = Console()
-    console.print()
-    console.print(made)
-    console.print()
-    console.print("Weights: packaged, a DINOv2 ViT-S/14 that its author trained further for saliency.")
+    out = console()
+    out.print()
+    out.print(made)
+    out.print()
+    out.print("Weights: packaged, a DINOv2 ViT-S/14 that its author trained further for saliency.")

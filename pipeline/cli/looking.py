@@ -103,18 +103,16 @@ def status(*, all: Annotated[bool, Flag] = False, store: StoreURL = None, json: 
     facts = read_status(open_existing(store))
     if json:
         return print_json(facts)
-    from rich.console import Console
+    from pipeline.cli.tables import artifacts_table, command, console, every_artifact_table, near, runs_table
 
-    from pipeline.cli.tables import artifacts_table, command, every_artifact_table, near, runs_table
-
-    console = Console()
+    out = console()
     count = f"{len(facts['runs'])} {'run' if len(facts['runs']) == 1 else 'runs'}"
     total = size(sum(row["bytes"] for row in facts["artifacts"]))
     print(visible(f"{near(facts['store'])}: {count}, {len(facts['artifacts'])} artifacts, {total}"))
     print()
     for made in (runs_table(facts), every_artifact_table(facts) if all else artifacts_table(facts)):
-        console.print(made)
-        console.print()
+        out.print(made)
+        out.print()
     steps = ["show latest"] if facts["runs"] else []
     if any(row["state"] == "damaged" for row in facts["artifacts"]) or any("damaged" in row for row in facts["runs"]):
         steps.insert(0, "verify")
@@ -158,9 +156,7 @@ def show(ref: str, /, *, config: Annotated[bool, Flag] = False, store: StoreURL 
 
 
 def _show_run(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    from pipeline.cli.tables import date, near, scores_table, stages_table
+    from pipeline.cli.tables import console, date, near, scores_table, stages_table
 
     splits = ", ".join(f"{count:,} {split}" for split, count in facts["images"].items())
     features = facts["config"]["features"]
@@ -179,12 +175,12 @@ def _show_run(facts: dict[str, Any]) -> None:
     if facts["report"]:
         rows["report"] = near(facts["report"])
     _print_rows(rows)
-    console = Console()
+    out = console()
     found = scores_table(facts["scores"], facts["protocol"])
     for made in (found, stages_table(facts["stages"])):
         if made:
-            console.print()
-            console.print(made)
+            out.print()
+            out.print(made)
 
 
 def _show_artifact(facts: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +23,16 @@ METHODS = {
     "baseline": "k-means on tokens (baseline)",
 }
 """What `scores` measures, in words."""
+
+
+WIDE = 200
+"""Characters of a line where output goes to a file or another program: nothing is folded there."""
+
+
+def console() -> Console:
+    """Standard output."""
+    made = Console()
+    return made if made.is_terminal else Console(width=WIDE)
 
 
 def table(*left: str, right: tuple[str, ...] = ()) -> Table:
@@ -59,7 +70,13 @@ def plan_table(rows: list[Any]) -> Table:
 
 def runs_table(facts: dict[str, Any]) -> Table:
     """The runs of a store (`cataloguing.status`), oldest first."""
-    made = table("run", "name", "date", "data", "head", right=("K", "mIoU", "stages"))
+    made = table(right=())
+    for name in ("run", "name", "date"):
+        made.add_column(name, no_wrap=True)
+    made.add_column("data", overflow="fold")
+    made.add_column("head")
+    for name in ("K", "mIoU", "stages"):
+        made.add_column(name, justify="right", no_wrap=True)
     for row in facts["runs"]:
         if "damaged" in row:
             made.add_row(cell(row["run"]), cell(", ".join(row["names"])), Text("damaged record", "red"))
