@@ -90,7 +90,7 @@ def session(
     stages = {**(pins or {}), **{node.stage.name: node.fingerprint for node in planned}}
     run_id = open_run(store, _recorded(config), stages, pinned=sorted(pins or {}))
     RUN.set(run_id)
-    log.info("%d stages in %s", len(wanted), store.shown)
+    log.info("%s in %s", ", ".join(node.stage.name for node in wanted), store.shown)
     with open_executor(config.execution) as executor:
         yield Session(run_id, config, store, wanted, executor, progress)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.cli.logs import set_up
 from pipeline.cli.options import Logs
+from pipeline.core.logs import RUN
 from pipeline.terminal import duration
 
 log = logging.getLogger("stegoflow")
@@ -22,6 +23,7 @@ def reporting(logs: Logs = Logs()) -> Iterator[Any]:  # noqa: B008  (frozen)
 
     A stage ends where another begins or the block does. An error leaves its bar where it was.
     """
+    RUN.set("")  # a command begins: whatever ran before in this process is over
     set_up(logs.log_level, logs.log_format)
     on_terminal = sys.stderr.isatty() and logs.log_format == "plain"
     with _bars() if on_terminal else _lines() as shown:
@@ -64,25 +66,26 @@ class _Bars:
     """A bar per stage. It runs until the stage ends, also where all of a unit is done: what is left has no count."""
 
     def __init__(self, bars: Any) -> None:
-        self.bars, self.stage, self.unit = bars, "", ""
+        self.bars, self.stage, self.unit, self.total = bars, "", "", 0
         self.task: Any = None
 
     def __call__(self, stage: str, done: int, total: int, unit: str) -> None:
         if stage != self.stage:
             self.end()
-            self.stage, self.unit = stage, ""
+            self.stage, self.unit, self.total = stage, "", 0
             self.task = self.bars.add_task(stage, total=None, count="")
         if total == 0:
             return
         if unit != self.unit:  # the speed of one unit says nothing of the next
             self.bars.update(self.task, total=None)
             self.unit = unit
-        known = total if done < total else None
+        self.total, known = total, total if done < total else None
         self.bars.update(self.task, completed=done, total=known, count=counted(done, total, unit))
 
     def end(self) -> None:
         if self.task is not None:
-            self.bars.update(self.task, completed=1, total=1)
+            count = f"{self.total:,} {self.unit}" if self.total else ""
+            self.bars.update(self.task, completed=1, total=1, count=count)
             self.bars.stop_task(self.task)
         self.stage, self.task = "", None
 

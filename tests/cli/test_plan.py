@@ -57,7 +57,7 @@ def test_a_forecast_from_half_the_images_is_right_about_the_whole(tmp_path, vit)
         assert expected[row.stage].items == row.items, row.stage
     again = {row.stage: row for row in plan(config, views=64)}
     for stage in ("features", "masks"):
-        assert expected[stage].bytes == pytest.approx(again[stage].bytes, rel=0.1), stage
+        assert expected[stage].bytes == pytest.approx(again[stage].bytes, rel=0.2), stage
 
 
 def test_views_scale_a_corpus(call, config):
