@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pipeline.core.artifact import Artifact, read_record
+from pipeline.core.artifact import Artifact
 from pipeline.core.catalog import every_artifact, find_artifact, status_of
-from pipeline.core.errors import ConfigError, DamageError
-from pipeline.core.runs import find_run, runs
+from pipeline.core.errors import DamageError, NotFoundError
+from pipeline.core.runs import find_run, read_run, runs
 from pipeline.core.runs import names as run_names
 from pipeline.core.store import Store
 from pipeline.planning import STAGES
@@ -27,7 +27,7 @@ def status(store: Store) -> dict[str, Any]:
         row: dict[str, Any] = {"run": name, "names": named.get(name, [])}
         rows.append(row)
         try:
-            record = read_record(store, f"runs/{name}.json")
+            record = read_run(store, name)
         except DamageError:
             row |= {"damaged": True}
             continue
@@ -89,9 +89,7 @@ def show(store: Store, ref: str) -> dict[str, Any]:
     """
     try:
         record = find_run(store, ref)
-    except DamageError:
-        raise
-    except ConfigError:
+    except NotFoundError:
         return show_artifact(find_artifact(store, ref))
     stages: dict[str, dict[str, Any]] = {}
     finished: dict[str, Artifact] = {}

@@ -9,14 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.artifacts.labels import stem
-from pipeline.artifacts.views import view_table
-from pipeline.backbones.vit import describe
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
 from pipeline.datasets import folder
-from pipeline.stages import dataset
 
 MACHINE = "two CPU cores, 2025-11, ViT-S/14"
 
@@ -112,6 +108,11 @@ class Cost(NamedTuple):
 
 def survey(config: PipelineConfig, store: Store) -> Corpus:
     """Count images, views and labels below `dataset.root`, as far as possible from what was listed before."""
+    from pipeline.artifacts.labels import stem
+    from pipeline.artifacts.views import view_table
+    from pipeline.backbones.vit import describe
+    from pipeline.stages import dataset
+
     root, layout = config.dataset.root, config.dataset.layout
     items = folder.scan(root, "images", store, layout=layout)
     splits: dict[str, list[folder.Item]] = {}
@@ -172,7 +173,7 @@ ITEMS: dict[str, Callable[[Corpus, Any], float]] = {
     "features": lambda corpus, params: corpus.rows,
     "suggestion": lambda corpus, params: min(corpus.training, params.views),
     "neighbours": lambda corpus, params: corpus.training,
-    "head": lambda corpus, params: getattr(params.section, "steps", 0) or corpus.training,
+    "head": lambda corpus, params: getattr(params, "steps", 0) or corpus.training,
     "clusters": lambda corpus, params: _tokens(corpus, corpus.training, params.tokens),
     "probe": lambda corpus, params: _tokens(corpus, corpus.labelled, params.tokens),
     "baseline": lambda corpus, params: _tokens(corpus, corpus.training, params.tokens),

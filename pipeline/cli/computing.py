@@ -201,7 +201,8 @@ def _written(facts: dict[str, Any], json: bool) -> int:
 def demo(*, folder: str = ".demo", json: Json = False, logs: Logs = Logs()) -> int:  # noqa: B008
     """Compose a labelled demo corpus and run every stage on it.
 
-    The weights come with a package, so no network is needed. Run it again: every stage is Reused.
+    Needs the extra `demo`; the masks with CRF need `crf`. The weights come with a package, so no network is needed.
+    Run it again: every stage is Reused.
 
         stegoflow demo
 
@@ -212,12 +213,14 @@ def demo(*, folder: str = ".demo", json: Json = False, logs: Logs = Logs()) -> i
     """
     from pipeline import configs
     from pipeline.config import load
+    from pipeline.core.extras import installed
     from pipeline.datasets.demo.corpus import build
 
     started = time.monotonic()
     with reporting(logs) as progress:
         build(Path(folder, "corpus"), progress=lambda done, total: progress("demo corpus", done, total, "images"))
-        config = load(configs.path("demo"), [f"dataset.root={folder}/corpus"], f"{folder}/store")
+        changes = [f"dataset.root={folder}/corpus"] + ([] if installed("pydensecrf") else ["masks.crf=false"])
+        config = load(configs.path("demo"), changes, f"{folder}/store")
         result = _run(config, None, progress)
     if json:
         return print_json(result)

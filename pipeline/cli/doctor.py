@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import StegoflowError, render
 from pipeline.core.extras import EXTRAS, installed, require_all
 from pipeline.core.store import Store, local_folder, redact
 from pipeline.terminal import visible
@@ -56,11 +56,9 @@ def examine(config: str | None, store: str | None) -> list[Check]:
             from pipeline.config import load
 
             loaded = load(config, store=store)
-            for section in (getattr(loaded, name) for name in type(loaded).model_fields):
-                require_all(section.packages() if hasattr(section, "packages") else {})
-            found.append(Check("config", "ok", config))
-        except ConfigError as error:
-            found.append(Check("config", "error", error.message, error.next))
+            found += [Check("config", "ok", config), *_asked_for(loaded)]
+        except StegoflowError as error:
+            found.append(_failed("config", "error", error))
     found += _within("device", lambda: _device(loaded))
     found += _within("weights", lambda: _weights(loaded))
     if loaded:
@@ -70,6 +68,10 @@ def examine(config: str | None, store: str | None) -> list[Check]:
     return [Check(check.what, check.state, visible(check.found), visible(check.next)) for check in found]
 
 
+def _failed(what: str, state: str, error: StegoflowError) -> Check:
+    return Check(what, state, error.message, render(error.next))
+
+
 def _within(what: str, check: Callable[[], Iterator[Check]]) -> list[Check]:
     """What a check finds within `PATIENCE`, else a warning: it is left behind, and ends with the process."""
     found: list[Check] = []
@@ -77,8 +79,10 @@ def _within(what: str, check: Callable[[], Iterator[Check]]) -> list[Check]:
     def look() -> None:
         try:
             found.extend(check())
+        except StegoflowError as error:
+            found.append(_failed(what, "error", error))
         except Exception as error:
-            found.append(Check(what, "error", getattr(error, "message", str(error)), getattr(error, "next", "")))
+            found.append(Check(what, "error", f"{type(error).__name__}: {error}"))
 
     thread = Thread(target=look, daemon=True)
     thread.start()
@@ -111,6 +115,17 @@ def _extras() -> Iterator[Check]:
         yield Check("faiss", "error", "faiss-cpu and faiss-gpu share a folder", "uninstall both, then install one")
 
 
+def _asked_for(config: "PipelineConfig") -> Iterator[Check]:
+    """Packages that a config asks for and that are missing."""
+    from pipeline.planning import STAGES
+
+    for stage in STAGES:
+        try:
+            require_all(getattr(config, stage.name).packages())
+        except StegoflowError as error:
+            yield _failed("packages", "warning" if stage.optional else "error", error)
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -134,8 +149,8 @@ def _weights(config: "PipelineConfig | None") -> Iterator[Check]:
     weights = config.features.weights if config else "packaged"
     try:
         yield Check("weights", "ok", f"{backbone} {weights}: {find_weights(backbone, weights)}")
-    except ConfigError as error:
-        yield Check("weights", "error" if config else "warning", error.message, error.next)
+    except StegoflowError as error:
+        yield _failed("weights", "error" if config else "warning", error)
 
 
 def _dataset(root: str, layout: str) -> Iterator[Check]:
@@ -191,7 +206,7 @@ def _prefect() -> Iterator[Check]:
     url = os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     url = redact(url).rstrip("/")  # urllib could not use a password in it
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=3) as answer:
+        with urllib.request.urlopen(f"{url}/health", timeout=3) as answer:  # noqa: S310  (the user's own URL)
             yield Check("prefect server", "ok", f"{url} answers {answer.status}")
     except (OSError, ValueError, urllib.error.URLError) as error:
         text = f"{url}: {getattr(error, 'reason', error)}"

@@ -8,8 +8,9 @@ from cyclopts import App, Group
 from pipeline.cli import computing, looking, store
 from pipeline.cli.logs import set_up
 from pipeline.cli.options import print_json
-from pipeline.core.errors import ConfigError, StageError
-from pipeline.terminal import told, visible
+from pipeline.core.errors import StegoflowError, render
+from pipeline.core.store import GO_ON
+from pipeline.terminal import render_error
 
 app = App(
     name="stegoflow",
@@ -51,23 +52,19 @@ def main() -> None:
 
 def _report(error: Exception, json: bool) -> int:
     """Print an error, for a person or as a JSON object, and give the exit status. Raises what nobody expected."""
-    stage = getattr(error, "stage", None)
-    if isinstance(error, ConfigError):
-        message, next_step = error.message, error.next
-        text = told(error)
-    elif isinstance(error, OSError) or json:
-        message = f"{type(error).__name__}: {error}"
-        next_step = "mend the cause and run the same command again: finished parts are kept"
-        if not isinstance(error, OSError):
-            next_step = "run the same command without --json"
-        text = f"{visible(message)}\n  next: {next_step}"
-    else:
-        raise error
+    if not isinstance(error, StegoflowError):
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError):
+            error = StegoflowError(text, next=GO_ON)
+        elif json:
+            error = StegoflowError(text, next="run the same command without --json")
+        else:
+            raise error
     if json:
-        print_json({"error": {"stage": stage, "message": message, "next": next_step}})
+        print_json({"error": {"stage": error.stage, "message": error.message, "next": render(error.next)}})
     else:
-        print(f"error: {f'{stage}: ' if stage else ''}{text}", file=sys.stderr)
-    return 2 if isinstance(error, ConfigError) and not isinstance(error, StageError) else 1
+        print(f"error: {f'{error.stage}: ' if error.stage else ''}{render_error(error)}", file=sys.stderr)
+    return error.exit_status
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pipeline.cli.options import Flag, Json, StoreURL, open_existing, print_json
 from pipeline.cli.progress import reporting
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, NotFoundError
 from pipeline.terminal import size, visible
 
 
@@ -32,7 +32,7 @@ def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = Fa
     else:
         try:
             artifacts = [Artifact(opened, *pair) for pair in find_run(opened, ref)["stages"].items()]
-        except ConfigError:
+        except NotFoundError:
             artifacts = [find_artifact(opened, ref)]
     with reporting() as progress:
         found = read_back(opened, artifacts, lambda done, total: progress("verify", done, total, "artifacts"))
