@@ -224,8 +224,7 @@ def demo(*, folder: str = ".demo", json: Json = False, logs: Logs = Logs()) -> i
         result = _run(config, None, progress)
     if json:
         return print_json(result)
-    from pipeline.cli.ending import show_demo, show_end
+    from pipeline.cli.ending import show_demo
 
-    show_demo(result)
-    show_end(result, time.monotonic() - started, config.store)
+    show_demo(result, time.monotonic() - started, config.store)
     return 0

@@ -69,8 +69,8 @@ def stages_line(stages: list[dict[str, Any]]) -> str:
     return ", ".join(said)
 
 
-def show_demo(result: dict[str, Any]) -> None:
-    """Print what each stage of the demo did, and what its numbers are worth."""
+def show_demo(result: dict[str, Any], seconds: float, store: str) -> None:
+    """Print what each stage of the demo did, then the end of a run, and what its numbers are worth."""
     made = table("stage", "", right=("seconds",))
     for row in result["stages"]:
         reused = row["status"] == "reused"
@@ -78,5 +78,7 @@ def show_demo(result: dict[str, Any]) -> None:
     out = console()
     out.print()
     out.print(made)
-    out.print()
-    out.print("Weights: packaged, a DINOv2 ViT-S/14 that its author trained further for saliency.")
+    show_end(result, seconds, store)
+    again = "" if any(row["status"] == "reused" for row in result["stages"]) else " Run it again: all is Reused."
+    print("\nWeights: packaged, a DINOv2 ViT-S/14 that its author trained further for saliency.")
+    print(f"Took {seconds:.0f} s.{again}")

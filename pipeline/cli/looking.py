@@ -161,7 +161,7 @@ def _show_run(facts: dict[str, Any]) -> None:
     splits = ", ".join(f"{count:,} {split}" for split, count in facts["images"].items())
     features = facts["config"]["features"]
     views = features.get("views", {})
-    seen = f"{features['backbone']}, weights {near(features['weights'])}, " if "backbone" in features else ""
+    seen = f"{features['backbone']}, weights {_weights(features['weights'])}, " if "backbone" in features else ""
     rows = {
         "run": facts["run"] + (f" ({', '.join(facts['names'])})" if facts["names"] else ""),
         "date": f"{date(facts['written'])} UTC",
@@ -181,6 +181,12 @@ def _show_run(facts: dict[str, Any]) -> None:
         if made:
             out.print()
             out.print(made)
+
+
+def _weights(name: str) -> str:
+    from pipeline.cli.tables import near
+
+    return near(name) if "/" in name else name
 
 
 def _show_artifact(facts: dict[str, Any]) -> None:

@@ -106,7 +106,7 @@ def _bars() -> Iterator[_Bars]:
 
     columns = (
         TextColumn("{task.description:<11}"),
-        BarColumn(30),
+        BarColumn(30, finished_style="green"),
         TextColumn("{task.fields[count]:<22}", markup=False),
         Times(),
     )

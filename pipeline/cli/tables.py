@@ -57,10 +57,11 @@ def plan_table(rows: list[Any]) -> Table:
     made = table("stage", "action", "why", right=("items", "seconds", "bytes"))
     for row in rows:
         items = "–" if row.items is None else f"{row.items:,}"
+        why = row.why if row.nearest or row.measured else "new in this store"
         if row.action == "reuse":
-            made.add_row(row.stage, "reuse", cell(row.why), items, "–", "–", style="dim")
+            made.add_row(cell(row.stage), "reuse", cell(why), items, "–", "–", style="dim")
         else:
-            made.add_row(row.stage, Text("run", "bold"), cell(row.why), items, duration(row.seconds), size(row.bytes))
+            made.add_row(cell(row.stage), Text("run", "bold"), cell(why), items, duration(row.seconds), size(row.bytes))
     wanted = [row for row in rows if row.action == "run"]
     made.add_section()
     took, written = duration(sum(row.seconds for row in wanted)), size(sum(row.bytes for row in wanted))
@@ -96,7 +97,7 @@ def artifacts_table(facts: dict[str, Any]) -> Table:
     for stage, count in counts.items():
         rows = [row for row in facts["artifacts"] if row["stage"] == stage]
         odd = [row for row in rows if row["state"] != "finished"]
-        named = Text(", ".join(state(row) for row in odd), "red" if any(r["state"] == "damaged" for r in odd) else "")
+        named = cell(", ".join(map(state, odd)), "red" if any(row["state"] == "damaged" for row in odd) else "")
         made.add_row(cell(stage), f"{count:,}", size(sum(row["bytes"] for row in rows)), named)
     made.add_section()
     total = size(sum(row["bytes"] for row in facts["artifacts"]))
@@ -129,7 +130,7 @@ def stages_table(stages: dict[str, dict[str, Any]]) -> Table:
         done = row["state"] == "finished"
         numbers = (f"{row['items']:,}", duration(row["seconds"])) if done else ("–", "–")
         look = {"finished": "", "damaged": "red"}.get(row["state"], "yellow")
-        made.add_row(cell(stage), shown(row["fingerprint"]), Text(row["state"], look), *numbers)
+        made.add_row(cell(stage), cell(shown(row["fingerprint"])), cell(row["state"], look), *numbers)
     return made
 
 
@@ -161,6 +162,6 @@ def command(text: str, store: str = "./store") -> str:
     return visible(f"stegoflow {text}" + ("" if usual else f" --store {shlex.quote(near(store))}"))
 
 
-def cell(value: Any) -> Text:
+def cell(value: Any, style: str = "") -> Text:
     """Whatever it is, as one line of text."""
-    return Text(visible(str(value)))
+    return Text(visible(str(value)), style)

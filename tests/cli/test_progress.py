@@ -82,7 +82,7 @@ def test_a_terminal_shows_one_bar_per_stage():
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
     kept = last_screen(written)
     assert "features" in plain
-    assert "8 of 8 views" in plain
+    assert "8 views" in plain
     assert sum(line.startswith("head") for line in kept) == 1, "two units of one stage are one bar"
     assert "20 steps" in kept[-1]
     assert not LINE.search(plain), "no log lines beside the bars"
