@@ -1,5 +1,6 @@
 """What a person sees of a store: status, and a run or an artifact with its lineage."""
 
+from collections import Counter
 from typing import Any
 
 from pipeline.core.artifact import Artifact
@@ -15,11 +16,13 @@ def status(store: Store) -> dict[str, Any]:
     """{"store", "runs", "artifacts"}: every run, oldest first, with what it found (`run_facts`), and every artifact
     (finished, unfinished, damaged) with its size in bytes and the number of runs that planned it."""
     order = {stage.name: number for number, stage in enumerate(STAGES)}
+    sizes: Counter[tuple[str, ...]] = Counter()
+    for entry in store.entries("artifacts"):
+        sizes[tuple(entry.path.split("/")[1:3])] += entry.size
     artifacts = []
     for artifact in sorted(every_artifact(store), key=lambda a: (order.get(a.stage, len(order)), a.fingerprint)):
-        size = sum(entry.size for entry in store.entries(artifact.root))
         facts = {"stage": artifact.stage, "fingerprint": artifact.fingerprint, **status_of(artifact)}
-        artifacts.append({**facts, "bytes": size, "runs": 0})
+        artifacts.append({**facts, "bytes": sizes[artifact.stage, artifact.fingerprint], "runs": 0})
     known = {(row["stage"], row["fingerprint"]): row for row in artifacts}
     named = names_of(store)
     rows = []

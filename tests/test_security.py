@@ -246,7 +246,7 @@ def test_tables_take_no_markup_from_names():
     name = "[red]x[/red][/] \x1b[31m\nnew"
     artifact = dict.fromkeys(("stage", "fingerprint", "state", "written"), name)
     texts = dict.fromkeys(("run", "dataset", "head", "written"), name)
-    numbers = {"k": 4, "miou": 1.0, "finished": 1, "planned": 1}
+    numbers = {"k": 4, "miou": 1.0, "finished": 1, "planned": 1, "pinned": []}
     facts = {
         "store": name,
         "artifacts": [artifact | {"items": 1, "parts": 1, "runs": 1, "bytes": 1}],

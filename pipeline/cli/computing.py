@@ -1,5 +1,6 @@
 """The commands that compute: run, plan, segment, export, demo."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,9 +111,8 @@ def plan(
         print(f"built-in rates ({MACHINE}): {names}")
     if any(row.action == "run" and row.measured for row in rows):
         print("the rest: rates of the nearest artifacts in this store")
-    changes = "".join(f" --set {change}" for change in set or ())
-    changes += f" --store {store}" if store else ""
-    print(visible(f"next: stegoflow run {config}{changes}"))
+    words = ["stegoflow", "run", config, *(word for change in set or () for word in ("--set", change))]
+    print(visible(f"next: {shlex.join([*words, '--store', store] if store else words)}"))
     return 0
 
 

@@ -83,7 +83,8 @@ def runs_table(facts: dict[str, Any]) -> Table:
             made.add_row(cell(row["run"]), cell(", ".join(row["names"])), Text("damaged record", "red"))
             continue
         miou = "–" if row["miou"] is None else f"{row['miou']:.1f}"
-        text = [row["run"], ", ".join(row["names"]), date(row["written"]), near(row["dataset"]), row["head"]]
+        data = near(row["dataset"]) + (" (segment)" if row["pinned"] else "")
+        text = [row["run"], ", ".join(row["names"]), date(row["written"]), data, row["head"]]
         counts = f"{row['finished']} of {row['planned']}"
         made.add_row(*map(cell, text), "–" if row["k"] is None else str(row["k"]), miou, counts)
     return made
