@@ -85,21 +85,20 @@ def _installed(name: str) -> bool:
 
 def _check_dataset(root: str, layout: str, say: Any) -> None:
     from pipeline.datasets import folder
+    from pipeline.datasets.benchmarks.listing import shortcomings
 
     try:
-        lacking = folder.shortcomings(root, layout)
+        lacking = shortcomings(root, layout) if layout != "folder" else []
         for state, what, todo in lacking:
             say("dataset", state, f"{layout} in {redact(root)}: {what}", todo)
         if any(state == "error" for state, _, _ in lacking):
             return
-        items = folder.scan(root, "images", layout=layout)
-        bad = [item.path for item in items if item.error]
+        items, notes = folder.scan(root, "images", layout=layout)
+        for note in notes:
+            if note not in [what for _, what, _ in lacking]:
+                say("dataset", "warning", note, "mend, convert or remove them")
         splits = {item.split for item in items}
-        found = f"{len(items)} images in {', '.join(sorted(splits))}"
-        if bad:
-            say("dataset", "warning", f"{found}; {len(bad)} unreadable: {', '.join(bad[:5])}", "mend or remove them")
-        else:
-            say("dataset", "ok", found)
+        say("dataset", "ok", f"{len(items)} images in {', '.join(sorted(splits))}")
     except (ConfigError, OSError) as error:
         say("dataset", "error", getattr(error, "message", str(error)), getattr(error, "next", ""))
 

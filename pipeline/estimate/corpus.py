@@ -70,7 +70,9 @@ class Corpus:
 def survey(config: PipelineConfig, store: Store, progress: Progress) -> Corpus:
     """Count the images, views and labels below `dataset.root`. What was listed before is remembered, as in `plan`."""
     root, layout = config.dataset.root, config.dataset.layout
-    items = folder.scan(root, "images", store, lambda done, total: progress("dataset", done, total, "images"), layout)
+    items, _ = folder.scan(
+        root, "images", store, lambda done, total: progress("dataset", done, total, "images"), layout
+    )
     images = dataset.table(items)
     views = config.features.views
     table = view_table(images, views, config.features.mirror, config.masks.splits)
@@ -82,7 +84,7 @@ def survey(config: PipelineConfig, store: Store, progress: Progress) -> Corpus:
         maps = folder.scan(
             root, "labels", store, lambda done, total: progress("labels", done, total, "label maps"), layout
         )
-        known = {(item.split, stem(item.id)) for item in maps}
+        known = {(item.split, stem(item.id)) for item in maps.items}
     labelled = np.asarray([(item.split, stem(item.id)) in known for item in items])
     patch, channels, _ = describe(config.features.backbone)
     return Corpus(

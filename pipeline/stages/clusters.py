@@ -18,14 +18,13 @@ from pipeline.artifacts.features import Tokens
 from pipeline.artifacts.head import TrainedHead, open_head
 from pipeline.artifacts.sampling import fit, most_tokens, sample_tokens, stack
 from pipeline.artifacts.suggestion import chosen_k
+from pipeline.artifacts.view_reader import ViewReader
 from pipeline.artifacts.views import training_views
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params
-from pipeline.images import files, formats
 from pipeline.numerics.kmeans import normalise
 from pipeline.numerics.regroup import regroup
-from pipeline.numerics.views import Window
 
 log = logging.getLogger("stegoflow")
 
@@ -83,14 +82,13 @@ def appearance(job: Job, head: TrainedHead, work: Work) -> tuple[np.ndarray, np.
     if len(rows) > LOOKED_AT:
         rows = np.sort(np.random.default_rng([job.params.seed, 1]).choice(rows, LOOKED_AT, replace=False))
     codes, colours = [], []
+    images = ViewReader(job.roots["dataset"])
     for number, view in enumerate(table.take(rows).to_pylist()):
         work.tick(number, len(rows), "images")
         code = head(tokens.read(rows[number : number + 1]))[0]
         if np.isfinite(code[0, 0, 0]):  # else the image could not be decoded
-            data = files.read_checked(job.roots["dataset"], view["path"], view["sha256"])
-            box = Window(view["y0"], view["x0"], view["height"], view["width"])
             codes.append(normalise(code))
-            colours.append(formats.resize(formats.decode(data, view["path"]), len(code), len(code[0]), box=box))
+            colours.append(images.read(view, code.shape[:2]))
     work.tick(len(rows), len(rows), "images")
     return np.stack(codes), np.stack(colours).astype(np.float32)
 

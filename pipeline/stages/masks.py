@@ -18,7 +18,9 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
 from pipeline.datasets import folder
-from pipeline.images import files, formats
+from pipeline.images.formats import open_source
+from pipeline.images.pixels import DecodeError
+from pipeline.images.source import MAX_PIXELS
 from pipeline.numerics.crf import CrfParams, dense_crf, tiles
 from pipeline.numerics.guided import guided_logits
 from pipeline.numerics.regroup import SCALE
@@ -92,20 +94,22 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
     fitted = job.inputs["clusters"].manifest.get("found_by") == "regrouped"
     sharpness = params.sharpness or (SCALE if fitted else PUBLISHED)
     views = Views(job.inputs["features"])
-    rows, failed = [], []
+    rows, failed = [], {}
     for index, image in zip(chosen, dataset.take(chosen).to_pylist(), strict=True):
         plane = views.plane(index, head)
         mask = refined = None
-        if plane is None:
-            failed.append(image["path"])
-            if image["height"]:
+        try:
+            if plane is None:
+                raise DecodeError("it could not be decoded when the features were made")
+            pixels = open_source(job.roots["dataset"], image["path"], image["sha256"], image["size"]).pixels()
+            mask, refined = label_maps(pixels, plane, centroids, params, sharpness)
+        except DecodeError as error:
+            failed[image["path"]] = str(error)
+            if 0 < image["height"] * image["width"] <= MAX_PIXELS:
                 mask = np.full(
                     (image["height"], image["width"]), ignore_value(len(centroids)), mask_dtype(len(centroids))
                 )
             refined = mask if params.crf else None
-        else:
-            data = files.read_checked(job.roots["dataset"], image["path"], image["sha256"])
-            mask, refined = label_maps(formats.decode(data, image["path"]), plane, centroids, params, sharpness)
         facts = {key: image[key] for key in ("split", "id", "path", "height", "width")}
         rows.append({**facts, "mask": encode_png(mask), "mask_crf": encode_png(refined)})
     job.out.write_table(f"masks/{part.name}.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
