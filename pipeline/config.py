@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import Command, ConfigError, Set
 from pipeline.core.execution import Execution
 from pipeline.core.params import Params, chooser, lender, nested, role, settable
 from pipeline.core.store import local_folder
@@ -72,13 +72,13 @@ def load(path: str | Path, sets: list[str] | None = None, store: str | None = No
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", next="start from configs/folder.yaml") from error
+        raise ConfigError(f"{path}: {error.strerror}", next="stegoflow init my.yaml") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not plain YAML: {yaml_problem(error)}", next=f"mend {path}") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a config is a mapping of sections", next="start from configs/folder.yaml")
+        raise ConfigError(f"{path}: a config is a mapping of sections", next="stegoflow init my.yaml")
     for change in sets or []:
         apply(data, change)
     if store is not None:
@@ -91,20 +91,20 @@ def apply(data: dict[str, Any], change: str) -> None:
     field, equals, value = change.partition("=")
     names = field.strip().split(".")
     if not equals or not all(names):
-        raise ConfigError(f"--set {field}: expected stage.field=VALUE", next="--set clusters.k=20")
+        raise ConfigError(f"--set {field}: expected stage.field=VALUE", next=Set("clusters.k", 20))
     at = data
     for name in names[:-1]:
         if at.get(name) is None:
             at[name] = {}
         at = at[name]
         if not isinstance(at, dict):
-            raise ConfigError(f"--set {field}: {name} has no fields", next="--set clusters.k=20")
+            raise ConfigError(f"--set {field}: {name} has no fields", next=Set("clusters.k", 20))
     try:
         at[names[-1]] = yaml.safe_load(value)
     except (yaml.YAMLError, RecursionError) as error:
         problem = yaml_problem(error)
         raise ConfigError(
-            f"--set {field}: the value is not plain YAML: {problem}", next="--set clusters.k=20"
+            f"--set {field}: the value is not plain YAML: {problem}", next=Set("clusters.k", 20)
         ) from None
 
 
@@ -125,7 +125,9 @@ def validate(data: dict[str, Any], source: str = "config") -> PipelineConfig:
     try:
         config = PipelineConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error, data)}", next="stegoflow params explains every field") from None
+        raise ConfigError(
+            f"{source}: {_explain(error, data)}", next=(Command("params"), " explains every field")
+        ) from None
     weights = config.features.weights
     if weights not in ("hub", "packaged"):
         weights = _absolute("features.weights", weights)
@@ -144,7 +146,7 @@ def _absolute(field: str, path: str) -> str:
     try:
         return str(local_folder(path) or path)
     except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"{field}: {path!r} cannot be used: {error}", next=f"--set {field}=PATH") from error
+        raise ConfigError(f"{field}: {path!r} cannot be used: {error}", next=Set(field, "PATH")) from error
 
 
 def reference(section: str | None = None) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -116,6 +117,23 @@ def test_status_and_show(call, store, finished):
     assert call("show", "latest", "--store", store)[0] == 0
     assert call("show", "nothing", "--store", store)[0] == 2
     assert call("status", "--store", "/no/such/store")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["verify", "show", "export"])
+def test_a_damaged_run_record_is_named_by_whatever_reads_it(call, finished, tmp_path, command):
+    place = tmp_path / "store"
+    shutil.copytree(finished.config.store, place)
+    run = finished.result["run"]
+    path = place / "runs" / f"{run}.json"
+    data = path.read_bytes()
+    path.write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:])
+    options = ("--out", str(tmp_path / "masks")) if command == "export" else ()
+    status, _, err = call(command, run, "--store", str(place), *options)
+    assert status == 1
+    assert f"{path} is damaged" in err
+    assert f"stegoflow forget {run} --store {place}" in err
+    assert call("forget", run, "--store", str(place))[0] == 0
+    assert "is no artifact" in call("verify", run, "--store", str(place))[2]
 
 
 def test_export_writes_masks_and_nothing_else(call, store, finished, corpus, tmp_path):

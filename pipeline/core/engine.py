@@ -19,7 +19,7 @@ from pipeline.core.fingerprint import digest, fingerprint
 from pipeline.core.gc import wait_for_removal
 from pipeline.core.params import Params, chooser, hashed, role, written_as
 from pipeline.core.retries import IO_ERRORS
-from pipeline.core.store import Store
+from pipeline.core.store import GO_ON, Store
 
 log = logging.getLogger("stegoflow")
 Progress = Callable[[str, int, int, str], None]
@@ -124,6 +124,8 @@ class Stage:
     """Fills the artifact's folder and returns facts for its manifest (`items` at least)."""
     needs_labels: bool = False
     """Left out of a run without labels."""
+    optional: bool = False
+    """Left out of a run, which warns, where a package that its params ask for is not installed."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def ensure(
     except IO_ERRORS as error:
         raise StageError(
             f"{type(error).__name__}: {error}",
-            next="mend the cause and run the same command again: finished parts are kept",
+            next=GO_ON,
         ) from error
 
 

@@ -26,6 +26,10 @@ class Params(BaseModel):
             raise ValueError("expected a number, not true or false")
         return value
 
+    def packages(self) -> dict[str, str]:
+        """The optional packages that these values need: import name → the setting that asks for it."""
+        return {}
+
 
 def location(default: Any = ...) -> Any:
     """A field that says where something lies and never enters a fingerprint."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.fingerprint import digest
 from pipeline.core.store import Store, redact
 from pipeline.datasets import digests
@@ -110,7 +110,7 @@ def _find(root: str, kind: str) -> tuple[list[files.Found], Callable[[str], tupl
         left = f"; {some(notes)}" if notes else ""
         raise ConfigError(
             f"dataset.root: no image under {where} (looked for {', '.join(suffixes)}){left}",
-            next="set dataset.root to a folder of images:  stegoflow run CONFIG --set dataset.root=FOLDER",
+            next=("name a folder of images: ", Set("dataset.root", "FOLDER")),
         )
     return found, _splitter([entry.path for entry in found], top), notes
 
@@ -141,7 +141,7 @@ def predicted_splits(present: set[str], wanted: list[str]) -> list[str]:
         return sorted(present)
     raise ConfigError(
         f"masks.splits: none of {', '.join(wanted)} is in the dataset, which has {', '.join(sorted(present))}",
-        next=f"--set masks.splits=[{sorted(present)[-1]}]",
+        next=Set("masks.splits", [sorted(present)[-1]]),
     )
 
 

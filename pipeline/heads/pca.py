@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.core.errors import StageError
+from pipeline.core.errors import Set, StageError
 from pipeline.heads.interface import Method, MethodParams
 from pipeline.numerics.context import unit
 
@@ -27,7 +27,7 @@ class Pca(Method):
         if params.code > channels:
             raise StageError(
                 f"head.pca.code: {params.code} components asked of tokens of {channels} channels",
-                next=f"--set head.pca.code={channels}",
+                next=Set("head.pca.code", channels),
             )
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("components", torch.zeros(params.code, channels))

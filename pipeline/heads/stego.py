@@ -39,7 +39,7 @@ class CorrespondenceParams(MethodParams):
     learning_rate: float = Field(5e-4, gt=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     """`cosine` lets the learning rate fall to 0 over the steps; the published training holds it constant. The default
-    was set after seeing one labelled set (CamVid, storage_layout.md): without it 2 000 steps end worse than 1 000."""
+    was set after seeing one labelled set (CamVid, docs/decisions/015): without it 2 000 steps end worse than 1 000."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of channels dropped per view, independently on both branches and on the teacher's features."""
     weight_self: float = Field(0.67, ge=0)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 import obstore
 from obstore.exceptions import PreconditionError
 
-from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.errors import ConfigError, Set, StageError, StoreError
 from pipeline.core.retries import IO_ERRORS
-from pipeline.core.store import StoreError, local_folder, open_store
+from pipeline.core.store import GO_ON, local_folder, open_store
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -95,7 +95,7 @@ class Stored:
                 file.seek(offset)
                 return file.read(length)
         except OSError as error:
-            raise StoreError(f"cannot read {self.name}: {error.strerror or error}") from error
+            raise StoreError(f"cannot read {self.name}: {error.strerror or error}", next=GO_ON) from error
 
     def _read_object(self, offset: int, length: int) -> bytes:
         store = open_store(self.root)
@@ -213,7 +213,7 @@ def has_folder(root: str, name: str) -> bool:
     folder = local_folder(root)
     if folder is not None:
         if not folder.is_dir():
-            raise ConfigError(f"dataset.root: {folder} is not a folder", next="--set dataset.root=FOLDER")
+            raise ConfigError(f"dataset.root: {folder} is not a folder", next=Set("dataset.root", "FOLDER"))
         return (folder / name).is_dir()
     parent, _, last = name.rpartition("/")
     return last in open_store(root).folders(parent)

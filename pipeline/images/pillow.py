@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+from pipeline.core.extras import require
 from pipeline.images.files import File
 from pipeline.images.pixels import channels, rgb, to_uint8, upright
 from pipeline.images.source import Whole, check_size
@@ -46,7 +47,10 @@ def open_png(file: File) -> Whole:
 
         return rgb(to_uint8(channels(png_decode(data))))
 
-    return _whole(file, PngImageFile(file.stream()), _orientation(lambda: _png_exif(file)), decode)
+    image = PngImageFile(file.stream())
+    if file.read(24, 1) == b"\x10":
+        require("imagecodecs", f"{file.name}, a PNG of 16 bits,")
+    return _whole(file, image, _orientation(lambda: _png_exif(file)), decode)
 
 
 def decode_png_label(file: File) -> np.ndarray:

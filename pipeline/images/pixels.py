@@ -20,8 +20,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
-from pipeline.core.errors import ConfigError, StageError
-from pipeline.core.store import StoreError
+from pipeline.core.errors import StegoflowError
 
 
 class DecodeError(ValueError):
@@ -32,14 +31,14 @@ class DecodeError(ValueError):
 def decoding(name: str) -> Iterator[None]:
     """Whatever a decoder raises becomes a DecodeError whose first word is `name`; what it only warns of is kept quiet.
 
-    A file that cannot be read or has changed (StoreError, StageError) is no damaged image.
+    A file that cannot be read, has changed, or needs what is not installed (StegoflowError) is no damaged image.
     """
     try:
         with warnings.catch_warnings():
             # Corrupt EXIF, malformed MPO, ... Filters are global: threads may at worst leave this one in place.
             warnings.filterwarnings("ignore", module="PIL")
             yield
-    except (MemoryError, ConfigError, StageError, StoreError):
+    except (MemoryError, StegoflowError):
         raise
     except DecodeError as error:
         raise DecodeError(f"{name}: {error}") from None

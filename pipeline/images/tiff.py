@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.core.extras import require
 from pipeline.images.files import File
 from pipeline.images.pillow import ORIENTATION, rgb_pixels
 from pipeline.images.pixels import DecodeError, channels, rgb, to_uint8, upright
@@ -28,6 +29,8 @@ CACHE = 2**26
 """Bytes of decoded tiles that an open image keeps: neighbouring windows share them."""
 PAGES = 32
 """Pages that are looked at for coarser levels."""
+BUILT_IN = (1, 8, 32773, 32946, 34925)
+"""The compressions that tifffile decodes by itself: none, deflate, PackBits, deflate, LZMA."""
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else every odd tag of every file is printed
 
@@ -38,6 +41,7 @@ def open_image(file: File) -> Source:
 
     with tifffile.TiffFile(file.stream()) as opened:
         page = opened.pages[0]
+        _require_codecs(file.name, page)
         height, width, orientation = page.imagelength, page.imagewidth, _orientation(page)
         names = _channels(page)
         why = _whole_because(page)
@@ -61,6 +65,7 @@ def _samples(file: File) -> tuple[np.ndarray, Any]:
     data = file.content()
     with tifffile.TiffFile(io.BytesIO(data)) as opened:
         page = opened.pages[0]
+        _require_codecs(file.name, page)
         check_size(file.name, page.imagelength, page.imagewidth, int(np.prod(page.shaped, dtype=np.float64)))
         _check_end(page, len(data))
         samples = page.asarray(squeeze=False, maxworkers=1)  # (planes, depth, H, W, interleaved)
@@ -87,6 +92,13 @@ def _decode(file: File) -> np.ndarray:
         pixels = rgb(to_uint8(channels(samples), bits))
         pixels = 255 - pixels if page.photometric == 0 else pixels  # 0: white is zero
     return upright(pixels, _orientation(page))
+
+
+def _require_codecs(name: str, page: Any) -> None:
+    """ConfigError where a page can be decoded with imagecodecs alone, and that is not installed."""
+    if page.compression not in BUILT_IN or page.predictor not in (1, 2) or page.bitspersample % 8:
+        kind = getattr(page.compression, "name", page.compression)
+        require("imagecodecs", f"{name}, a TIFF compressed by {kind},")
 
 
 def _orientation(page: Any) -> int:

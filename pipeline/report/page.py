@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.colors import hsv_to_rgb
 from PIL import Image
 
@@ -62,6 +61,8 @@ class Page:
 
 def render(page: Page) -> str:
     """The HTML of a page; the same page gives the same text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("pipeline.report", ""),
         autoescape=True,

@@ -26,7 +26,7 @@ from pipeline.backbones.devices import autocast, pick_device
 from pipeline.backbones.vit import Backbone, create_backbone, describe, find_weights
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
-from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.params import Params, borrowed, derived, location
 from pipeline.datasets.folder import some
 from pipeline.images.pixels import DecodeError
@@ -75,7 +75,7 @@ def weights_digest(backbone: str, weights: str) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         why = f"features.weights: {path} cannot be read: {error.strerror}"
-        raise ConfigError(why, next="make it readable, or --set features.weights=FILE") from error
+        raise ConfigError(why, next=("make it readable, or ", Set("features.weights", "FILE"))) from error
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         if len(failed) > job.execution.max_failed_fraction * len(dataset) or len(failed) == len(dataset):
             raise StageError(
                 text,
-                next="mend, convert or remove them, or allow more: --set execution.max_failed_fraction=0.5",
+                next=("mend, convert or remove them, or allow more: ", Set("execution.max_failed_fraction", 0.5)),
             )
         log.warning("%s", text)
     group = open_group(job.out, "r+")
@@ -172,8 +172,11 @@ def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: Contain
         if not good and row["path"] not in failed:
             raise StageError(
                 f"the backbone gives NaN or infinite features for {row['path']}",
-                next="--set execution.precision=fp32; if it is that already, the weights are damaged: "
-                "--set features.weights=FILE",
+                next=(
+                    Set("execution.precision", "fp32"),
+                    "; if it is that already, the weights are damaged: ",
+                    Set("features.weights", "FILE"),
+                ),
             )
 
 

@@ -24,7 +24,7 @@ from pipeline.artifacts.suggestion import chosen_k
 from pipeline.backbones.devices import compute_dtype, keep_freed_memory, pick_device
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
-from pipeline.core.errors import StageError
+from pipeline.core.errors import Set, StageError
 from pipeline.core.params import Params, hashed, variant
 from pipeline.heads import METHODS
 from pipeline.heads.cause import CauseParams
@@ -166,7 +166,7 @@ def train(
                     field = f"head.{params.method}.learning_rate"
                     raise StageError(
                         f"step {step}: the loss is {values['loss']}",
-                        next=f"--set {field}={section.learning_rate / 10:g}",
+                        next=Set(field, f"{section.learning_rate / 10:g}"),
                     )
                 rows.append({"step": step, **values})
                 work.tick(step + 1, steps, "steps")

@@ -20,7 +20,7 @@ from pipeline.artifacts.features import PART, Tokens, read_center
 from pipeline.artifacts.views import training_views
 from pipeline.backbones.devices import pick_device
 from pipeline.core.engine import Job, Stage, Work
-from pipeline.core.errors import StageError
+from pipeline.core.errors import Set, StageError
 from pipeline.core.params import Params, borrowed
 from pipeline.numerics.context import find_temperature, in_context
 from pipeline.numerics.kmeans import cosine_kmeans, effective_groups, nearest
@@ -82,7 +82,7 @@ def sample(job: Job, work: Work) -> np.ndarray:
         for view in in_context(block, temperature).flatten(1, 2).cpu().numpy():
             found.append(view[generator.choice(len(view), each, replace=False)])
     if not found:
-        raise StageError("no training image could be decoded: there is nothing to count", next="--set clusters.k=K")
+        raise StageError("no training image could be decoded: there is nothing to count", next=Set("clusters.k", "K"))
     return np.stack(found)
 
 

@@ -15,6 +15,7 @@ from corpora import picture, small
 from image_files import size
 from scipy.io import loadmat, savemat
 
+from pipeline import configs
 from pipeline.artifacts.labels import LabelMaps
 from pipeline.cli.doctor import examine
 from pipeline.config import load, validate
@@ -34,7 +35,6 @@ from pipeline.stages.dataset import DatasetParams
 
 NAMES = {"cocostuff27": "cocostuff", "cityscapes27": "cityscapes", "potsdam3": "potsdam"}
 LAYOUTS = sorted(NAMES)
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -388,7 +388,7 @@ PUBLISHED = {  # backbone, K, code, weights, shifts
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_preset_holds_the_published_settings(layout: str):
-    config = load(CONFIGS / f"{layout}.yaml")
+    config = load(configs.path(layout))
     head = config.head.stego
     assert (config.head.method, config.masks.upsampling) == ("stego", "bilinear")
     assert config.dataset.layout == layout

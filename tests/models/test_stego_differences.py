@@ -1,4 +1,4 @@
-"""Where training differs from the published code on purpose, and by how much (storage_layout.md, Decisions).
+"""Where training differs from the published code on purpose, and by how much (docs/decisions/015).
 
 The published way is written here in plain autograd, from its description. `pytest -s` prints the figures.
 """

@@ -19,7 +19,7 @@ from pipeline.artifacts.head import TrainedHead, open_head
 from pipeline.artifacts.views import training_views
 from pipeline.config import PipelineConfig, reference
 from pipeline.core.artifact import Artifact
-from pipeline.core.errors import StageError
+from pipeline.core.errors import Set, StageError
 from pipeline.core.store import Store
 from pipeline.heads import METHODS
 from pipeline.heads.interface import Batch, Method, MethodParams
@@ -149,7 +149,7 @@ def test_principal_components_are_those_of_the_covariance(make_config: Make):
 def test_more_components_than_channels(make_config: Make):
     with pytest.raises(StageError, match=r"head\.pca\.code: 65 components asked of tokens of 64 channels") as caught:
         run(make_config(head={"method": "pca", "pca": {"code": 65}}))
-    assert caught.value.next == "--set head.pca.code=64"
+    assert caught.value.next == Set("head.pca.code", 64)
 
 
 def test_whatever_the_components_are_fewer_keep_the_first(tmp_path):
@@ -354,7 +354,7 @@ def test_a_heads_own_clusters_are_taken(make_config: Make, monkeypatch: pytest.M
 
     with pytest.raises(StageError, match=r"clusters\.k: the head has 4, not 5") as caught:
         until(make_config(head={"method": "none"}, clusters={"k": 5}), "clusters")
-    assert caught.value.next == "--set clusters.method=kmeans"
+    assert caught.value.next == Set("clusters.method", "kmeans")
 
 
 class Picky(NoHead):
