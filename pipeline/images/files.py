@@ -16,7 +16,7 @@ from obstore.exceptions import PreconditionError
 
 from pipeline.core.errors import ConfigError, Set, StageError, StoreError
 from pipeline.core.retries import IO_ERRORS
-from pipeline.core.store import GO_ON, local_folder, open_store
+from pipeline.core.store import GO_ON, first_line, local_folder, open_store
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -105,6 +105,8 @@ class Stored:
                 return bytes(obstore.get(store.objects, self.name, options=options).bytes())
             except PreconditionError:
                 raise changed(self.name) from None
+            except FileNotFoundError as error:
+                raise StoreError(f"cannot read {store.path_of(self.name)}: {first_line(error)}", next=GO_ON) from None
 
     def content(self) -> bytes:
         """All of it, checked against its digest."""

@@ -228,7 +228,7 @@ class _Tiled(Windowed):
         height, width = pages[0].imagelength, pages[0].imagewidth
         self.name, self.channels, self.pixel_size = file.name, channels, _pixel_size(pages[0])
         self.levels = tuple(
-            Level(page.imagelength, page.imagewidth, max(height / page.imagelength, width / page.imagewidth))
+            Level(page.imagelength, page.imagewidth, min(height / page.imagelength, width / page.imagewidth))
             for page in pages
         )
         self._tiles = [_Tiles(file, page) for page in pages]
