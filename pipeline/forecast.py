@@ -114,7 +114,7 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
     from pipeline.stages import dataset
 
     root, layout = config.dataset.root, config.dataset.layout
-    items = folder.scan(root, "images", store, layout=layout)
+    items = folder.scan(root, "images", store, layout=layout).items
     splits: dict[str, list[folder.Item]] = {}
     for item in items:
         splits.setdefault(item.split, []).append(item)
@@ -127,7 +127,7 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
     mirrored, training = np.asarray(table["mirrored"]), np.asarray(table["training"])
     labels: set[tuple[str, str]] = set()
     if folder.has_labels(root, layout):
-        labels = {(item.split, stem(item.id)) for item in folder.scan(root, "labels", store, layout=layout)}
+        labels = {(item.split, stem(item.id)) for item in folder.scan(root, "labels", store, layout=layout).items}
     keys = zip(table["split"].to_pylist(), table["id"].to_pylist(), strict=True)
     labelled = np.asarray([(split, stem(id)) in labels for split, id in keys])
     predicted = folder.predicted_splits(set(splits), config.masks.splits)

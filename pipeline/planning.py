@@ -74,15 +74,17 @@ def nodes(
     """
     root, layout = config.dataset.root, config.dataset.layout
     pins = pins or {}
-    images = folder.scan(root, "images", store, lambda done, total: progress("listing", done, total, "images"), layout)
-    for note in folder.notes(root, layout):
+    images, notes = folder.scan(
+        root, "images", store, lambda done, total: progress("listing", done, total, "images"), layout
+    )
+    for note in notes:
         log.warning("%s", note)
     content = {"dataset": folder.content_digest(images)}
     without: tuple[str, ...] = ()
     if not pins and folder.has_labels(root, layout):
         maps = folder.scan(
             root, "labels", store, lambda done, total: progress("listing", done, total, "label maps"), layout
-        )
+        ).items
         content["labels"] = folder.content_digest(maps, folder.read_description(root, layout))
         trained_on = folder.training_splits({item.split for item in images})
         without = () if any(item.split in trained_on for item in maps) else ("probe",)

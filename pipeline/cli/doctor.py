@@ -155,20 +155,18 @@ def _weights(config: "PipelineConfig | None") -> Iterator[Check]:
 
 def _dataset(root: str, layout: str) -> Iterator[Check]:
     from pipeline.datasets import folder
+    from pipeline.datasets.benchmarks.listing import shortcomings
 
-    lacking = folder.shortcomings(root, layout)
+    lacking = shortcomings(root, layout) if layout != "folder" else []
     for state, what, todo in lacking:
         yield Check("dataset", state, f"{layout} in {redact(root)}: {what}", todo)
     if any(state == "error" for state, _, _ in lacking):
         return
-    items = folder.scan(root, "images", layout=layout)
-    bad = [item.path for item in items if item.error]
-    found = f"{len(items)} images in {', '.join(sorted({item.split for item in items}))}"
-    if bad:
-        unread = f"{found}; {len(bad)} unreadable: {', '.join(bad[:5])}"
-        yield Check("dataset", "warning", unread, "mend or remove them")
-    else:
-        yield Check("dataset", "ok", found)
+    items, notes = folder.scan(root, "images", layout=layout)
+    for note in notes:
+        if note not in [what for _, what, _ in lacking]:
+            yield Check("dataset", "warning", note, "mend, convert or remove them")
+    yield Check("dataset", "ok", f"{len(items)} images in {', '.join(sorted({item.split for item in items}))}")
 
 
 def _store(url: str) -> Iterator[Check]:
