@@ -25,7 +25,7 @@ from pipeline.core.errors import ConfigError, NotFoundError, StageError, Stegofl
 from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.runs import names as run_names
 from pipeline.core.store import Store, open_existing
-from pipeline.images import files, formats
+from pipeline.images.formats import open_source
 from pipeline.report import notebook
 from pipeline.session import Session, ensure_all, recorded_config, session
 from pipeline.terminal import visible
@@ -110,8 +110,13 @@ class Run:
 
     @cached_property
     def clusters(self) -> Clusters:
-        """The clusters, and their shares of all pixels."""
-        return read_clusters(self.artifact("clusters"), self.artifact("scores") if self.has("scores") else None)
+        """The clusters: prototypes, the tree in which they merge, and its cut into K groups."""
+        return read_clusters(self.artifact("clusters"))
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(K,) float64: the share of each group of all pixels of the masks without CRF."""
+        return np.asarray(self.artifact("scores").read_json("scores.json")["cluster_share"])
 
     @cached_property
     def images(self) -> ByImage[np.ndarray]:
@@ -119,8 +124,7 @@ class Run:
         images, root = self._images, self.record["config"]["dataset"]["root"]
 
         def read(row: int) -> np.ndarray:
-            path, sha256 = images.file(row)
-            return formats.decode(files.read_checked(root, path, sha256), path)
+            return open_source(root, *images.file(row)).pixels()
 
         return ByImage(images, range(len(images.table)), read)
 
@@ -177,7 +181,8 @@ class Run:
     def figure(self, n: int) -> "tuple[Image | None, list[str]]":
         """The picture of `show`, None where none can be shown, and the names of the images in it."""
         baseline = self.baseline if self.has("baseline") else None
-        return notebook.figure(self.images, self.masks, baseline, self.clusters, n)
+        shares = self.shares if self.has("scores") else None
+        return notebook.figure(self.images, self.masks, baseline, self.clusters.k, shares, n)
 
     def export(
         self,
@@ -218,13 +223,11 @@ class Run:
         what the run has not, or not yet."""
         scores = self.scores if self.has("scores") else None
         measured = {name: getattr(scores, name, None) for name in NAMES}
-        clusters = self.clusters if self.has("clusters") else None
-        shares = clusters.shares if clusters else None
         return {
             "run": self.id,
             "stages": [asdict(outcome) for outcome in self.stages],
-            "k": clusters.k if clusters else None,
-            "groups": None if shares is None else shares.tolist(),
+            "k": self.clusters.k if self.has("clusters") else None,
+            "groups": self.shares.tolist() if self.has("scores") else None,
             "protocol": scores.protocol if scores else None,
             "scores": {name: s and {"accuracy": s.accuracy, "miou": s.miou} for name, s in measured.items()},
             "report": self.report if self.has("report") else None,

@@ -15,6 +15,7 @@ from pipeline.core.engine import Node, Outcome, Progress, ensure, silent
 from pipeline.core.errors import ConfigError
 from pipeline.core.executors import Executor, open_executor
 from pipeline.core.extras import require_all
+from pipeline.core.logs import RUN
 from pipeline.core.params import settings
 from pipeline.core.runs import begin_run
 from pipeline.core.store import Store, open_store, redact
@@ -87,6 +88,8 @@ def session(
             require_all(node.params.packages())
     stages = {**(pins or {}), **{node.stage.name: node.fingerprint for node in planned}}
     run_id = begin_run(store, _recorded(config), stages, pinned=sorted(pins or {}))
+    RUN.set(run_id)
+    log.info("%s in %s", ", ".join(node.stage.name for node in wanted), store.shown)
     with open_executor(config.execution) as executor:
         yield Session(run_id, config, store, wanted, executor, progress)
 

@@ -224,7 +224,7 @@ class Exported:
 
     @property
     def failed(self) -> list[str]:
-        return self.run.artifact("features").manifest["failed"]
+        return sorted(self.run.artifact("features").manifest["failed"])
 
     @property
     def report(self) -> str:
@@ -670,8 +670,8 @@ def good(tmp_path: Path, corpus: Path, vit: Path, cached: Path) -> Path:
         case(
             "a field that is NaN or infinite",
             2,
-            "head.stego.shift_self=.nan",
-            ("head.stego.shift_self",),
+            "head.shift_self=.nan",
+            ("head.shift_self",),
         ),
         case(
             "true where a number is asked",

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.artifacts.features import Tokens, read_center, read_rows
+from pipeline.artifacts.features import Tokens, read_center, read_mean
 from pipeline.core.artifact import Artifact
 
 
 @dataclass(frozen=True, repr=False)
 class Features:
-    """A feature store: `tokens` (view, row, column, channel) float16, the table of `views`, `pooled`, `center`."""
+    """A feature store: `tokens` (view, row, column, channel) float16, the table of `views`, `mean`, `center`."""
 
     artifact: Artifact
     views: pa.Table
@@ -22,9 +22,9 @@ class Features:
         return Tokens(self.artifact)
 
     @property
-    def pooled(self) -> np.ndarray:
-        """(view, channel) float32: the L2-normalised mean token of each view."""
-        return read_rows(self.artifact, "pooled")
+    def mean(self) -> np.ndarray:
+        """(view, channel) float32: the mean token of each view."""
+        return read_mean(self.artifact)
 
     @property
     def center(self) -> np.ndarray:

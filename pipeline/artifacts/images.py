@@ -15,7 +15,7 @@ Key = str | tuple[str, str]
 
 
 class Images:
-    """The images of a dataset: a row (split, id, path, sha256, height, width) for each, sorted by split and id."""
+    """The images of a dataset: a row (split, id, path, sha256, size, height, width) for each, by split and id."""
 
     def __init__(self, dataset: Artifact) -> None:
         self.table: pa.Table
@@ -33,9 +33,10 @@ class Images:
         """(split, id) of a row."""
         return self.table["split"][row].as_py(), self.table["id"][row].as_py()
 
-    def file(self, row: int) -> tuple[str, str]:
-        """(path below the root, sha256) of a row."""
-        return self.table["path"][row].as_py(), self.table["sha256"][row].as_py()
+    def file(self, row: int) -> tuple[str, str, int]:
+        """(path below the root, sha256, bytes) of a row."""
+        path, sha256, size = (self.table[name][row].as_py() for name in ("path", "sha256", "size"))
+        return path, sha256, size
 
     def size(self, row: int) -> tuple[int, int]:
         """(height, width) in pixels of a row; (0, 0) where the header cannot be read."""
@@ -115,7 +116,7 @@ def _inside(rows: Sequence[int], every: range) -> tuple[int, int]:
 
 
 def _by_split(dataset: Artifact, name: str) -> tuple[pa.Table, dict[str, range]]:
-    table = dataset.read_table(name, ["split", "id", "path", "sha256", "height", "width"])
+    table = dataset.read_table(name, ["split", "id", "path", "sha256", "size", "height", "width"])
     column = table["split"]
     splits, start = {}, 0
     while start < len(column):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.artifacts.images import ByImage, Images
 from pipeline.core.artifact import Artifact
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, Set
 
 
 def mask_dtype(clusters: int) -> type[np.unsignedinteger]:
@@ -61,7 +61,9 @@ def label_maps(masks: Artifact, images: Images, *, crf: bool | None = None) -> B
     """
     there = masks.manifest["params"]["crf"]
     if crf and not there:
-        raise ConfigError("this run was made with masks.crf=false", next="run its config with --set masks.crf=true")
+        raise ConfigError(
+            "this run was made with masks.crf=false", next=("run its config with ", Set("masks.crf", True))
+        )
     column = "mask_crf" if crf or (crf is None and there) else "mask"
     rows = masks.held("images.json", Artifact.read_json)
 

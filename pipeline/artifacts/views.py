@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -29,6 +28,7 @@ VIEW_SCHEMA = pa.schema(
         ("id", pa.string()),
         ("path", pa.string()),
         ("sha256", pa.string()),
+        ("bytes", pa.int64()),
         ("image_height", pa.int32()),
         ("image_width", pa.int32()),
         ("y0", pa.float64()),
@@ -61,7 +61,12 @@ def view_table(dataset: pa.Table, views: ViewParams, mirror: str, masked: list[s
             kinds = ["crops"] * trained + ["whole"] * (image["split"] in predicted or not trained)
         mirrored = mirror == "all" or (mirror == "predicted" and image["split"] in predicted)
         common = {key: image[key] for key in ("split", "id", "path", "sha256")}
-        common |= {"image": index, "image_height": image["height"], "image_width": image["width"]}
+        common |= {
+            "bytes": image["size"],
+            "image": index,
+            "image_height": image["height"],
+            "image_width": image["width"],
+        }
         height, width = max(1, image["height"]), max(1, image["width"])
         for kind in kinds:
             for box in windows(kind, height, width, size, views.overlap):
@@ -72,8 +77,3 @@ def view_table(dataset: pa.Table, views: ViewParams, mirror: str, masked: list[s
                     rows.append({**row, "mirrored": True, "training": False})
     rows.sort(key=lambda row: row["mirrored"])
     return pa.Table.from_pylist([{**row, "view": number} for number, row in enumerate(rows)], schema=VIEW_SCHEMA)
-
-
-def training_views(table: pa.Table) -> np.ndarray:
-    """Rows of the views that neighbours, head and clusters are fitted on."""
-    return np.flatnonzero(np.asarray(table["training"]))

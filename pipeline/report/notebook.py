@@ -7,10 +7,9 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from pipeline.artifacts.clusters import Clusters
 from pipeline.artifacts.images import ByImage
 from pipeline.artifacts.scores import NAMES, Scores
-from pipeline.images.formats import DecodeError
+from pipeline.images.pixels import DecodeError
 from pipeline.numerics.metrics import confusion, match
 from pipeline.numerics.palette import colourise, palette
 from pipeline.report.sheet import sheet
@@ -23,7 +22,8 @@ def figure(
     images: ByImage[np.ndarray],
     masks: ByImage[np.ndarray],
     baseline: ByImage[np.ndarray] | None,
-    clusters: Clusters,
+    k: int,
+    shares: np.ndarray | None,
     n: int,
 ) -> tuple[Image.Image | None, list[str]]:
     """`n` images, evenly spaced, beside their masks and the baseline's, with a legend of the groups; None where none
@@ -31,7 +31,7 @@ def figure(
 
     A cluster of the baseline has the colour of the group that it has most pixels in common with, one to one.
     """
-    k, names = clusters.k, list(masks)
+    names = list(masks)
     shown: dict[str, list[np.ndarray]] = {}
     for at in np.unique(np.linspace(0, len(names) - 1, min(n, len(names))).round().astype(int)):
         row = masks.rows[at]
@@ -51,11 +51,11 @@ def figure(
         [image, *(colourise(ids, table) for ids, table in zip(maps, (colours, own), strict=False))]
         for image, *maps in shown.values()
     ]
-    shares = np.zeros(k) if clusters.shares is None else clusters.shares
-    text = "group {}" if clusters.shares is None else "group {}: {:.1f} %"
-    legend = [(colours[group], text.format(group, 100 * shares[group])) for group in np.argsort(-shares, kind="stable")]
+    order = range(k) if shares is None else np.argsort(-shares, kind="stable").tolist()
+    text = [f"group {group}" + ("" if shares is None else f": {shares[group]:.1%}") for group in range(k)]
+    legend = [(colours[group], text[group]) for group in order[:LEGEND]]
     titles = ["image", "groups", "k-means on tokens"][: len(rows[0])]
-    return sheet(rows, titles, legend[:LEGEND]), list(shown)
+    return sheet(rows, titles, legend), list(shown)
 
 
 def html(title: str, scores: Scores | None, picture: Image.Image | None) -> str:

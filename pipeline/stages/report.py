@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from pipeline.artifacts.clusters import fewer
+from pipeline.artifacts.clusters import fewer, read_clusters
 from pipeline.artifacts.features import Tokens
 from pipeline.artifacts.head import COLLAPSED, TrainedHead, collapse
 from pipeline.artifacts.labels import LabelMaps
@@ -16,8 +16,9 @@ from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params
-from pipeline.images import files, formats
-from pipeline.numerics.kmeans import normalise
+from pipeline.images.formats import open_source
+from pipeline.images.pixels import DecodeError
+from pipeline.images.source import Source
 from pipeline.numerics.palette import palette
 from pipeline.report.page import Page, Picture, render
 
@@ -106,7 +107,7 @@ def facts(job: Job, features: dict[str, Any], k: int, found: dict[str, Any]) -> 
         "Views": f"{params['views']['kind']}, {size[0]}×{size[1]} px, {grid[0]}×{grid[1]} tokens",
         "Head": job.inputs["head"].manifest["params"]["method"],
         "Codes": codes(job.inputs["head"].manifest),
-        "Clusters": f"{k}; ⚠ {trouble}" if (trouble := fewer(job.inputs["clusters"].manifest, k)) else str(k),
+        "Clusters": f"{k}; ⚠ {trouble}" if (trouble := fewer(job.inputs["clusters"].manifest)) else str(k),
         "Protocol": f"{found['protocol']}: {PROTOCOLS[found['protocol']]}, one Hungarian match over "
         f"{found['images']} labelled images"
         if found["images"]
@@ -144,15 +145,13 @@ def pictures(job: Job, maps: LabelMaps | None, count: int) -> list[Picture]:
     total = job.inputs["masks"].manifest["items"]
     wanted = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
     found = []
-    sha256 = _digests(job)
+    files = _files(job)
     for number, row in enumerate(read_masks(job.inputs["masks"])):
         if number not in wanted or row["mask"] is None:
             continue
         try:
-            image = formats.decode(
-                files.read_checked(job.roots["dataset"], row["path"], sha256[row["path"]]), row["path"]
-            )
-        except formats.DecodeError:
+            image = open_source(job.roots["dataset"], row["path"], *files[row["path"]]).pixels()
+        except DecodeError:
             continue
         label = maps.read(row["split"], row["id"]) if maps else None
         if label is not None and maps:
@@ -165,19 +164,19 @@ def pictures(job: Job, maps: LabelMaps | None, count: int) -> list[Picture]:
 
 
 def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
-    """Per cluster, patches around the tokens that lie nearest to its centroid, at most one of each image."""
+    """Per cluster, patches around the tokens that lie nearest to one of its prototypes, at most one of each image."""
     features = job.inputs["features"]
-    centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
-    found: list[list[np.ndarray]] = [[] for _ in centroids]
+    clusters = read_clusters(job.inputs["clusters"])
+    found: list[list[np.ndarray]] = [[] for _ in range(clusters.k)]
     table = features.read_table("views.parquet")
     rows = np.flatnonzero(np.asarray(table["training"]))
     rows = rows[np.linspace(0, len(rows) - 1, min(params.gallery_images, len(rows))).round().astype(int)]
     views = table.take(rows).to_pylist()
-    cosines = normalise(TrainedHead(job.inputs["head"])(Tokens(features).read(rows))) @ centroids.T
+    cosines = clusters.cosines(TrainedHead(job.inputs["head"])(Tokens(features).read(rows)))
     columns = cosines.shape[2]
     own = cosines.argmax(-1)
     wanted: dict[int, list[tuple[int, int]]] = {}
-    for cluster in range(len(centroids)):
+    for cluster in range(clusters.k):
         value = np.where(own == cluster, cosines[..., cluster], -np.inf).reshape(len(views), -1)
         best = value.argmax(1)
         order = np.argsort(-value[np.arange(len(views)), best])[: params.patches]
@@ -186,25 +185,26 @@ def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
                 wanted.setdefault(int(view), []).append((cluster, int(best[view])))
     for number, picks in sorted(wanted.items()):
         view = views[number]
-        image = formats.decode(files.read_checked(job.roots["dataset"], view["path"], view["sha256"]), view["path"])
+        image = open_source(job.roots["dataset"], view["path"], view["sha256"], view["bytes"])
         for cluster, token in picks:
             row, column = divmod(token, columns)
             found[cluster].append(_patch(image, view, row, column, cosines.shape[1:3]))
     return found
 
 
-def _patch(image: np.ndarray, view: dict[str, Any], row: int, column: int, grid: tuple[int, ...]) -> np.ndarray:
+def _patch(image: Source, view: dict[str, Any], row: int, column: int, grid: tuple[int, ...]) -> np.ndarray:
     """The neighbourhood of a token, five tokens wide, moved inside the image."""
     step_y, step_x = view["height"] / grid[0], view["width"] / grid[1]
-    side = int(min(max(24, 5 * max(step_y, step_x)), *image.shape[:2]))
+    side = int(min(max(24, 5 * max(step_y, step_x)), *image.size))
     y, x = view["y0"] + (row + 0.5) * step_y - side / 2, view["x0"] + (column + 0.5) * step_x - side / 2
-    y, x = (int(np.clip(v, 0, limit - side)) for v, limit in ((y, image.shape[0]), (x, image.shape[1])))
-    return image[y : y + side, x : x + side]
+    y, x = (int(np.clip(v, 0, limit - side)) for v, limit in zip((y, x), image.size, strict=True))
+    return image.read((y, x, side, side), (side, side))
 
 
-def _digests(job: Job) -> dict[str, str]:
-    table = job.inputs["dataset"].read_table("images.parquet", ["path", "sha256"])
-    return dict(zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+def _files(job: Job) -> dict[str, tuple[str, int]]:
+    """Digest and bytes of every image, by path."""
+    table = job.inputs["dataset"].read_table("images.parquet", ["path", "sha256", "size"])
+    return {row["path"]: (row["sha256"], row["size"]) for row in table.to_pylist()}
 
 
 STAGE = Stage(

@@ -40,11 +40,11 @@ def names(done: Run) -> dict[str, str]:
 
 
 def output(done: Run) -> dict[str, Any]:
-    """Neighbours, weights, centroids and masks, byte for byte."""
+    """Neighbours, weights, prototypes and masks, byte for byte."""
     tensors = {
         f"{stage} {name}": value.tobytes()
-        for stage in ("head", "clusters", "baseline")
-        for name, value in done.artifact(stage).read_tensors(f"{stage}.safetensors").items()
+        for stage, file in (("head", "head"), ("clusters", "clusters"), ("baseline", "clusters"))
+        for name, value in done.artifact(stage).read_tensors(f"{file}.safetensors").items()
     }
     near = done.artifact("neighbours").read_table("neighbours.parquet").to_pydict()
     return {**tensors, "neighbours": near, "masks": list(read_masks(done.artifact("masks")))}
