@@ -18,11 +18,11 @@ from quality import chosen, dump, read, show, ticker, write  # beside this file
 from quality_cell import BASE, ROOT, VIEWS, commit, config_of, find_sets, machine
 from quality_results import Json, markdown
 
+from pipeline.api import run
 from pipeline.artifacts.masks import label_maps
 from pipeline.config import PipelineConfig
 from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError, StegoflowError
-from pipeline.results import run
 from pipeline.terminal import render_error, visible
 
 CRITERIA = {

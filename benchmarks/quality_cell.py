@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from quality_results import KINDS, Json  # beside this file
 
+from pipeline.api import run
 from pipeline.backbones.devices import pick_device
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.engine import Progress, silent
@@ -18,7 +19,6 @@ from pipeline.core.execution import cores
 from pipeline.core.params import members
 from pipeline.datasets import folder
 from pipeline.heads.settings import TrainedParams
-from pipeline.results import run
 
 ROOT = Path(__file__).parents[1]
 BASE: dict[str, Any] = {"features": {"backbone": "vit_small_patch14_dinov2", "weights": "packaged", "block": 8}}

@@ -16,11 +16,11 @@ from quality_cell import config_of as cell_of
 from quality_results import Json
 from speed_stages import FEATURES
 
+from pipeline.api import run
 from pipeline.artifacts.features import Tokens
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.artifact import Artifact
 from pipeline.datasets.demo import corpus as demo
-from pipeline.results import run
 
 SEEDS = (0, 1, 2)
 

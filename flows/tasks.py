@@ -17,11 +17,11 @@ from prefect.exceptions import FailedRun
 from prefect.states import Completed, Failed
 
 from flows.artifacts import publish
+from pipeline.api import finish
 from pipeline.config import load
 from pipeline.core.artifact import shown
 from pipeline.core.engine import Node, Outcome
 from pipeline.core.errors import StegoflowError
-from pipeline.results import finish
 from pipeline.session import Session, session
 from pipeline.terminal import render_error
 

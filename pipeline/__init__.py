@@ -10,11 +10,12 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:
+    from pipeline.api import open_features, open_run, run
     from pipeline.artifacts.feature_table import Features
     from pipeline.config import PipelineConfig, load, validate
     from pipeline.exporting import export
     from pipeline.planning import plan
-    from pipeline.results import Run, open_features, open_run, run
+    from pipeline.results import Run
     from pipeline.segmenting import segment
 
 _HOME = {
@@ -23,10 +24,10 @@ _HOME = {
     "Run": "pipeline.results",
     "export": "pipeline.exporting",
     "load": "pipeline.config",
-    "open_features": "pipeline.results",
-    "open_run": "pipeline.results",
+    "open_features": "pipeline.api",
+    "open_run": "pipeline.api",
     "plan": "pipeline.planning",
-    "run": "pipeline.results",
+    "run": "pipeline.api",
     "segment": "pipeline.segmenting",
     "validate": "pipeline.config",
 }

@@ -24,6 +24,8 @@ from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError
 from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.store import Store, open_existing
+from pipeline.cuts import cut_maps
+from pipeline.cuts import groups as tree_groups
 from pipeline.numerics.palette import palette
 
 
@@ -35,6 +37,8 @@ class Groups(NamedTuple):
     """The number of pixels that have no group."""
     of_cluster: np.ndarray | None = None
     """Where clusters become classes: the number to write for each cluster id."""
+    nodes: list[dict[str, Any]] | None = None
+    """Where the tree of clusters was cut: the `node` of each group, and its `parent`."""
 
 
 def export(
@@ -46,6 +50,7 @@ def export(
     crf: bool | None = None,
     matched: bool = False,
     baseline: bool = False,
+    cut: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -60,6 +65,7 @@ def export(
         matched: Class ids of the Hungarian match instead of cluster ids; unmatched clusters become 255
             (65535 beyond 255 classes).
         baseline: The maps of the baseline, k-means on tokens.
+        cut: The tree of clusters cut into so many groups, computed from cached tokens; `splits` may then be any.
         overwrite: Write into a folder that is not empty.
 
     Returns {"run", "written", "out", "skipped"}: ids of images whose size is unknown have no map. ConfigError where
@@ -71,6 +77,15 @@ def export(
     masks, images = run_artifact(opened, record, "masks"), Images(run_artifact(opened, record, "dataset"))
     if baseline and crf:
         raise ConfigError("the baseline has no CRF", next="leave one of baseline and crf out")
+    if cut is not None:
+        if crf or matched or baseline:
+            raise ConfigError(
+                "a cut has no CRF, no classes and no baseline", next="leave crf, matched and baseline out"
+            )
+        maps = cut_maps(opened, record, cut, splits)
+        names = [f"group {number}" for number in range(cut)]
+        groups = Groups(names, ignore_value(cut), nodes=tree_groups(opened, record, cut))
+        return {"run": record["run"], **write_label_maps(maps, groups, Path(out), progress or silent)}
     maps, method = label_maps(masks, images, crf=crf), "cluster"
     if baseline:
         centroids, tokens = run_artifact(opened, record, "baseline"), run_artifact(opened, record, "features")
@@ -138,6 +153,8 @@ def write_label_maps(maps: ByImage[np.ndarray], groups: Groups, out: Path, progr
             {"id": number, "name": name, "color": _css(colours, number), "share": round(float(shares[number]), 6)}
             for number, name in enumerate(groups.names)
         ]
+        for entry, node in zip(entries, groups.nodes or (), strict=False):
+            entry |= {"node": node["node"], "parent": node["parent"]}
         legend = {"groups": entries, "nothing": groups.nothing}
         _write(out / "legend.json", json.dumps(legend, indent=1, ensure_ascii=False).encode())
         _write(out / "legend.html", _html(entries).encode())

@@ -20,23 +20,20 @@ from pipeline.artifacts.neighbours import Neighbours, read_neighbours
 from pipeline.artifacts.scores import NAMES, Scores, read_scores
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
-from pipeline.core.engine import Outcome, Progress, silent
-from pipeline.core.errors import ConfigError, NotFoundError, StageError, StegoflowError
-from pipeline.core.runs import find_run, run_artifact
+from pipeline.core.engine import Outcome, Progress
+from pipeline.core.errors import ConfigError, StegoflowError
 from pipeline.core.runs import names as run_names
-from pipeline.core.store import Store, open_existing
+from pipeline.core.runs import run_artifact
+from pipeline.core.store import Store
 from pipeline.images.formats import open_source
 from pipeline.report import notebook
-from pipeline.session import Session, ensure_all, recorded_config, session
+from pipeline.session import recorded_config
 from pipeline.terminal import visible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pipeline.artifacts.head import TrainedHead
-
-NEWEST_REPORT = "report.html"
-"""Where a store keeps a copy of the report of the run that ended last."""
 
 
 class Run:
@@ -192,6 +189,7 @@ class Run:
         crf: bool | None = None,
         matched: bool = False,
         baseline: bool = False,
+        cut: int | None = None,
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
@@ -202,6 +200,7 @@ class Run:
             crf=crf,
             matched=matched,
             baseline=baseline,
+            cut=cut,
             overwrite=overwrite,
             progress=progress,
         )
@@ -255,47 +254,3 @@ class Run:
         except (OSError, StegoflowError):  # the images may lie elsewhere by now
             picture = None
         return notebook.html(f"run {self._title}", self.scores if self.has("scores") else None, picture)
-
-
-def run(
-    config: PipelineConfig, *, stage: str | None = None, until: str | None = None, progress: Progress | None = None
-) -> Run:
-    """Run all stages of a config, or one, or those up to one; what exists is reused, what was cut short goes on.
-
-    Raises StegoflowError, whose `stage` names the stage that raised it.
-    """
-    with session(config, stage=stage, until=until, progress=progress or silent) as opened:
-        return finish(opened, ensure_all(opened))
-
-
-def finish(opened: Session, outcomes: Sequence[Outcome]) -> Run:
-    """The run of a session whose stages are done; its report becomes the store's newest. StageError where an artifact
-    was deleted while it ran."""
-    done = Run(opened.store, find_run(opened.store, opened.id), outcomes)
-    for outcome in outcomes:
-        if not done.has(outcome.stage):
-            raise StageError(f"{outcome.stage} {outcome.fingerprint} was deleted during the run", next="run it again")
-        if outcome.stage == "report":
-            opened.store.put(NEWEST_REPORT, done.artifact("report").read("report.html"))
-    return done
-
-
-def open_run(store: str | Path | Store, run: str = "latest") -> Run:
-    """A run of a store: its id, the beginning of one, its name, or `latest`. NotFoundError where there is none."""
-    opened = open_existing(store)
-    return Run(opened, find_run(opened, run))
-
-
-def open_features(store: str | Path | Store, ref: str = "latest") -> Features:
-    """The feature store of a run (as in `open_run`), or of a features fingerprint (or its beginning).
-
-    NotFoundError where there is none.
-    """
-    opened = open_existing(store)
-    names = [name for name in opened.folders("artifacts/features") if name.startswith(ref)]
-    if len(names) != 1:
-        return Run(opened, find_run(opened, ref)).features
-    artifact = Artifact(opened, "features", names[0])
-    if not artifact.exists:
-        raise NotFoundError(f"features {ref} is not finished", next="run its config again: finished parts are kept")
-    return read_features(artifact)

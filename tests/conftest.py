@@ -12,10 +12,11 @@ import torch
 from corpora import BACKBONE, small, write_corpus
 from hypothesis import settings
 
+from pipeline.api import run
 from pipeline.backbones import vit as backbones
 from pipeline.cli.main import main
 from pipeline.config import PipelineConfig, validate
-from pipeline.results import Run, run
+from pipeline.results import Run
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")

@@ -29,12 +29,13 @@ from corpora import BACKBONE, CLASSES, picture, small, write_corpus
 from imagecodecs import png_encode
 from PIL import Image, ImageCms
 
+from pipeline.api import open_run
 from pipeline.backbones import vit as backbones
 from pipeline.cli import main as cli
 from pipeline.core.store import Store
 from pipeline.images import files
 from pipeline.images.formats import decode
-from pipeline.results import Run, open_run
+from pipeline.results import Run
 
 
 def case(text: str, status: int, *values: Any) -> Any:

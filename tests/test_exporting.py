@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 from pipeline import exporting
+from pipeline.api import run
 from pipeline.artifacts.images import ByImage
 from pipeline.config import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.exporting import Groups, write_label_maps
 from pipeline.numerics.palette import colourise, palette
-from pipeline.results import Run, run
+from pipeline.results import Run
 
 
 def files(folder: Path) -> list[str]:
@@ -125,3 +126,26 @@ def test_a_file_is_written_whole_or_not_at_all(finished: Run, tmp_path: Path, mo
         finished.export(tmp_path / "out", crf=False, overwrite=True)
     assert (tmp_path / "out/00.png").read_bytes() == before
     assert len(files(tmp_path / "out")) == 6, "no half-written file is left"
+
+
+def test_any_cut_is_exported_of_any_split(finished: Run, tmp_path: Path):
+    """At K it is the run's own masks without CRF; a coarser cut merges groups, as the legend says."""
+    finished.export(tmp_path / "plain", crf=False)
+    finished.export(tmp_path / "same", cut=4)
+    facts = finished.export(tmp_path / "coarse", cut=2, splits=["train", "val"])
+    assert facts["written"] == 10
+    assert files(tmp_path / "coarse")[2:4] == ["train/00.png", "train/01.png"]
+    legends = {name: json.loads((tmp_path / name / "legend.json").read_text())["groups"] for name in ("same", "coarse")}
+    node = {entry["node"]: entry["id"] for entry in legends["coarse"]}
+    parents = {entry["id"]: node.get(entry["node"], node.get(entry["parent"])) for entry in legends["same"]}
+    for name in finished.masks:
+        fine, coarse = (np.asarray(Image.open(tmp_path / place)) for place in (f"same/{name}", f"coarse/val/{name}"))
+        np.testing.assert_array_equal(fine, np.asarray(Image.open(tmp_path / "plain" / name)))
+        wanted = np.array([parents[group] if parents[group] is not None else -1 for group in range(4)])[fine]
+        assert (coarse == wanted)[wanted >= 0].mean() > 0.9, "but where groups are upsampled together"
+    with pytest.raises(ConfigError, match="cannot be cut"):
+        finished.export(tmp_path / "none", cut=10_000)
+    with pytest.raises(ConfigError, match="--split test: there are train, val"):
+        finished.export(tmp_path / "none", cut=3, splits=["test"])
+    with pytest.raises(ConfigError, match="a cut has no CRF"):
+        finished.export(tmp_path / "none", cut=3, matched=True)

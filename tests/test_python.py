@@ -14,6 +14,7 @@ from corpora import CLASSES, small, write_corpus
 from PIL import Image
 
 import pipeline
+from pipeline.api import open_features, open_run, run
 from pipeline.artifacts import masks as stored
 from pipeline.artifacts.masks import decode_png, mask_rows, read_masks
 from pipeline.artifacts.scores import NAMES
@@ -22,7 +23,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.runs import find_run
 from pipeline.core.store import Store
 from pipeline.numerics.palette import colourise, palette
-from pipeline.results import Run, open_features, open_run, run
+from pipeline.results import Run
 
 README = Path(__file__).parents[1] / "README.md"
 FRONT = ("load", "plan", "run", "segment", "export", "open_run", "open_features")

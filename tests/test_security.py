@@ -26,6 +26,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 
 from pipeline import cataloguing, exporting, segmenting
+from pipeline.api import open_features, run
 from pipeline.artifacts.features import open_array
 from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.backbones import packaged
@@ -40,7 +41,6 @@ from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.store import Store
 from pipeline.images import files
 from pipeline.planning import PlanRow
-from pipeline.results import open_features, run
 from pipeline.session import session
 from pipeline.terminal import render_error, visible
 

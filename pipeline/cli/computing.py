@@ -49,7 +49,7 @@ def run(
 
 
 def _run(config: Any, stage: str | None, progress: Any) -> dict[str, Any]:
-    from pipeline.results import run as run_config
+    from pipeline.api import run as run_config
 
     return run_config(config, stage=stage, progress=progress).summary()
 
@@ -163,6 +163,7 @@ def export(
     crf: bool | None = None,
     matched: Annotated[bool, Flag] = False,
     baseline: Annotated[bool, Flag] = False,
+    cut: int | None = None,
     overwrite: Annotated[bool, Flag] = False,
     store: StoreURL = None,
     json: Json = False,
@@ -173,6 +174,8 @@ def export(
     They hold group ids as a palette, at every image's own size, and lie under its path below the split.
 
         stegoflow export latest --out masks
+
+        stegoflow export latest --cut 50 --split train --split val --out finer
 
     Parameters
     ----------
@@ -188,6 +191,8 @@ def export(
         Class ids of the Hungarian match instead of group ids; unmatched groups become 255. Needs labels.
     baseline
         The label maps of the baseline, k-means on tokens.
+    cut
+        The tree of clusters cut into so many groups; any split will do. Nothing is trained or clustered again.
     overwrite
         Write into a folder that is not empty.
     """
@@ -202,6 +207,7 @@ def export(
             crf=crf,
             matched=matched,
             baseline=baseline,
+            cut=cut,
             overwrite=overwrite,
             progress=progress,
         )

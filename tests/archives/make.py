@@ -19,11 +19,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from corpora import BACKBONE, small, write_corpus
 
+from pipeline.api import run
 from pipeline.backbones import vit as backbones
 from pipeline.config import validate
 from pipeline.core.runs import name_run
 from pipeline.core.store import Store
-from pipeline.results import run
 
 
 def main(name: str) -> None:

@@ -12,6 +12,7 @@ import tifffile
 from image_files import size
 from PIL import Image
 
+from pipeline.api import run
 from pipeline.core import extras
 from pipeline.core.errors import ConfigError
 from pipeline.core.execution import Execution
@@ -19,7 +20,6 @@ from pipeline.core.executors import open_executor
 from pipeline.core.store import Store
 from pipeline.images.formats import decode
 from pipeline.planning import plan
-from pipeline.results import run
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 

@@ -16,6 +16,7 @@ from image_files import size
 from scipy.io import loadmat, savemat
 
 from pipeline import configs
+from pipeline.api import run
 from pipeline.artifacts.labels import LabelMaps
 from pipeline.cli.doctor import examine
 from pipeline.config import load, validate
@@ -29,7 +30,6 @@ from pipeline.images import files
 from pipeline.images.formats import decode, decode_label
 from pipeline.images.pixels import DecodeError
 from pipeline.planning import plan
-from pipeline.results import run
 from pipeline.stages.dataset import DatasetParams
 
 NAMES = {"cocostuff27": "cocostuff", "cityscapes27": "cityscapes", "potsdam3": "potsdam"}

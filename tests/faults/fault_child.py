@@ -11,11 +11,11 @@ from typing import Any
 import obstore
 from obstore.exceptions import GenericError
 
+from pipeline.api import run
 from pipeline.config import validate
 from pipeline.core import engine, executors, gc, retries
 from pipeline.core import runs as roots
 from pipeline.core.store import Store
-from pipeline.results import run
 from pipeline.stages import head
 
 

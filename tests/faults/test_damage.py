@@ -9,6 +9,7 @@ import pytest
 from fault_harness import Zygote, differences, strays
 from fault_places import Place, Reference, Tally
 
+from pipeline.api import run
 from pipeline.config import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.catalog import every_artifact, find_artifact
@@ -18,7 +19,6 @@ from pipeline.core.runs import find_run
 from pipeline.core.store import Store
 from pipeline.core.verify import verify
 from pipeline.planning import STAGES
-from pipeline.results import run
 
 KINDS = re.compile(r"[0-9a-f]{16,64}|\d{8,}-\d{8,}|/c/\d+")
 """What differs between files of one kind."""

@@ -14,13 +14,13 @@ from fault_harness import Zygote, differences, strays
 from fault_places import Place, Reference, Tally
 from s3_server import Overwriting, S3Server
 
+from pipeline.api import run
 from pipeline.config import validate
 from pipeline.core import gc
 from pipeline.core import runs as roots
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError, StageError, render
 from pipeline.core.store import Store
-from pipeline.results import run
 from pipeline.session import session
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.api import open_features, run
 from pipeline.artifacts.features import Rows, Tokens, arrays, read_center, read_mean
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import DamageError, render
 from pipeline.core.verify import verify_artifact
-from pipeline.results import open_features, run
 from pipeline.stages import features
 
 Make = Callable[..., PipelineConfig]

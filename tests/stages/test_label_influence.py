@@ -15,10 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.api import run
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.masks import read_masks
 from pipeline.config import PipelineConfig
-from pipeline.results import Run, run
+from pipeline.results import Run
 
 Make = Callable[..., PipelineConfig]
 MEASURING = {"labels", "probe", "scores", "report"}

@@ -15,6 +15,7 @@ from corpora import write_corpus
 from PIL import Image
 from torch import Tensor
 
+from pipeline.api import run
 from pipeline.artifacts.clusters import Clusters, fewer, find_tree, look, read_clusters
 from pipeline.artifacts.features import Tokens, read_center, training_views
 from pipeline.artifacts.head import TrainedHead, open_head
@@ -34,7 +35,7 @@ from pipeline.numerics import regroup
 from pipeline.numerics.codes import Codes
 from pipeline.numerics.context import unit
 from pipeline.numerics.views import Window
-from pipeline.results import Run, run
+from pipeline.results import Run
 from pipeline.session import session
 from pipeline.stages import head as stage
 from pipeline.stages import report
@@ -118,9 +119,10 @@ def test_without_a_head_clusters_are_the_baseline(make_config: Make):
     np.testing.assert_array_equal(clusters.vectors, baseline.vectors)
     np.testing.assert_array_equal(clusters.tree.merges, baseline.tree.merges)
     mine, baseline = result.scores.cluster, result.scores.baseline
-    assert mine["accuracy"] == pytest.approx(baseline["accuracy"], abs=0.01)
-    assert mine["miou"] == pytest.approx(baseline["miou"], abs=0.01)
-    assert result["scores"]["linear"] == pytest.approx(result["scores"]["linear_tokens"], abs=1e-6)
+    assert mine.accuracy == pytest.approx(baseline.accuracy, abs=0.01)
+    assert mine.miou == pytest.approx(baseline.miou, abs=0.01)
+    values = result.summary()["scores"]
+    assert values["linear"] == pytest.approx(values["linear_tokens"], abs=1e-6)
 
 
 def test_codes_without_a_head_are_the_centred_tokens(make_config: Make):

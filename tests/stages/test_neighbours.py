@@ -7,8 +7,8 @@ import faiss
 import numpy as np
 import pytest
 
+from pipeline.api import open_features, run
 from pipeline.numerics.kmeans import normalise
-from pipeline.results import open_features, run
 from pipeline.stages.neighbours import RECALL, build_index, search_others
 
 

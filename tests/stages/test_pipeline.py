@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.api import open_features, run
 from pipeline.artifacts import feature_layout
 from pipeline.artifacts.masks import decode_png, encode_png, ignore_value, mask_dtype, read_masks
 from pipeline.backbones.vit import create_backbone
@@ -28,7 +29,7 @@ from pipeline.heads.stego import Stego
 from pipeline.images.formats import decode
 from pipeline.images.pixels import resize
 from pipeline.planning import STAGES, nodes, plan
-from pipeline.results import Run, open_features, run
+from pipeline.results import Run
 from pipeline.session import session
 from pipeline.stages import features, head, masks
 from pipeline.stages.features import open_group, training_views

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from pipeline.api import run
 from pipeline.artifacts.clusters import read_clusters
 from pipeline.config import PipelineConfig
 from pipeline.core.store import Store
 from pipeline.numerics.kmeans import effective_groups, normalise
 from pipeline.planning import nodes, plan
-from pipeline.results import run
 from pipeline.stages import suggestion
 from pipeline.stages.suggestion import agreements, curve_ks, peaks
 
