@@ -226,7 +226,7 @@ class Exported:
 
     @property
     def failed(self) -> list[str]:
-        return found(self.result, self.store, "features").manifest["failed"]
+        return sorted(found(self.result, self.store, "features").manifest["failed"])
 
     @property
     def report(self) -> str:

@@ -1,12 +1,13 @@
 """A trained head: from tokens to codes."""
 
+from __future__ import annotations
+
 import json
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from pipeline.artifacts.features import PART
 from pipeline.backbones.devices import pick_device
@@ -14,6 +15,10 @@ from pipeline.core.artifact import Artifact
 from pipeline.heads import network
 from pipeline.heads.settings import HeadParams, MethodParams
 from pipeline.numerics.codes import Codes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 COLLAPSED = 1.5
 """Fewer effective groups: more than four fifths of the tokens lie in one direction (0.82² = 1 / 1.5)."""
@@ -29,6 +34,8 @@ class TrainedHead:
     """A head artifact applied to raw tokens."""
 
     def __init__(self, artifact: Artifact, device: torch.device | None = None) -> None:
+        import torch
+
         found = tensors(artifact, "head.safetensors")
         self.device = device or torch.device("cpu")
         self.center = found.pop("center").to(self.device)
@@ -48,6 +55,8 @@ class TrainedHead:
         return Codes(*(None if parts[0] is None else np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
     def _encode(self, tokens: np.ndarray) -> Codes:
+        import torch
+
         lost = ~np.isfinite(tokens[:, 0, 0, 0])
         with torch.inference_mode():
             values = torch.from_numpy(np.ascontiguousarray(tokens)).to(self.device).float()
@@ -62,6 +71,8 @@ class TrainedHead:
 
     def prototypes(self) -> np.ndarray | None:
         """(K, D) float32 unit vectors: the clusters that the method itself has found, where it does."""
+        import torch
+
         with torch.inference_mode():
             found = self.method.prototypes()
             return None if found is None else found.float().cpu().numpy()
@@ -74,4 +85,6 @@ def open_head(artifact: Artifact, device: str) -> TrainedHead:
 
 
 def tensors(artifact: Artifact, name: str) -> dict[str, Tensor]:
+    import torch
+
     return {key: torch.from_numpy(value.copy()) for key, value in artifact.read_tensors(name).items()}

@@ -7,10 +7,7 @@ a coarse grid as in He and Sun, "Fast Guided Filter" (arXiv 1505.00996). Arrays 
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from PIL import Image
-from scipy.ndimage import uniform_filter
-from torch.nn import functional as F
 
 from pipeline.numerics.tree import Cut
 from pipeline.numerics.views import cosine_logits
@@ -30,6 +27,9 @@ def guided_logits(image: np.ndarray, plane: np.ndarray, vectors: np.ndarray, cut
     makes n groups. Gives n maps (height, width) float32, one by one. Where the image is flat these are bilinearly
     upsampled cosines, smoothed; at an edge of colour the values of its two sides part.
     """
+    import torch
+    from torch.nn import functional as F
+
     height, width = image.shape[:2]
     rows, columns = min(height, CELLS * plane.shape[0]), min(width, CELLS * plane.shape[1])
     reach = round(REACH * rows / plane.shape[0]), round(REACH * columns / plane.shape[1])
@@ -47,6 +47,8 @@ def linear_models(guide: np.ndarray, values: np.ndarray, reach: tuple[int, int],
     guide: (rows, columns, 3) float in 0..1; values: (K, rows, columns); reach: of a window, to each side. Returns
     (K, 4, rows, columns) float32: three slopes and the offset.
     """
+    from scipy.ndimage import uniform_filter
+
     guide = guide.astype(np.float64)
     size = [2 * side + 1 for side in reach]
 

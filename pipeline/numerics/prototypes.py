@@ -4,12 +4,17 @@ Every cluster of k-means is cut into small pieces, by the detail of codes where 
 (as they came, or by `pipeline.numerics.regroup`), and each becomes a unit vector by logistic regression.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
+
+if TYPE_CHECKING:
+    import torch
 
 SAMPLE = 30_000
 """Codes that pieces and prototypes are fitted to, at most."""
@@ -52,6 +57,9 @@ def readout(vectors: np.ndarray, piece: np.ndarray, groups: np.ndarray) -> np.nd
     piece. Logistic regression without bias from the pieces' means: the cross-entropies of piece and of group, the
     probability of a group being the sum of its pieces'.
     """
+    import torch
+    from torch.nn import functional as F
+
     sums = np.zeros((len(groups), vectors.shape[1]), np.float64)
     np.add.at(sums, piece, vectors)
     sums[~sums.any(1)] = sums.sum(0)  # a piece that no vector is in

@@ -41,14 +41,13 @@ def table(items: list[folder.Item]) -> pa.Table:
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     root, layout = job.roots["dataset"], job.params.layout
-    items = folder.scan(root, "images", job.out.store, lambda d, t: work.tick(d, t, "images"), layout)
+    items, notes = folder.scan(root, "images", job.out.store, lambda d, t: work.tick(d, t, "images"), layout)
     folder.check_digest(items, job.inputs["content"].fingerprint)
     job.out.write_table("images.parquet", table(items))
     counts: dict[str, int] = {}
     for item in items:
         counts[item.split] = counts.get(item.split, 0) + 1
     facts = {"items": len(items), "splits": counts, "bytes": sum(item.size for item in items)}
-    notes = folder.notes(root, layout)
     return {**facts, "notes": notes} if notes else facts
 
 

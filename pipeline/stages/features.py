@@ -1,19 +1,22 @@
 """features: the frozen backbone over every view, once. Its patch tokens go to sharded Zarr.
 
 Artifact: `features.zarr` (group) with `tokens` (view, row, column, channel) float16, or int8 with their `scale` (view,
-channel) float32; `mean` and `pooled` (view, channel) float32, `center` (channel) float32; `views.parquet`, one row per
+channel) float32; `mean` (view, channel) float32, `center` (channel) float32; `views.parquet`, one row per
 view. A hole or an undecodable image is NaN, in int8 −128.
 """
 
+from __future__ import annotations
+
 import hashlib
+import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import model_validator
 
 from pipeline.artifacts.feature_layout import create
@@ -27,16 +30,23 @@ from pipeline.artifacts.features import (
     training_views,
 )
 from pipeline.artifacts.known_rows import copy_known, known_rows
+from pipeline.artifacts.view_reader import ViewReader
 from pipeline.artifacts.views import ViewParams, view_table
 from pipeline.backbones.devices import autocast, pick_device
-from pipeline.backbones.vit import Backbone, create_backbone, describe, find_weights
+from pipeline.backbones.facts import describe, file_sha256
+from pipeline.backbones.weights import find_weights
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.params import Params, borrowed, derived, location
-from pipeline.images import files, formats
+from pipeline.datasets.folder import some
+from pipeline.images.pixels import DecodeError
 from pipeline.numerics.codecs import quantise
-from pipeline.numerics.views import Window
+
+log = logging.getLogger("stegoflow")
+
+if TYPE_CHECKING:
+    from pipeline.backbones.vit import Backbone
 
 
 class FeaturesParams(Params):
@@ -60,7 +70,7 @@ class FeaturesParams(Params):
     quarter of the bytes. Whatever it is, tokens are read as float16."""
 
     @model_validator(mode="after")
-    def _fits(self) -> "FeaturesParams":
+    def _fits(self) -> FeaturesParams:
         patch, _, blocks = describe(self.backbone)
         for name, side in zip(("height", "width"), self.views.size, strict=True):
             if side % patch or side <= 0:
@@ -72,14 +82,18 @@ class FeaturesParams(Params):
 
 
 def weights_digest(backbone: str, weights: str) -> str:
-    """sha256 of the file that `weights` means: how weights enter the fingerprint."""
+    """sha256 of the file that `weights` means: how weights enter the fingerprint. It is remembered."""
     path = find_weights(backbone, weights)
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path, _digest)
     except OSError as error:
         why = f"features.weights: {path} cannot be read: {error.strerror}"
         raise ConfigError(why, next=("make it readable, or ", Set("features.weights", "FILE"))) from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
@@ -92,19 +106,20 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     work.parts(encode_part, len(table), PART, "views")
 
     markers = [job.out.marker(part) for part in job.out.markers()]
-    failed = sorted({name for marker in markers for name in marker["failed"]})
-    share = len(failed) / len(dataset)
-    if share > job.execution.max_failed_fraction or len(failed) == len(dataset):
-        named = ", ".join(failed[:10]) + (f" and {len(failed) - 10} more" if len(failed) > 10 else "")
-        raise StageError(
-            f"{len(failed)} of {len(dataset)} images cannot be decoded: {named}",
-            next=("mend or remove them, or allow more: ", Set("execution.max_failed_fraction", 0.5)),
-        )
+    failed = {path: why for marker in markers for path, why in marker["failed"].items()}
+    if failed:
+        lines = [f"{path}: {failed[path]}" for path in sorted(failed)]
+        text = f"{len(failed)} of {len(dataset)} images cannot be decoded: {some(lines)}"
+        if len(failed) > job.execution.max_failed_fraction * len(dataset) or len(failed) == len(dataset):
+            raise StageError(
+                text,
+                next=("mend, convert or remove them, or allow more: ", Set("execution.max_failed_fraction", 0.5)),
+            )
+        log.warning("%s", text)
     group = open_group(job.out, "r+")
     with checksums(job.out, "mean"):
         mean = np.asarray(group["mean"][:])  # type: ignore[index]
-    bad = set(failed)
-    holes = [row for row, path in enumerate(table["path"].to_pylist()) if path in bad]
+    holes = [row for row, path in enumerate(table["path"].to_pylist()) if path in failed]
     lost = set(np.flatnonzero(np.isnan(mean[:, 0])).tolist()) - set(holes)
     if lost:
         raise job.out.damaged(f"views {min(lost)} to {max(lost)} of {job.out.store.path_of(job.out.root)} are gone")
@@ -152,20 +167,19 @@ def encode_part(job: Job, part: Part) -> dict[str, Any]:
         array = opened[name].with_config({"write_empty_chunks": True})
         with job.out.store.telling("cannot write", job.out.data(f"{GROUP}/{name}"), values.nbytes):
             array[part.start : part.stop] = values
-    return {"failed": sorted(failed), "clipped": clipped, "copied": len(copied)}
+    return {"failed": failed, "clipped": clipped, "copied": len(copied)}
 
 
 def _coded(job: Job, tokens: np.ndarray) -> dict[str, np.ndarray]:
     """The rows of every array for tokens (view, row, column, channel) float32."""
     mean = tokens.mean(axis=(1, 2))
-    pooled = mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
     if job.params.codec == "fp16":
-        return {"tokens": tokens.astype(np.float16), "mean": mean, "pooled": pooled}
+        return {"tokens": tokens.astype(np.float16), "mean": mean}
     numbers, scale = quantise(tokens, mean)
-    return {"tokens": numbers, "scale": scale, "mean": mean, "pooled": pooled}
+    return {"tokens": numbers, "scale": scale, "mean": mean}
 
 
-def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: set[str]) -> None:
+def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: Container[str]) -> None:
     """StageError that names the first image with NaN or infinity among its tokens, (view, row, column, channel).
 
     `failed` are the paths of `rows` that could not be decoded: their NaN is meant.
@@ -183,11 +197,13 @@ def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: set[str
             )
 
 
-def _encode(job: Job, rows: dict[int, dict[str, Any]], tokens: np.ndarray) -> set[str]:
-    """Run the backbone on some rows of a part, into `tokens`; the paths that cannot be decoded. A thread decodes and
-    resizes the next batches meanwhile."""
+def _encode(job: Job, rows: dict[int, dict[str, Any]], tokens: np.ndarray) -> dict[str, str]:
+    """Run the backbone on some rows of a part, into `tokens`; the paths that cannot be decoded, and why. A thread
+    decodes and resizes the next batches meanwhile."""
+    import torch
+
     params: FeaturesParams = job.params
-    failed: set[str] = set()
+    failed: dict[str, str] = {}
     if not rows:
         return failed
     device = pick_device(job.execution.device)
@@ -203,29 +219,25 @@ def _encode(job: Job, rows: dict[int, dict[str, Any]], tokens: np.ndarray) -> se
 
 @lru_cache(maxsize=2)
 def _backbone(name: str, weights: str, sha256: str, block: int | None, facet: Any, norm: Any, device: str) -> Backbone:
-    if weights_digest(name, weights) != sha256:
+    from pipeline.backbones.vit import create_backbone
+
+    if _digest(find_weights(name, weights)) != sha256:
         raise StageError(f"the weights {weights} changed since the run was planned", next="run the same command again")
     return create_backbone(name, weights, block=block, facet=facet, norm=norm).to(device)
 
 
-def _batches(rows: dict[int, dict[str, Any]], job: Job, failed: set[str]) -> Iterator[tuple[list[int], np.ndarray]]:
-    size = job.params.views.size
-    last: tuple[str, np.ndarray | None] = ("", None)
+def _batches(
+    rows: dict[int, dict[str, Any]], job: Job, failed: dict[str, str]
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    images = ViewReader(job.roots["dataset"])
     indices: list[int] = []
     pixels: list[np.ndarray] = []
     for index, row in rows.items():
-        if row["path"] != last[0]:
-            data = files.read_checked(job.roots["dataset"], row["path"], row["sha256"])
-            try:
-                last = row["path"], formats.decode(data, row["path"])
-            except formats.DecodeError:
-                last = row["path"], None
-        image = last[1]
-        if image is None:
-            failed.add(row["path"])
+        try:
+            view = images.read(row, job.params.views.size)
+        except DecodeError as error:
+            failed[row["path"]] = str(error).removeprefix(f"{row['path']}: ")
             continue
-        box = Window(row["y0"], row["x0"], row["height"], row["width"])
-        view = formats.resize(image, size[0], size[1], box=box)
         indices.append(index)
         pixels.append(view[:, ::-1] if row["mirrored"] else view)
         if len(indices) == job.execution.batch_size:

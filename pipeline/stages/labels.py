@@ -27,7 +27,7 @@ class LabelsParams(Params):
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     root, layout = job.roots["labels"], job.params.layout
-    items = folder.scan(root, "labels", job.out.store, lambda done, total: work.tick(done, total, "label maps"), layout)
+    items = folder.scan(root, "labels", job.out.store, lambda d, t: work.tick(d, t, "label maps"), layout).items
     description = folder.read_description(root, layout)
     folder.check_digest(items, job.inputs["content"].fingerprint, description)
     _check_unique(items)

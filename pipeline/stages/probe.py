@@ -5,12 +5,12 @@ Artifact: `probe.safetensors` with `codes.weight` (class, D), `codes.bias`, `tok
 A token's target is the share of each class in its patch, so that no label map is resampled.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch.nn import functional as F
 
 from pipeline.artifacts.features import PART, Tokens, training_views
 from pipeline.artifacts.head import TrainedHead, open_head
@@ -20,6 +20,9 @@ from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params, borrowed
 from pipeline.numerics.views import Window, area_fractions
+
+if TYPE_CHECKING:
+    import torch
 
 
 class ProbeParams(Params):
@@ -109,6 +112,9 @@ def fit_linear(
     Inputs are standardised for the optimiser's sake (Adam, cosine decay to 0) and the scaling folded back into the
     weights. A token counts by its labelled share.
     """
+    import torch
+    from torch.nn import functional as F
+
     generator = torch.Generator().manual_seed(params.seed)
     x, y = torch.from_numpy(np.ascontiguousarray(inputs, np.float32)), torch.from_numpy(shares)
     mean, scale = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)

@@ -16,7 +16,9 @@ from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params
-from pipeline.images import files, formats
+from pipeline.images.formats import open_source
+from pipeline.images.pixels import DecodeError
+from pipeline.images.source import Source
 from pipeline.numerics.palette import palette
 from pipeline.report.page import Page, Picture, render
 
@@ -143,15 +145,13 @@ def pictures(job: Job, maps: LabelMaps | None, count: int) -> list[Picture]:
     total = job.inputs["masks"].manifest["items"]
     wanted = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
     found = []
-    sha256 = _digests(job)
+    files = _files(job)
     for number, row in enumerate(read_masks(job.inputs["masks"])):
         if number not in wanted or row["mask"] is None:
             continue
         try:
-            image = formats.decode(
-                files.read_checked(job.roots["dataset"], row["path"], sha256[row["path"]]), row["path"]
-            )
-        except formats.DecodeError:
+            image = open_source(job.roots["dataset"], row["path"], *files[row["path"]]).pixels()
+        except DecodeError:
             continue
         label = maps.read(row["split"], row["id"]) if maps else None
         if label is not None and maps:
@@ -185,25 +185,26 @@ def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
                 wanted.setdefault(int(view), []).append((cluster, int(best[view])))
     for number, picks in sorted(wanted.items()):
         view = views[number]
-        image = formats.decode(files.read_checked(job.roots["dataset"], view["path"], view["sha256"]), view["path"])
+        image = open_source(job.roots["dataset"], view["path"], view["sha256"], view["bytes"])
         for cluster, token in picks:
             row, column = divmod(token, columns)
             found[cluster].append(_patch(image, view, row, column, cosines.shape[1:3]))
     return found
 
 
-def _patch(image: np.ndarray, view: dict[str, Any], row: int, column: int, grid: tuple[int, ...]) -> np.ndarray:
+def _patch(image: Source, view: dict[str, Any], row: int, column: int, grid: tuple[int, ...]) -> np.ndarray:
     """The neighbourhood of a token, five tokens wide, moved inside the image."""
     step_y, step_x = view["height"] / grid[0], view["width"] / grid[1]
-    side = int(min(max(24, 5 * max(step_y, step_x)), *image.shape[:2]))
+    side = int(min(max(24, 5 * max(step_y, step_x)), *image.size))
     y, x = view["y0"] + (row + 0.5) * step_y - side / 2, view["x0"] + (column + 0.5) * step_x - side / 2
-    y, x = (int(np.clip(v, 0, limit - side)) for v, limit in ((y, image.shape[0]), (x, image.shape[1])))
-    return image[y : y + side, x : x + side]
+    y, x = (int(np.clip(v, 0, limit - side)) for v, limit in zip((y, x), image.size, strict=True))
+    return image.read((y, x, side, side), (side, side))
 
 
-def _digests(job: Job) -> dict[str, str]:
-    table = job.inputs["dataset"].read_table("images.parquet", ["path", "sha256"])
-    return dict(zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+def _files(job: Job) -> dict[str, tuple[str, int]]:
+    """Digest and bytes of every image, by path."""
+    table = job.inputs["dataset"].read_table("images.parquet", ["path", "sha256", "size"])
+    return {row["path"]: (row["sha256"], row["size"]) for row in table.to_pylist()}
 
 
 STAGE = Stage(
