@@ -34,11 +34,13 @@ def png(ids: np.ndarray, colours: np.ndarray) -> str:
     """A map of ids (H, W) in their colours (n, 3) uint8 as a data URI; ids outside 0..n−1 are transparent."""
     n = len(colours)
     table = np.concatenate([np.insert(colours, 3, 255, axis=1), np.zeros((1, 4), np.uint8)])
-    used, index = np.unique(np.where((ids >= 0) & (ids < n), ids, n), return_inverse=True)
-    index = index.reshape(ids.shape)
+    ids = np.where((ids >= 0) & (ids < n), ids, n)
+    used = np.flatnonzero(np.bincount(ids.ravel(), minlength=n + 1))
     if len(used) > 256:  # more than a palette holds
-        return _embedded(Image.fromarray(table[used][index]), "png")
-    image = Image.fromarray(index.astype(np.uint8))
+        return _embedded(Image.fromarray(table[ids]), "png")
+    index = np.zeros(n + 1, np.uint8)
+    index[used] = np.arange(len(used))
+    image = Image.fromarray(index[ids])
     image.putpalette(table[used, :3].tobytes())
     return _embedded(image, "png", transparency=table[used, 3].tobytes())
 
