@@ -22,11 +22,11 @@ from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Progress, silent
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, StegoflowError
 from pipeline.core.store import open_store
 from pipeline.images import files, formats
 from pipeline.session import run
-from pipeline.terminal import told, visible
+from pipeline.terminal import render_error, visible
 
 CRITERIA = {
     "silhouette": "silhouette of the clusters of tokens (cosine)",
@@ -226,9 +226,9 @@ def main() -> None:
     """Exit status 0; 2 for what cannot be used."""
     try:
         sys.exit(app(sys.argv[1:], result_action="return_value"))
-    except ConfigError as error:
-        print(f"error: {told(error)}", file=sys.stderr)
-        sys.exit(2)
+    except StegoflowError as error:
+        print(f"error: {render_error(error)}", file=sys.stderr)
+        sys.exit(error.exit_status)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

@@ -21,10 +21,10 @@ from rich.console import Console
 
 from pipeline.config import PipelineConfig
 from pipeline.core.engine import Progress
-from pipeline.core.errors import ConfigError, StageError
-from pipeline.heads import METHODS
+from pipeline.core.errors import ConfigError, StegoflowError
+from pipeline.heads.settings import METHODS
 from pipeline.stages.features import weights_digest
-from pipeline.terminal import told, visible
+from pipeline.terminal import render_error, visible
 
 PAGE = "docs/results.md"
 CHANGES = ("", "+guided", "+guided+crops")
@@ -172,7 +172,7 @@ def measure_grid(
             if name in known["sets"] and changed(known["sets"][name], facts):
                 found += "; images, labels, view or K are not what they were: earlier cells of this set dropped"
         except Exception as error:  # the other cells go on
-            message = error.message if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+            message = error.message if isinstance(error, StegoflowError) else f"{type(error).__name__}: {error}"
             stage = getattr(error, "stage", None)
             found = visible(f"{stage}: {message}" if stage else message)
             failed.append({"set": name, "head": head, "seed": seed, "error": found})
@@ -199,9 +199,9 @@ def call(command: Callable[[], int]) -> None:
     """End with a command's exit status; 2 for what cannot be used, 1 for what failed, each told as a sentence."""
     try:
         sys.exit(command())
-    except ConfigError as error:
-        print(f"error: {told(error)}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, StageError) else 2)
+    except StegoflowError as error:
+        print(f"error: {render_error(error)}", file=sys.stderr)
+        sys.exit(error.exit_status)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

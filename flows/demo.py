@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-CONFIG, CORPUS, PREFECT = Path("configs/demo.yaml"), Path(".demo/corpus"), Path(".demo/prefect")
+CORPUS, PREFECT = Path(".demo/corpus"), Path(".demo/prefect")
 LINE = "%(asctime)s │ %(message)s"
 PREFECT_SETTINGS = {
     "PREFECT_HOME": str(PREFECT.resolve()),
@@ -37,17 +37,15 @@ def main() -> int:
         del os.environ[name]
     os.environ.update(PREFECT_SETTINGS)
     started = time.monotonic()
-    from pipeline.core.errors import ConfigError
-    from pipeline.terminal import told
+    from pipeline.core.errors import StegoflowError
+    from pipeline.terminal import render_error
 
     try:
-        if not CONFIG.is_file():
-            raise ConfigError(f"{CONFIG} is not here", next="run `make demo` in the folder that holds the Makefile")
         build_corpus()
         result = run_flow()
-    except ConfigError as error:
-        print(f"error: {told(error)}", file=sys.stderr)
-        return 2
+    except StegoflowError as error:
+        print(f"error: {render_error(error)}", file=sys.stderr)
+        return error.exit_status
     if result is None:
         return 1
     show(result, time.monotonic() - started)
@@ -76,9 +74,10 @@ def run_flow() -> Any:
         server = pool.submit(SubprocessASGIServer().start)
         from flows import tasks  # noqa: F401
         from flows.segment import segment
+        from pipeline import configs
 
         server.result()
-    state = segment(str(CONFIG), return_state=True)
+    state = segment(str(configs.path("demo")), return_state=True)
     return state.result() if state.is_completed() else None
 
 
@@ -88,12 +87,13 @@ def show(result: dict[str, Any], seconds: float) -> None:
     from rich.table import Table
 
     from flows.artifacts import METHODS
+    from pipeline import configs
     from pipeline.config import load
     from pipeline.core.artifact import Artifact
     from pipeline.core.store import open_store
 
     console = Console()
-    store = open_store(load(CONFIG).store)
+    store = open_store(load(configs.path("demo")).store)
     stages = Table("stage", "", *(("seconds", "items")), title=f"Run {result['run']}")
     for column in stages.columns[2:]:
         column.justify = "right"

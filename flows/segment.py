@@ -13,7 +13,7 @@ def segment(config: str, set: list[str] = [], store: str | None = None) -> dict[
     A run that was stopped goes on where it stopped when the same parameters are run again.
 
     Args:
-        config: Path of a YAML file, relative to the folder that the worker was started in, such as configs/demo.yaml.
+        config: Path of a YAML file, relative to the folder that the worker was started in, such as my.yaml.
         set: Changes to the file, as on the command line: "clusters.k=20", "dataset.root=/data/street".
         store: Where artifacts live, instead of the file's `store`: a folder, or a URL such as s3://bucket/prefix.
     """

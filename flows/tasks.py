@@ -20,9 +20,9 @@ from flows.artifacts import publish
 from pipeline.config import load
 from pipeline.core.artifact import shown
 from pipeline.core.engine import Node, Outcome
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import StegoflowError
 from pipeline.session import Session, session, summary
-from pipeline.terminal import told
+from pipeline.terminal import render_error
 
 SHOWN_AFTER = 2.0
 """Seconds after which a stage's work gets a progress bar in the UI."""
@@ -49,9 +49,9 @@ def run_stages(config: str, changes: list[str], store: str | None, stage: str | 
                 outcomes.append(Outcome(**state.result()))
             publish(opened, outcomes)
             return summary(opened, outcomes)
-    except ConfigError as error:
-        get_run_logger().error(told(error))
-        return Failed(message=told(error))
+    except StegoflowError as error:
+        get_run_logger().error(render_error(error))
+        return Failed(message=render_error(error))
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -68,8 +68,8 @@ def ensure(opened: Session, node: Node) -> State[dict[str, Any]]:
         # A task without parameters: Prefect would walk through a session, and record it.
         try:
             outcome = opened.ensure(node)
-        except ConfigError as error:
-            return Failed(message=told(error))
+        except StegoflowError as error:
+            return Failed(message=render_error(error))
         made = f"artifact {shown(outcome.fingerprint)}"
         if outcome.status == "reused":
             return Completed(name="Reused", message=f"{made} exists", data=asdict(outcome))

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pipeline.core.artifact import Artifact, read_record
+from pipeline.core.artifact import Artifact
 from pipeline.core.catalog import every_artifact, find_artifact, status_of
-from pipeline.core.errors import ConfigError, DamageError
-from pipeline.core.runs import find_run, runs
+from pipeline.core.errors import DamageError, NotFoundError
+from pipeline.core.runs import find_run, read_run, runs
 from pipeline.core.runs import names as run_names
 from pipeline.core.store import Store
 from pipeline.planning import STAGES
@@ -24,7 +24,7 @@ def status(store: Store) -> dict[str, Any]:
         row: dict[str, Any] = {"run": name, "names": named.get(name, []), "dataset": None, "finished": 0, "planned": 0}
         rows.append(row)
         try:
-            record = read_record(store, f"runs/{name}.json")
+            record = read_run(store, name)
         except DamageError:
             row["dataset"] = "damaged record"
             continue
@@ -51,9 +51,7 @@ def show(store: Store, ref: str) -> dict[str, Any]:
     """A run's record with the state of its stages, or an artifact's manifest with its lineage."""
     try:
         record = find_run(store, ref)
-    except DamageError:
-        raise
-    except ConfigError:
+    except NotFoundError:
         artifact = find_artifact(store, ref)
     else:
         stages = {

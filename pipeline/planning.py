@@ -7,7 +7,9 @@ from typing import Any
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Node, Progress, Stage, silent, why
-from pipeline.core.params import hashed, resolve
+from pipeline.core.errors import ConfigError
+from pipeline.core.extras import require_all
+from pipeline.core.params import Params, hashed, resolve
 from pipeline.core.store import Store, open_store
 from pipeline.datasets import folder
 from pipeline.stages import (
@@ -94,6 +96,8 @@ def nodes(
         if stage.name in names or stage.name in without or (stage.needs_labels and "labels" not in content):
             continue
         params = resolve(getattr(config, stage.name), config, **found.get(stage.name, {}))
+        if stage.optional and not available(params):
+            continue
         inputs = {}
         for written in stage.inputs:
             name = written.rstrip("?")
@@ -111,6 +115,16 @@ def nodes(
         made.append(node)
         names[stage.name] = node.fingerprint
     return made
+
+
+def available(params: Params) -> bool:
+    """Whether all packages that the params ask for are installed; warns of the first that is not."""
+    try:
+        require_all(params.packages())
+    except ConfigError as error:
+        log.warning("%s: the run goes on without. To have it: %s", error.message, error.next)
+        return False
+    return True
 
 
 def lacks_k(values: dict[str, Any]) -> bool:

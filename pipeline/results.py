@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.artifacts.features import Tokens, read_center, read_rows
 from pipeline.core.artifact import Artifact
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import NotFoundError
 from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.store import Store
 
@@ -51,14 +51,14 @@ class Features:
 def open_features(store: str | Path, ref: str = "latest") -> Features:
     """Open the feature store of a run (`latest`, or a run's id), or of a features fingerprint (or its beginning).
 
-    Reads only the table of views; tokens are read when asked for. ConfigError where there is none.
+    Reads only the table of views; tokens are read when asked for. NotFoundError where there is none.
     """
     opened = Store(str(store), create=False)
     names = [name for name in opened.folders("artifacts/features") if name.startswith(ref)]
     if len(names) == 1:
         artifact = Artifact(opened, "features", names[0])
         if not artifact.exists:
-            raise ConfigError(f"features {ref} is not finished", next="run its config again: finished parts are kept")
+            raise NotFoundError(f"features {ref} is not finished", next="run its config again: finished parts are kept")
     else:
         artifact = run_artifact(opened, find_run(opened, ref), "features")
     return Features(artifact, artifact.read_table("views.parquet"))

@@ -14,6 +14,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Node, Outcome, Progress, ensure, silent
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import Executor, open_executor
+from pipeline.core.extras import require_all
 from pipeline.core.params import settings
 from pipeline.core.runs import open_run
 from pipeline.core.store import Store, open_store, redact
@@ -82,6 +83,9 @@ def session(
                     next=f"the same command with --stage {role}",
                 )
         wanted = [by_name[stage]]
+    for node in wanted:
+        if not node.artifact(store).exists:
+            require_all(node.params.packages())
     stages = {**(pins or {}), **{node.stage.name: node.fingerprint for node in planned}}
     run_id = open_run(store, _recorded(config), stages, pinned=sorted(pins or {}))
     with open_executor(config.execution) as executor:

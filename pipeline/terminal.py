@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import StegoflowError, render
 
 
 def visible(text: str) -> str:
@@ -16,6 +16,6 @@ def visible(text: str) -> str:
     )
 
 
-def told(error: ConfigError) -> str:
-    """What `str(error)` says, made visible: no name in it can look like a line of its own."""
-    return "\n  next: ".join(visible(part) for part in (error.message, error.next) if part)
+def render_error(error: StegoflowError) -> str:
+    """An error as a shell shows it, on one line and one more for the next step: no name can look like a line."""
+    return "\n  next: ".join(visible(part) for part in (error.message, render(error.next)) if part)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,8 +15,6 @@ from corpora import SHAPES, small, write_corpus
 from PIL import Image
 
 from pipeline.config import reference, validate
-from pipeline.core.runs import find_run, open_run
-from pipeline.core.store import Store
 
 
 @pytest.fixture
@@ -118,6 +117,23 @@ def test_status_and_show(call, store, finished):
     assert call("status", "--store", "/no/such/store")[0] == 2
 
 
+@pytest.mark.parametrize("command", ["verify", "show", "export"])
+def test_a_damaged_run_record_is_named_by_whatever_reads_it(call, finished, tmp_path, command):
+    place = tmp_path / "store"
+    shutil.copytree(finished.config.store, place)
+    run = finished.result["run"]
+    path = place / "runs" / f"{run}.json"
+    data = path.read_bytes()
+    path.write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:])
+    options = ("--out", str(tmp_path / "masks")) if command == "export" else ()
+    status, _, err = call(command, run, "--store", str(place), *options)
+    assert status == 1
+    assert f"{path} is damaged" in err
+    assert f"stegoflow forget {run} --store {place}" in err
+    assert call("forget", run, "--store", str(place))[0] == 0
+    assert "is no artifact" in call("verify", run, "--store", str(place))[2]
+
+
 def test_export_writes_masks_and_nothing_else(call, store, finished, corpus, tmp_path):
     run = finished.result["run"]
     assert call("export", run, "--out", str(tmp_path / "a"), "--store", store)[0] == 0
@@ -153,22 +169,6 @@ def test_segment_gives_known_images_the_masks_that_they_have(call, store, finish
     latest = json.loads(call("show", "latest", "--store", store, "--json")[1])
     assert latest["pinned"] == [], "a run of `segment` is not what `latest` means"
     assert max(path.stem for path in Path(store, "runs").iterdir()) != latest["run"]
-
-
-def test_segment_by_a_run_from_before_methods_had_sections(call, store, finished, corpus, tmp_path):
-    """Its record holds STEGO's settings beside `method`."""
-    opened = Store(store)
-    record = find_run(opened, finished.result["run"])
-    head = record["config"]["head"]
-    old = {**{name: head[name] for name in ("method", "center", "memory_gib", "seed")}, **head["stego"]}
-    run = open_run(opened, {**record["config"], "head": old}, record["stages"], pinned=["head"])
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new/copy.png").write_bytes((corpus / "images/val/00.png").read_bytes())
-    status, out, err = call(
-        "segment", run, str(tmp_path / "new"), "--out", str(tmp_path / "b"), "--store", store, "--json"
-    )
-    assert status == 0, err
-    assert json.loads(out)["written"] == 1
 
 
 def test_params_are_a_config(call):

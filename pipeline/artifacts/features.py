@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 
 from pipeline.core.artifact import Artifact
-from pipeline.core.store import StoreError
+from pipeline.core.errors import StoreError
 from pipeline.numerics.codecs import LOST, restore
 
 PART = 32

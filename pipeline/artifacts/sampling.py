@@ -8,7 +8,7 @@ from pipeline.artifacts.features import PART, Tokens
 from pipeline.artifacts.views import training_views
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Work
-from pipeline.core.errors import StageError
+from pipeline.core.errors import Set, StageError
 from pipeline.numerics.kmeans import cosine_kmeans
 
 
@@ -16,7 +16,7 @@ def fit(vectors: np.ndarray, k: int, restarts: int, iterations: int, seed: int) 
     """`cosine_kmeans` with an error that a user can act on where K exceeds the tokens."""
     if len(vectors) < k:
         raise StageError(
-            f"clusters.k: {k} clusters asked of {len(vectors)} tokens", next=f"--set clusters.k={min(len(vectors), 27)}"
+            f"clusters.k: {k} clusters asked of {len(vectors)} tokens", next=Set("clusters.k", min(len(vectors), 27))
         )
     return cosine_kmeans(vectors, k, restarts=restarts, iterations=iterations, seed=seed)
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import torch
 
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import Command, ConfigError
 
 
 def pick_device(name: str) -> torch.device:
@@ -17,7 +17,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"execution.device: {name} cannot be used: {error}", next="stegoflow doctor") from error
+        raise ConfigError(f"execution.device: {name} cannot be used: {error}", next=Command("doctor")) from error
     return device
 
 

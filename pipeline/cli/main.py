@@ -9,8 +9,8 @@ from cyclopts import App, Parameter
 from pipeline.cli.estimate import estimate
 from pipeline.cli.progress import progress_bars
 from pipeline.cli.store import COMMANDS, Json, Sets, StoreURL, open_existing, print_json
-from pipeline.core.errors import ConfigError, StageError
-from pipeline.terminal import told, visible
+from pipeline.core.errors import StegoflowError, render
+from pipeline.terminal import render_error, visible
 
 app = App(
     name="stegoflow",
@@ -20,7 +20,7 @@ A frozen backbone sees every image once; its tokens are cached. Everything after
 stage: dataset, labels, features, suggestion (of K, where none is given), neighbours, head, clusters, probe, baseline,
 masks, scores, report. A stage whose inputs and params did not change is reused.
 
-First steps:  copy configs/folder.yaml, then  stegoflow plan my.yaml  and  stegoflow run my.yaml""",
+First steps:  stegoflow init my.yaml,  stegoflow plan my.yaml,  stegoflow run my.yaml""",
 )
 
 
@@ -33,7 +33,7 @@ def run(
     Parameters
     ----------
     config
-        YAML file; see configs/folder.yaml.
+        YAML file; `stegoflow init my.yaml` writes one.
     stage
         Run this stage alone; its inputs must exist.
     """
@@ -43,11 +43,11 @@ def run(
             from pipeline.session import run as run_config
 
             result = run_config(load(config, set, store), stage=stage, progress=progress)
-        except ConfigError as error:
+        except StegoflowError as error:
             if json:
-                name = getattr(error, "stage", None)
-                print_json({"error": {"stage": name, "message": error.message, "next": error.next}})
-                return _status(error)
+                facts = {"stage": error.stage, "message": error.message, "next": render(error.next)}
+                print_json({"error": facts})
+                return error.exit_status
             raise
         except Exception as error:
             if not json:
@@ -86,7 +86,7 @@ def plan(
     Parameters
     ----------
     config
-        YAML file; see configs/folder.yaml.
+        YAML file; `stegoflow init my.yaml` writes one.
     why
         List everything that differs from the nearest artifact, stage by stage.
     """
@@ -193,17 +193,21 @@ def segment(run: str, images: str, /, *, out: str, crf: bool = True, store: Stor
 def demo(*, folder: str = ".demo", json: Json = False) -> int:
     """Compose the demo corpus and run every stage on it with the packaged weights, without Prefect (make demo: with).
 
+    Needs the extra `demo`; the masks with CRF need `crf`.
+
     Parameters
     ----------
     folder
         Where the corpus and the store go.
     """
+    from pipeline import configs
+    from pipeline.core.extras import installed
     from pipeline.datasets.demo.corpus import build
 
     with progress_bars() as progress:
         build(Path(folder, "corpus"), progress=lambda done, total: progress("demo corpus", done, total, "images"))
-    config = str(Path(__file__).parent.parent / "configs" / "demo.yaml")
-    return run(config, set=[f"dataset.root={folder}/corpus"], store=f"{folder}/store", json=json)
+    changes = [f"dataset.root={folder}/corpus"] + ([] if installed("pydensecrf") else ["masks.crf=false"])
+    return run(str(configs.path("demo")), set=changes, store=f"{folder}/store", json=json)
 
 
 @app.command
@@ -238,10 +242,9 @@ def main() -> None:
     """Entry point: exit status 0, 2 for a config or input that cannot be used, 1 for anything else."""
     try:
         sys.exit(app(sys.argv[1:], result_action="return_value"))
-    except ConfigError as error:
-        stage = getattr(error, "stage", None)
-        print(f"error: {f'{stage}: ' if stage else ''}{told(error)}", file=sys.stderr)
-        sys.exit(_status(error))
+    except StegoflowError as error:
+        print(f"error: {f'{error.stage}: ' if error.stage else ''}{render_error(error)}", file=sys.stderr)
+        sys.exit(error.exit_status)
     except OSError as error:
         print(f"error: {type(error).__name__}: {visible(str(error))}", file=sys.stderr)
         print("  next: mend the cause and run the same command again: finished parts are kept", file=sys.stderr)
@@ -249,10 +252,6 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-
-
-def _status(error: ConfigError) -> int:
-    return 1 if isinstance(error, StageError) else 2
 
 
 def _written(facts: dict[str, Any], json: bool) -> int:

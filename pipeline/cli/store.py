@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from pipeline.cli.progress import progress_bars
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, NotFoundError
 from pipeline.terminal import visible
 
 StoreURL = Annotated[
@@ -81,7 +81,7 @@ def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = Fa
     else:
         try:
             artifacts = [Artifact(opened, *pair) for pair in find_run(opened, ref)["stages"].items()]
-        except ConfigError:
+        except NotFoundError:
             artifacts = [find_artifact(opened, ref)]
     with progress_bars() as progress:
         found = read_back(opened, artifacts, lambda done, total: progress("verify", done, total, "artifacts"))

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core.errors import ConfigError, DamageError
+from pipeline.core.errors import Command, ConfigError, DamageError
 from pipeline.core.fingerprint import canonical
 from pipeline.core.store import Store
 
@@ -76,8 +76,7 @@ class Artifact:
 
     def damaged(self, message: str) -> DamageError:
         """The error that says what is damaged in this artifact and how to replace it."""
-        retract = f"stegoflow retract {shown(self.fingerprint)} --downstream --store {self.store.shown}"
-        return DamageError(message, next=f"{retract}, then run again")
+        return DamageError(message, next=(retracting(self), ", then run again"))
 
     # Parts ----------------------------------------------------------------------------------------------------------
 
@@ -205,7 +204,7 @@ def read_record(store: Store, path: str) -> dict[str, Any]:
     body = data[: -SEAL - 2] + b"\n}"
     if _sealed(body) != data:
         text = f"{store.path_of(path)} is damaged: its bytes are not those that were written"
-        raise DamageError(text, next=f"stegoflow verify --store {store.shown}")
+        raise DamageError(text, next=Command("verify", store=store.shown))
     return json.loads(body)
 
 
@@ -232,6 +231,11 @@ def environment() -> dict[str, str]:
     packages = ("stegoflow", "torch", "timm", "zarr", "numpy", "scikit-learn")
     found = {name: installed(name) for name in packages}
     return {**found, "python": platform.python_version(), "machine": platform.machine(), "cores": str(os.cpu_count())}
+
+
+def retracting(artifact: Artifact) -> Command:
+    """The command that removes an artifact and what was made from it, so that the next run makes them again."""
+    return Command("retract", shown(artifact.fingerprint), downstream=True, store=artifact.store.shown)
 
 
 def shown(fingerprint: str) -> str:

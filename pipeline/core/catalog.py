@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipeline.core.artifact import Artifact
-from pipeline.core.errors import ConfigError, DamageError
+from pipeline.core.errors import Command, ConfigError, DamageError, NotFoundError
 from pipeline.core.store import Store
 
 
@@ -25,7 +25,7 @@ def find_artifact(store: Store, ref: str) -> Artifact:
         return found[0]
     if not found:
         text = f"{ref} is no artifact of this store ({store.shown})"
-        raise ConfigError(text, next=f"stegoflow status --store {store.shown}")
+        raise NotFoundError(text, next=Command("status", store=store.shown))
     listed = ", ".join(f"{artifact.stage} {artifact.fingerprint[:16]}" for artifact in found[:5])
     raise ConfigError(f"{ref} names several artifacts: {listed}", next="give more characters")
 

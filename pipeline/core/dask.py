@@ -13,10 +13,11 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.execution import Execution
+from pipeline.core.extras import require
 from pipeline.core.retries import IO_ERRORS, Item, after, pause_after, retry_or_raise
-from pipeline.core.store import first_line, refuse_secrets
+from pipeline.core.store import GO_ON, first_line, refuse_secrets
 
 log = logging.getLogger("stegoflow")
 CONNECT = 20
@@ -29,6 +30,7 @@ class Dask:
     """Runs items on the cluster that `execution` names."""
 
     def __init__(self, execution: Execution) -> None:
+        require("distributed", "execution.executor=dask")
         refuse_secrets(execution.dask_address or "")
         self.execution = execution
         self.where = execution.dask_address or execution.dask_cluster
@@ -110,8 +112,7 @@ class Dask:
         if losses > self.retries or self.client.status != "running":
             raise StageError(
                 f"the Dask scheduler at {self.where} is gone",
-                next="start it again, or add --set execution.executor=processes, and run the same command again: "
-                "finished parts are kept",
+                next=("start it again, or add ", Set("execution.executor", "processes"), f"; {GO_ON}"),
             )
 
     def _client(self) -> Any:
@@ -124,7 +125,7 @@ class Dask:
                     self.client = Client(execution.dask_address, timeout=CONNECT)
                 else:
                     module, _, name = execution.dask_cluster.rpartition(".")
-                    kind = getattr(importlib.import_module(module), name)
+                    kind = getattr(importlib.import_module(module), name)  # noqa: TID251 (docs/security.md)
                     options = dict(execution.dask_options)
                     if isinstance(kind, type) and issubclass(kind, LocalCluster):  # its own dashboard is for everyone
                         options = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", **options}  # any free port
@@ -139,7 +140,7 @@ class Dask:
                     reason = reason.replace(text, "…")
                 raise ConfigError(
                     f"no Dask cluster at {self.where}: {reason}",
-                    next="start it, or set execution.executor=processes",
+                    next=("start it, or ", Set("execution.executor", "processes")),
                 ) from None  # the error itself may quote an option
         return self.client
 

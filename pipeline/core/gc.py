@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from pipeline.core.artifact import Artifact, record, shown
+from pipeline.core.artifact import Artifact, record, retracting, shown
 from pipeline.core.catalog import downstream, every_artifact, find_artifact
 from pipeline.core.errors import ConfigError, DamageError, StageError
 from pipeline.core.runs import rooted
@@ -42,8 +42,7 @@ def wait_for_removal(artifacts: Iterable[Artifact]) -> None:
             if time.monotonic() > deadline:
                 raise StageError(
                     f"{artifact.stage} {shown(artifact.fingerprint)} is being removed, or that was cut short",
-                    next=f"stegoflow retract {shown(artifact.fingerprint)} --downstream "
-                    f"--store {artifact.store.shown} ends it; then run again",
+                    next=(retracting(artifact), " ends it; then run again"),
                 )
             time.sleep(0.2)
 
@@ -59,7 +58,7 @@ def retract(store: Store, ref: str, *, with_downstream: bool) -> list[Artifact]:
         listed = ", ".join(f"{each.stage} {shown(each.fingerprint)}" for each in chain[:-1])
         raise ConfigError(
             f"{artifact.stage} {shown(artifact.fingerprint)} was read by: {listed}",
-            next=f"stegoflow retract {ref} --downstream --store {store.shown}",
+            next=retracting(artifact),
         )
     remove(chain)
     return chain

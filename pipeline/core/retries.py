@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from obstore.exceptions import BaseError as StoreFailure
 
 from pipeline.core.errors import StageError
-from pipeline.core.store import first_line
+from pipeline.core.store import GO_ON, first_line
 
 log = logging.getLogger("stegoflow")
 Item = TypeVar("Item")
@@ -39,6 +39,6 @@ def retry_or_raise(item: Any, tries: int, retries: int, error: BaseException) ->
     if tries > retries:
         raise StageError(
             f"part {item} failed {tries} times: {what}",
-            next="mend the cause and run the same command again: finished parts are kept",
+            next=GO_ON,
         ) from error
     log.warning("part %s: %s; trying again (%d of %d)", item, what, tries, retries)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.core.artifact import Artifact, read_record, record
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import Command, ConfigError, DamageError, NotFoundError
 from pipeline.core.store import Store
 
 RUN_TIME = "%Y%m%d-%H%M%S"
@@ -44,7 +44,17 @@ def runs(store: Store) -> list[str]:
 def find_run(store: Store, ref: str) -> dict[str, Any]:
     """The record of a run: by its id, the beginning of one, its name, or `latest`: the newest that was not made by
     `segment` with the head of another."""
-    return read_record(store, f"runs/{_run_id(store, ref)}.json")
+    return read_run(store, _run_id(store, ref))
+
+
+def read_run(store: Store, run: str) -> dict[str, Any]:
+    """The record of a run by its whole id: {"run", "config", "pinned", "stages"}. DamageError where it is not what was
+    written, FileNotFoundError where it was forgotten."""
+    try:
+        return read_record(store, f"runs/{run}.json")
+    except DamageError as error:
+        way = ("put back the file from a copy, or ", Command("forget", run, store=store.shown))
+        raise DamageError(error.message, next=way) from None
 
 
 def _run_id(store: Store, ref: str) -> str:
@@ -52,15 +62,17 @@ def _run_id(store: Store, ref: str) -> str:
     if ref in known:
         return ref
     if ref == "latest":
-        whole = (run for run in reversed(known) if not read_record(store, f"runs/{run}.json").get("pinned"))
+        whole = (run for run in reversed(known) if not read_run(store, run)["pinned"])
         hits = [run for run in [next(whole, None)] if run]
     else:
         hits = [run for run in known if run.startswith(ref)]
     if not hits and (named := names(store).get(ref)):
         hits = [named]
-    if len(hits) != 1:
-        problem = "names several runs" if hits else "is neither a run nor a name of this store"
-        raise ConfigError(f"{ref} {problem} ({store.shown})", next=f"stegoflow status --store {store.shown}")
+    status = Command("status", store=store.shown)
+    if not hits:
+        raise NotFoundError(f"{ref} is neither a run nor a name of this store ({store.shown})", next=status)
+    if len(hits) > 1:
+        raise ConfigError(f"{ref} names several runs ({store.shown})", next=status)
     return hits[0]
 
 
@@ -68,7 +80,7 @@ def run_artifact(store: Store, run: dict[str, Any], stage: str) -> Artifact:
     """A stage's artifact of a run, which must exist."""
     artifact = Artifact(store, stage, run["stages"].get(stage, "none"))
     if not artifact.exists:
-        raise ConfigError(
+        raise NotFoundError(
             f"run {run['run']} has no finished {stage}", next="run its config again: finished parts are kept"
         )
     return artifact
@@ -79,7 +91,7 @@ def rooted(store: Store) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for run in runs(store):
         try:
-            found |= set(read_record(store, f"runs/{run}.json")["stages"].items())
+            found |= set(read_run(store, run)["stages"].items())
         except FileNotFoundError:  # forgotten at this moment
             continue
     return found
@@ -101,7 +113,7 @@ def name_run(store: Store, ref: str, name: str) -> dict[str, Any]:
     if not NAME.fullmatch(name) or name == "latest":
         raise ConfigError(
             f"{name}: a name begins with a letter and holds letters, digits, dots, - and _ (100 at most; not `latest`)",
-            next=f"stegoflow name {ref} NAME",
+            next=Command("name", ref, "NAME"),
         )
     run = _run_id(store, ref)
     _rename(store, name, run)
@@ -115,12 +127,14 @@ def forget(store: Store, ref: str) -> dict[str, Any]:
         _rename(store, ref, None)
         return {"forgot": ref, "kind": "name"}
     if ref == "latest":
-        raise ConfigError("forget: `latest` may mean another run by now", next="stegoflow status, then give its id")
+        raise ConfigError(
+            "forget: `latest` may mean another run by now", next=(Command("status"), ", then give its id")
+        )
     run = _run_id(store, ref)
     holders = [name for name, held in names(store).items() if held == run]
     if holders:
         raise ConfigError(
-            f"run {run} is named {', '.join(holders)}", next=f"stegoflow forget {holders[0]} --store {store.shown}"
+            f"run {run} is named {', '.join(holders)}", next=Command("forget", holders[0], store=store.shown)
         )
     store.delete(f"runs/{run}.json")
     return {"forgot": run, "kind": "run"}

@@ -15,10 +15,12 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, from_url
 
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import Command, ConfigError, NotFoundError, StoreError
 
 ENCODING_VERSION = 2
 MARK = "stegoflow.json"
+GO_ON = "mend the cause and run the same command again: finished parts are kept"
+"""The next step after a failure that trying again may mend."""
 LEFTOVER = re.compile(r"#\d+$")
 """The end of a name under which a local store stages a write: what a killed process leaves. Never listed."""
 
@@ -29,10 +31,6 @@ class Entry(NamedTuple):
     path: str
     size: int
     modified: float
-
-
-class StoreError(OSError):
-    """A store could not be read or written: which one, what, how many bytes. Trying again may help."""
 
 
 class Store:
@@ -60,7 +58,7 @@ class Store:
                 self.objects = from_url(self.url)  # type: ignore[assignment]
         except Exception as error:
             text = f"the store {self.shown} cannot be opened: {first_line(error)}"
-            raise ConfigError(text, next="stegoflow doctor") from None  # the error itself quotes the whole URL
+            raise ConfigError(text, next=Command("doctor")) from None  # the error itself quotes the whole URL
 
     def __reduce__(self):
         return open_store, (self.url,)
@@ -90,7 +88,7 @@ class Store:
             overwritten = self.create(MARK, mark)
         except OSError as error:
             text = f"the store {self.shown} is not usable: {first_line(error)}"
-            raise ConfigError(text, next="stegoflow doctor") from error
+            raise ConfigError(text, next=Command("doctor")) from error
         if overwritten:
             raise ConfigError(
                 f"the store {self.shown} overwrites where it was asked to create: results could be lost",
@@ -103,7 +101,7 @@ class Store:
             found = json.loads(self.get(MARK))
         except FileNotFoundError:
             text = f"{self.shown} is not a stegoflow store"
-            raise ConfigError(text, next="name one: --store FOLDER_OR_URL") from None
+            raise NotFoundError(text, next="name one: --store FOLDER_OR_URL") from None
         except ValueError:
             found = None
         if not isinstance(found, dict) or found.get("encoding-type") != "stegoflow-store":
@@ -130,7 +128,7 @@ class Store:
             if size is not None:
                 free = f", {shutil.disk_usage(self.folder).free:,} are free" if self.folder else ""
                 need = f" ({size:,} bytes needed{free})"
-            raise StoreError(f"{what} {self.path_of(path)}{need}: {first_line(error)}") from None
+            raise StoreError(f"{what} {self.path_of(path)}{need}: {first_line(error)}", next=GO_ON) from None
 
     def get(self, path: str) -> bytes:
         """The bytes of an object."""

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import zarr
 
 from pipeline.core.artifact import Artifact, read_record
-from pipeline.core.errors import DamageError
+from pipeline.core.errors import DamageError, StoreError
 from pipeline.core.fingerprint import fingerprint
-from pipeline.core.store import Store, StoreError
+from pipeline.core.store import Store
 
 
 class Problem(NamedTuple):

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.fingerprint import digest
 from pipeline.core.store import Store, local_folder, redact
 from pipeline.datasets.benchmarks import cityscapes27, cocostuff27, layouts, potsdam3
@@ -115,7 +115,7 @@ def _find(root: str, kind: str) -> tuple[list[tuple[str, str, float]], Callable[
         where = f"{redact(root)}/{top}".rstrip("/")
         raise ConfigError(
             f"dataset.root: no image under {where} (looked for {', '.join(suffixes)})",
-            next="set dataset.root to a folder of images:  stegoflow run CONFIG --set dataset.root=FOLDER",
+            next=("name a folder of images: ", Set("dataset.root", "FOLDER")),
         )
     return found, _splitter([path for path, _, _ in found], top)
 
@@ -200,7 +200,7 @@ def predicted_splits(present: set[str], wanted: list[str]) -> list[str]:
         return sorted(present)
     raise ConfigError(
         f"masks.splits: none of {', '.join(wanted)} is in the dataset, which has {', '.join(sorted(present))}",
-        next=f"--set masks.splits=[{sorted(present)[-1]}]",
+        next=Set("masks.splits", [sorted(present)[-1]]),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.retries import IO_ERRORS
 from pipeline.core.store import Store, local_folder
 
@@ -52,7 +52,7 @@ def has_folder(root: str, name: str) -> bool:
     folder = local_folder(root)
     if folder is not None:
         if not folder.is_dir():
-            raise ConfigError(f"dataset.root: {folder} is not a folder", next="--set dataset.root=FOLDER")
+            raise ConfigError(f"dataset.root: {folder} is not a folder", next=Set("dataset.root", "FOLDER"))
         return (folder / name).is_dir()
     parent, _, last = name.rpartition("/")
     return last in Store(root, create=False).folders(parent)

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from imagecodecs import png_decode
 from PIL import Image, TiffImagePlugin
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -31,6 +30,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.extras import installed, require
 from pipeline.datasets.benchmarks import potsdam3
 from pipeline.images.pixels import DecodeError, channels, rgb, to_uint8, upright
 
@@ -45,6 +45,7 @@ _ORIENTATION = 274  # the tag's number in EXIF and in TIFF
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MATLAB = ".mat"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
+_BUILT_IN = (1, 8, 32773, 32946, 34925)  # what tifffile decodes by itself: none, deflate, PackBits, deflate, LZMA
 # The plugins themselves, not Image.open: that one tries every format it knows and has a size limit of its own.
 _PLUGINS: dict[bytes, Callable[[Any], Any]] = {
     b"\xff\xd8\xff": jpeg_factory,
@@ -64,11 +65,14 @@ def decode(data: bytes, name: str) -> np.ndarray:
     Raises DecodeError (`name` is its first word) for bytes that are empty, damaged, cut short, too large or no image.
     """
     with _decoding(name, data):
+        _require_codecs(data, name)
         if name.endswith(_MATLAB):
             pixels = potsdam3.decode_image(data)
         elif data.startswith(_TIFF):
             pixels = _decode_tiff(data)
         elif data.startswith(_PNG) and data[24:25] == b"\x10":  # Pillow would cut 16-bit colour to its high bytes
+            from imagecodecs import png_decode
+
             _check(*_pillow(data).size[::-1])
             pixels = upright(rgb(to_uint8(channels(png_decode(data)))), _orientation(data))
         else:
@@ -84,6 +88,7 @@ def size(data: bytes, name: str) -> tuple[int, int]:
     Raises DecodeError as `decode` does.
     """
     with _decoding(name, data):
+        _require_codecs(data, name)
         if name.endswith(_MATLAB):
             height, width, orientation = *potsdam3.decode_image(data).shape[:2], 1
         elif data.startswith(_TIFF):
@@ -121,6 +126,7 @@ def decode_label(data: bytes, name: str) -> np.ndarray:
     Raises DecodeError as `decode` does, ConfigError for a readable file that holds no class ids.
     """
     with _decoding(name, data):
+        _require_codecs(data, name)
         if name.endswith(_MATLAB):
             label = potsdam3.decode_label(data)
         elif data.startswith(_TIFF):
@@ -167,6 +173,22 @@ def _decoding(name: str, data: bytes) -> Iterator[None]:
         raise DecodeError(f"{name}: {error}") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, IndexError, their own, ...
         raise DecodeError(f"{name}: cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _require_codecs(data: bytes, name: str) -> None:
+    """ConfigError where a file can be decoded with imagecodecs alone, and that is not installed."""
+    if installed("imagecodecs"):
+        return
+    if data.startswith(_PNG) and data[24:25] == b"\x10":
+        require("imagecodecs", f"{name}, a PNG of 16 bits,")
+    elif data.startswith(_TIFF):
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page = file.pages[0]
+            if page.compression not in _BUILT_IN or page.predictor not in (1, 2) or page.bitspersample % 8:
+                require(
+                    "imagecodecs",
+                    f"{name}, a TIFF compressed by {getattr(page.compression, 'name', page.compression)},",
+                )
 
 
 def _check(height: int, width: int, samples: int = 0) -> None:

@@ -6,9 +6,9 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
-import pydensecrf.densecrf as dcrf
 from pydantic import Field, FiniteFloat
 
+from pipeline.core.extras import require
 from pipeline.core.params import Params
 from pipeline.numerics.views import winner
 
@@ -103,6 +103,9 @@ def dense_crf(image: np.ndarray, log_probs: np.ndarray, params: CrfParams = DEFA
     dtype = np.uint8 if k <= 255 else np.uint16
     if k == 1:
         return np.zeros((height, width), dtype)
+    require("pydensecrf", "the dense CRF (masks.crf)")
+    import pydensecrf.densecrf as dcrf
+
     energy = -log_probs.reshape(k, -1).astype(np.float32, copy=False)
     np.minimum(energy, np.float32(-_FLOOR), out=energy)
     crf = dcrf.DenseCRF2D(width, height, k)

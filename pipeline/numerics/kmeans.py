@@ -3,6 +3,8 @@ many groups they form."""
 
 import numpy as np
 
+from pipeline.core.extras import require
+
 SAMPLE = 50_000
 """Vectors on which the starts compete."""
 TREE = 5_000
@@ -19,6 +21,7 @@ def cosine_kmeans(
     unit vectors, and every start's objective, the tree's first: the mean cosine of a sampled vector to its centroid.
     ValueError where there are fewer vectors than clusters.
     """
+    require("faiss", "k-means")
     import faiss
 
     vectors = np.ascontiguousarray(vectors, np.float32)

@@ -8,7 +8,6 @@ from importlib.resources import files
 from typing import Any, Literal
 
 import numpy as np
-from jinja2 import DictLoader, Environment, StrictUndefined
 
 from pipeline.numerics.metrics import confusion
 from pipeline.report import curves
@@ -85,6 +84,8 @@ class Page:
 
 def render(page: Page) -> str:
     """The HTML of a page; the same page gives the same text."""
+    from jinja2 import DictLoader, Environment, StrictUndefined
+
     texts = {name: files("pipeline.report").joinpath(name).read_text("utf-8") for name in TEMPLATES}
     environment = Environment(
         loader=DictLoader(texts), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

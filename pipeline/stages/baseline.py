@@ -23,6 +23,9 @@ class BaselineParams(Params):
     seed: int = borrowed("clusters.seed")
     center: str = borrowed("head.center")
 
+    def packages(self) -> dict[str, str]:
+        return {"faiss": "k-means"}
+
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: BaselineParams = job.params

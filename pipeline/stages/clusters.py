@@ -20,7 +20,7 @@ from pipeline.artifacts.sampling import fit, most_tokens, sample_tokens, stack
 from pipeline.artifacts.suggestion import chosen_k
 from pipeline.artifacts.views import training_views
 from pipeline.core.engine import Job, Stage, Work
-from pipeline.core.errors import StageError
+from pipeline.core.errors import Set, StageError
 from pipeline.core.params import Params
 from pipeline.images import files, formats
 from pipeline.numerics.kmeans import normalise
@@ -46,6 +46,9 @@ class ClustersParams(Params):
     """k-means reads at most this many training tokens, the same number of every view."""
     seed: int = Field(0, ge=0, lt=2**32)
 
+    def packages(self) -> dict[str, str]:
+        return {"faiss": "k-means"}
+
 
 LOOKED_AT = 128
 """Training views whose images decide about a regrouping."""
@@ -58,7 +61,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     own = head.prototypes() if params.method == "auto" else None
     if own is not None:
         if len(own) != k:
-            raise StageError(f"clusters.k: the head has {len(own)}, not {k}", next="--set clusters.method=kmeans")
+            raise StageError(f"clusters.k: the head has {len(own)}, not {k}", next=Set("clusters.method", "kmeans"))
         job.out.write_tensors("clusters.safetensors", {"centroids": normalise(own)})
         return {"items": len(own), "found_by": "head", **look(normalise(own))}
     sample = sample_tokens(job.inputs["features"], params.tokens, params.seed, work, head)

@@ -24,7 +24,7 @@ from pipeline.backbones.devices import autocast, pick_device
 from pipeline.backbones.vit import Backbone, create_backbone, describe, find_weights
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
-from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.params import Params, borrowed, derived, location
 from pipeline.images import files, formats
 from pipeline.numerics.codecs import quantise
@@ -71,7 +71,7 @@ def weights_digest(backbone: str, weights: str) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         why = f"features.weights: {path} cannot be read: {error.strerror}"
-        raise ConfigError(why, next="make it readable, or --set features.weights=FILE") from error
+        raise ConfigError(why, next=("make it readable, or ", Set("features.weights", "FILE"))) from error
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         named = ", ".join(failed[:10]) + (f" and {len(failed) - 10} more" if len(failed) > 10 else "")
         raise StageError(
             f"{len(failed)} of {len(dataset)} images cannot be decoded: {named}",
-            next="mend or remove them, or allow more: --set execution.max_failed_fraction=0.5",
+            next=("mend or remove them, or allow more: ", Set("execution.max_failed_fraction", 0.5)),
         )
     group = open_group(job.out, "r+")
     with checksums(job.out, "mean"):
@@ -167,8 +167,11 @@ def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: set[str
         if not good and row["path"] not in failed:
             raise StageError(
                 f"the backbone gives NaN or infinite features for {row['path']}",
-                next="--set execution.precision=fp32; if it is that already, the weights are damaged: "
-                "--set features.weights=FILE",
+                next=(
+                    Set("execution.precision", "fp32"),
+                    "; if it is that already, the weights are damaged: ",
+                    Set("features.weights", "FILE"),
+                ),
             )
 
 

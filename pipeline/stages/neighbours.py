@@ -14,6 +14,7 @@ from pydantic import Field
 from pipeline.artifacts.features import read_center, read_rows
 from pipeline.artifacts.views import training_views
 from pipeline.core.engine import Job, Stage, Work
+from pipeline.core.extras import require
 from pipeline.core.params import Params, borrowed
 
 
@@ -24,12 +25,16 @@ class NeighboursParams(Params):
     """Up to this many views the search is exact; above, an IVF index is probed until its recall on a sample is 0.98."""
     center: str = borrowed("head.center")
 
+    def packages(self) -> dict[str, str]:
+        return {"faiss": "the search for neighbours"}
+
 
 RECALL = 0.98
 SAMPLE = 1000
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
+    require("faiss", "the search for neighbours")
     import faiss
 
     params: NeighboursParams = job.params

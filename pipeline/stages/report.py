@@ -33,6 +33,9 @@ class ReportParams(Params):
     gallery_images: int = Field(60, ge=1)
     """Images that the gallery's patches are drawn from."""
 
+    def packages(self) -> dict[str, str]:
+        return {"jinja2": "the report"}
+
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     from pipeline.report.page import Page, render
@@ -285,4 +288,5 @@ STAGE = Stage(
     ),
     params=ReportParams,
     compute=compute,
+    optional=True,
 )

@@ -19,7 +19,7 @@ from toys import SQUARES, SquaresParams, done, processes, squares
 from pipeline.core import dask as cluster
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Node, Outcome
-from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.errors import ConfigError, StageError, render
 from pipeline.core.execution import Execution
 from pipeline.core.executors import open_executor
 from pipeline.core.store import Store
@@ -164,8 +164,8 @@ def test_a_scheduler_that_is_lost(
     assert time.monotonic() - killed[0] < 20
     thread.join()
     assert caught.value.message == f"the Dask scheduler at {dask.address} is gone"
-    assert "execution.executor=processes" in caught.value.next
-    assert "finished parts are kept" in caught.value.next
+    assert "execution.executor=processes" in render(caught.value.next)
+    assert "finished parts are kept" in render(caught.value.next)
     dask.worker.wait(timeout=20)  # without a scheduler it leaves; till then it may finish a part
     finished, before = artifact(store).markers(), len(done(log))
     assert 5 <= len(finished) < PARTS

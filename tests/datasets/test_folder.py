@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from image_files import encode
 
-from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.errors import ConfigError, StageError, render
 from pipeline.core.store import Store
 from pipeline.datasets import folder
 from pipeline.datasets.folder import content_digest, predicted_splits, scan, training_splits
@@ -122,7 +122,7 @@ def test_no_images(made: str, tmp_path: Path):
     with pytest.raises(ConfigError, match="no image under") as caught:
         scan(str(tmp_path), "images")
     assert str(tmp_path) in caught.value.message
-    assert "dataset.root=" in caught.value.next
+    assert "dataset.root=" in render(caught.value.next)
 
 
 @pytest.mark.parametrize("name", ["missing", "file.png"])

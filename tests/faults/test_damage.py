@@ -12,7 +12,7 @@ from fault_places import Place, Reference, Tally
 from pipeline.config import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.catalog import every_artifact, find_artifact
-from pipeline.core.errors import DamageError
+from pipeline.core.errors import DamageError, render
 from pipeline.core.gc import retract
 from pipeline.core.runs import find_run
 from pipeline.core.store import Store
@@ -136,7 +136,7 @@ def test_no_stage_reads_damage_in_silence(
         if error is not None:
             refused += 1
             assert path.rsplit("/", 1)[-1] in error.message or path.rsplit("/c/", 1)[0] in error.message, (kind, error)
-            assert f"stegoflow retract {name[:12]} --downstream" in error.next, error
+            assert f"stegoflow retract {name[:12]} --downstream" in render(error.next), error
         else:
             unread += 1
             assert {problem.file for problem in verify(store, [artifact])} == {path}
@@ -169,7 +169,7 @@ def test_retract_asks_before_it_takes_what_depends(finished, tmp_path: Path):
     names = {row["stage"]: row["fingerprint"] for row in finished.result["stages"]}
     with pytest.raises(ConfigError, match="was read by: ") as caught:
         retract(store, names["clusters"][:10], with_downstream=False)
-    assert "--downstream" in caught.value.next
+    assert "--downstream" in render(caught.value.next)
     assert find_artifact(store, names["clusters"]).exists
     taken = retract(store, names["clusters"][:10], with_downstream=True)
     assert {artifact.stage for artifact in taken} == {"clusters", "masks", "scores", "report"}

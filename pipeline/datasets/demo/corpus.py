@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.extras import require
 from pipeline.datasets.demo.scene import IGNORE, SPLITS, scene
 from pipeline.datasets.demo.sources import CLASSES
 
@@ -37,6 +38,7 @@ def build(
 
     The same arguments give the same bytes. `progress` is called with (pictures done, pictures in all).
     """
+    require("skimage", "the demo corpus")
     stamp, card = root / ".complete", root / "dataset.yaml"
     made = json.dumps({"corpus": "demo", "version": VERSION, "seed": seed, "train": train, "val": val})
     if stamp.is_file() and stamp.read_text() == made:
