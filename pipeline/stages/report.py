@@ -4,17 +4,25 @@ Artifact: `report.html`, self-contained.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
+from pipeline.artifacts.clusters import fewer
+from pipeline.artifacts.features import Tokens
+from pipeline.artifacts.head import COLLAPSED, TrainedHead, collapse
+from pipeline.artifacts.labels import LabelMaps
+from pipeline.artifacts.masks import decode_png, read_masks
+from pipeline.artifacts.planes import Views
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params
-
-if TYPE_CHECKING:
-    from pipeline.report.page import Picture, Score
+from pipeline.images import files, formats
+from pipeline.numerics.kmeans import normalise
+from pipeline.numerics.views import upsample, winner
+from pipeline.report.page import Page, Picture, Score, render
+from pipeline.report.raster import nearest, shrunk
 
 PROTOCOLS = {
     "full": "every labelled pixel at the image's own size",
@@ -38,8 +46,6 @@ class ReportParams(Params):
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
-    from pipeline.report.page import Page, render
-
     params: ReportParams = job.params
     shown = pictures(job, params.images)
     work.tick(1, 3, "sections")
@@ -89,9 +95,6 @@ def title(job: Job) -> str:
 
 def warnings(job: Job) -> list[str]:
     """What a reader must know before the numbers."""
-    from pipeline.artifacts.clusters import fewer
-    from pipeline.artifacts.head import COLLAPSED, collapse
-
     features, head = job.inputs["features"].manifest, job.inputs["head"].manifest
     found = list(job.inputs["dataset"].manifest.get("notes", []))
     if features["weights"] == "packaged":
@@ -125,10 +128,8 @@ def facts(job: Job, found: dict[str, Any], *, trained: bool) -> dict[str, str]:
     }
 
 
-def score_rows(found: dict[str, Any]) -> "list[Score]":
+def score_rows(found: dict[str, Any]) -> list[Score]:
     """What was scored, the clusterings first."""
-    from pipeline.report.page import Score
-
     named: dict[str, tuple[str, str, Any]] = {
         "baseline": ("k-means on tokens", "the frozen backbone alone, upsampled bilinearly", "baseline"),
         "cluster": ("groups", "of the head's codes", "groups"),
@@ -150,14 +151,8 @@ def stage_row(artifact: Artifact) -> dict[str, Any]:
     return {**row, "created": manifest["written"]}
 
 
-def pictures(job: Job, count: int) -> "list[Picture]":
+def pictures(job: Job, count: int) -> list[Picture]:
     """Evenly spaced predicted images with their masks, the baseline's and their labels, all shrunk alike."""
-    from pipeline.artifacts.labels import LabelMaps
-    from pipeline.artifacts.masks import decode_png, read_masks
-    from pipeline.images import formats
-    from pipeline.report.page import Picture
-    from pipeline.report.raster import nearest, shrunk
-
     masks = job.inputs["masks"]
     labels = LabelMaps(job.inputs["labels"], job.roots["labels"]) if "labels" in job.inputs else None
     rows = masks.read_json("images.json")
@@ -189,8 +184,6 @@ class Baseline:
     """K-means on tokens, applied to one image after the other."""
 
     def __init__(self, job: Job) -> None:
-        from pipeline.artifacts.planes import Views
-
         tensors = job.inputs["baseline"].read_tensors("baseline.safetensors")
         self.centroids, self.center = tensors["centroids"], tensors["center"]
         self.views = Views(job.inputs["features"])
@@ -198,19 +191,12 @@ class Baseline:
     def label_map(self, image: int, height: int, width: int) -> np.ndarray | None:
         """Its clusters (height, width) int64 in a row of the table of images, as `scores` takes them: cosines are
         upsampled bilinearly. None where the image could not be decoded."""
-        from pipeline.numerics.views import upsample, winner
-
         plane = self.views.plane(image, lambda tokens: (tokens.astype(np.float32) - self.center) @ self.centroids.T)
         return None if plane is None else winner(upsample(plane, height, width))
 
 
 def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
     """Per group, patches around the tokens that lie nearest to its centroid, at most one of each image."""
-    from pipeline.artifacts.features import Tokens
-    from pipeline.artifacts.head import TrainedHead
-    from pipeline.numerics.kmeans import normalise
-    from pipeline.report.raster import shrunk
-
     features = job.inputs["features"]
     centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
     found: list[list[np.ndarray]] = [[] for _ in centroids]
@@ -259,8 +245,6 @@ def patch(image: np.ndarray, view: dict[str, Any], row: int, column: int, grid: 
 
 def read_image(job: Job, path: str, sha256: str) -> np.ndarray:
     """The image (H, W, 3) uint8 at a path below the root."""
-    from pipeline.images import files, formats
-
     return formats.decode(files.read_checked(job.roots["dataset"], path, sha256), path)
 
 
