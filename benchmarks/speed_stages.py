@@ -18,7 +18,8 @@ from quality_results import Json
 from torch.nn import functional as F
 
 from pipeline.backbones.devices import compute_dtype, pick_device
-from pipeline.backbones.vit import create_backbone, describe
+from pipeline.backbones.facts import describe
+from pipeline.backbones.vit import create_backbone
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.engine import silent
 from pipeline.core.execution import Execution

@@ -31,7 +31,7 @@ rows, columns = features.tokens.shape[1:3]
 row, column = (int(v) for v in sys.argv[3:5]) if len(sys.argv) > 4 else (rows // 2, columns // 2)
 
 # %% Similarity of that patch to every patch of its own image, and of its two nearest images
-pooled = features.pooled - features.pooled[~np.asarray(features.views["mirrored"])].mean(0)
+pooled = features.mean - features.mean[~np.asarray(features.views["mirrored"])].mean(0)
 pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
 order = np.argsort(-(pooled @ pooled[view]))
 ids = features.views["id"].to_pylist()

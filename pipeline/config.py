@@ -32,7 +32,7 @@ class PipelineConfig(Params):
     """Where artifacts live: a folder, or an object-store URL such as s3://bucket/prefix."""
     dataset: DatasetParams
     labels: LabelsParams = LabelsParams()
-    features: FeaturesParams = FeaturesParams()
+    features: FeaturesParams = Field(default_factory=FeaturesParams)  # its check of the backbone may import timm
     suggestion: SuggestionParams = SuggestionParams()
     neighbours: NeighboursParams = NeighboursParams()
     head: HeadParams = StegoflowParams()
@@ -94,13 +94,13 @@ def load(path: str | Path, sets: list[str] | None = None, store: str | None = No
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", next="stegoflow init my.yaml") from error
+        raise ConfigError(f"{path}: {error.strerror}", next=Command("init", "my.yaml")) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not plain YAML: {yaml_problem(error)}", next=f"mend {path}") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a config is a mapping of sections", next="stegoflow init my.yaml")
+        raise ConfigError(f"{path}: a config is a mapping of sections", next=Command("init", "my.yaml"))
     for change in sets or []:
         apply(data, change)
     if store is not None:

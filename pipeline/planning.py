@@ -12,6 +12,7 @@ from pipeline.core.extras import require_all
 from pipeline.core.params import Params, hashed, resolve
 from pipeline.core.store import Store, open_store
 from pipeline.datasets import folder
+from pipeline.forecast import cost, survey
 from pipeline.stages import (
     baseline,
     clusters,
@@ -54,10 +55,13 @@ class PlanRow:
     """All that differs from the nearest artifact, which `nearest` names."""
     nearest: str | None
     items: int | None
-    """Items of the nearest earlier artifact, as a hint of the cost; None where nothing is known."""
-    seconds: float | None
-    """Seconds that it took."""
-    bytes: int | None
+    """Items that the artifact has or will have; None for a stage that the forecast knows nothing of."""
+    seconds: float
+    """Expected; 0 where the artifact is reused."""
+    bytes: int
+    """Expected; 0 where the artifact is reused."""
+    measured: bool
+    """Whether the expectation comes from an artifact of the store, not from rates that are built in."""
 
 
 def nodes(
@@ -70,14 +74,14 @@ def nodes(
     """
     root, layout = config.dataset.root, config.dataset.layout
     pins = pins or {}
-    images = folder.scan(root, "images", store, lambda done, total: progress("dataset", done, total, "images"), layout)
+    images = folder.scan(root, "images", store, lambda done, total: progress("listing", done, total, "images"), layout)
     for note in folder.notes(root, layout):
         log.warning("%s", note)
     content = {"dataset": folder.content_digest(images)}
     without: tuple[str, ...] = ()
     if not pins and folder.has_labels(root, layout):
         maps = folder.scan(
-            root, "labels", store, lambda done, total: progress("labels", done, total, "label maps"), layout
+            root, "labels", store, lambda done, total: progress("listing", done, total, "label maps"), layout
         )
         content["labels"] = folder.content_digest(maps, folder.read_description(root, layout))
         trained_on = folder.training_splits({item.split for item in images})
@@ -132,30 +136,44 @@ def lacks_k(values: dict[str, Any]) -> bool:
     return any(lacks_k(v) if isinstance(v, dict) else name == "k" and v is None for name, v in values.items())
 
 
-def plan(config: PipelineConfig, *, progress: Progress = silent) -> list[PlanRow]:
-    """What `run` would do with a config: per stage reuse or run, and why. Writes nothing but the scan cache."""
+def plan(config: PipelineConfig, *, views: float | None = None, progress: Progress = silent) -> list[PlanRow]:
+    """What `run` would do with a config: per stage reuse or run, why, and what it is expected to take.
+
+    With `views`, what a run would take on a corpus of so many views of which `dataset.root` is a sample: nothing of it
+    exists. Writes nothing but the scan cache.
+    """
     store = open_store(config.store)
     store.mark()
+    made = nodes(config, store, progress=progress)
+    corpus = survey(config, store)
+    if views is not None:
+        corpus = corpus.scaled(views)
+    workers = 1 if config.execution.executor == "serial" else config.execution.worker_count()
     rows = []
     running: set[str] = set()
-    for node in nodes(config, store, progress=progress):
+    for node in made:
         artifact = node.artifact(store)
-        if artifact.exists:
-            rows.append(_row(node, "reuse", "its manifest is in the store", [], artifact))
+        exists = artifact.exists
+        if exists and views is None:
+            facts = artifact.manifest
+            have = PlanRow(
+                node.stage.name, node.fingerprint, "reuse", "in the store", [], artifact.fingerprint,
+                facts.get("items"), 0.0, 0, True,
+            )  # fmt: skip
+            rows.append(have)
             continue
-        changes, nearest = why(node, store)
-        waits = [role for role in node.inputs if role in running]
-        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-        reason = f"{changes[0]}{more}" if changes else "its manifest was removed"
-        if nearest is not None and waits and reason.startswith("input "):
-            reason = f"{waits[0]} runs"
+        changes, nearest = ([], artifact) if exists else why(node, store)
+        expected = cost(node.stage.name, node.params, corpus, nearest, changes, workers)
+        reason = f"a corpus of {views:,.0f} views" if views is not None else _reason(node, changes, nearest, running)
         running.add(node.stage.name)
-        rows.append(_row(node, "run", reason, changes, nearest))
+        name = nearest.fingerprint if nearest else None
+        rows.append(PlanRow(node.stage.name, node.fingerprint, "run", reason, changes, name, *expected))
     return rows
 
 
-def _row(node: Node, action: str, reason: str, changes: list[str], known: Artifact | None) -> PlanRow:
-    facts = known.manifest if known else {}
-    cost = (facts.get("items"), facts.get("seconds"), facts.get("bytes"))
-    name = known.fingerprint if known else None
-    return PlanRow(node.stage.name, node.fingerprint, action, reason, changes, name, *cost)
+def _reason(node: Node, changes: list[str], nearest: Artifact | None, running: set[str]) -> str:
+    """Why a node must run, in short; `running` are the stages that will have run before it."""
+    waits = [role for role in node.inputs if role in running]
+    more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+    reason = f"{changes[0]}{more}" if changes else "its manifest was removed"
+    return f"{waits[0]} runs" if nearest is not None and waits and reason.startswith("input ") else reason

@@ -17,13 +17,14 @@ from pipeline.core.execution import Execution
 from pipeline.core.executors import Executor
 from pipeline.core.fingerprint import digest, fingerprint
 from pipeline.core.gc import wait_for_removal
+from pipeline.core.logs import STAGE
 from pipeline.core.params import Params, discriminator, hashed, written_as
 from pipeline.core.retries import IO_ERRORS
 from pipeline.core.store import GO_ON, Store
 
 log = logging.getLogger("stegoflow")
 Progress = Callable[[str, int, int, str], None]
-"""Called with (stage, done, total, unit); done == total ends the bar."""
+"""Called with (stage, done, total, unit); total 0 where a stage begins, which cannot say yet how much it has to do."""
 
 
 def silent(stage: str, done: int, total: int, unit: str) -> None:
@@ -181,6 +182,7 @@ def ensure(
 
     StageError where the store cannot be read or written, DamageError where something in it is not what was written.
     """
+    current = STAGE.set(node.stage.name)
     try:
         return _ensure(node, store, roots=roots, execution=execution, executor=executor, progress=progress)
     except IO_ERRORS as error:
@@ -188,6 +190,8 @@ def ensure(
             f"{type(error).__name__}: {error}",
             next=GO_ON,
         ) from error
+    finally:
+        STAGE.reset(current)
 
 
 def _ensure(
@@ -206,6 +210,7 @@ def _ensure(
     content = {role: Artifact(store, role, name) for role, name in inputs.items() if role == "content"}
     job = Job(out, node.params, {**sources, **content}, roots, execution)
     work = Work(job, executor, progress)
+    progress(node.stage.name, 0, 0, "")
     facts = node.stage.compute(job, work)
     seconds = round(time.monotonic() - started, 2)
     manifest = {

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from pipeline.heads.correspondence import Head
 from pipeline.heads.interface import Batch, Method
 from pipeline.heads.settings import CauseParams
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans
 
 BLOCK, KMEANS = 64, {"restarts": 5, "iterations": 25}
@@ -172,7 +173,7 @@ class Cause(Method):
 
     @torch.no_grad()
     def _start_probe(self, batch: Batch) -> None:
-        codes = self.encode(batch.maps(batch.anchors.to(batch.table.device)).float()).flatten(0, 2)
+        codes = self.encode(batch.maps(batch.anchors.to(batch.table.device)).float()).compared.flatten(0, 2)
         if len(codes) >= self.params.k:
             unit = F.normalize(codes, dim=-1).cpu().numpy()
             self.probe.copy_(torch.from_numpy(cosine_kmeans(unit, self.params.k, seed=self.params.seed, **KMEANS)[0]))
@@ -220,8 +221,8 @@ class Cause(Method):
         self.bank[words, (self.banked[words] + rank) % slots] = keys[half][order]
         self.banked += counts.clamp(max=slots)
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return self.teacher.head(tokens)
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes(self.teacher.head(tokens))
 
     def prototypes(self) -> Tensor:
         """The centres of the cluster probe."""

@@ -6,6 +6,7 @@ from torch import Tensor
 from pipeline.core.errors import Set, StageError
 from pipeline.heads.interface import Method
 from pipeline.heads.settings import PcaParams
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.context import unit
 
 
@@ -38,5 +39,5 @@ class Pca(Method):
         self.mean.copy_(mean)
         self.components.copy_(vectors * largest.sign())
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return (unit(tokens) - self.mean) @ self.components.T
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes((unit(tokens) - self.mean) @ self.components.T)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from pipeline.heads.interface import Batch, Method
 from pipeline.heads.settings import PrimapsParams
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans
 
 SQUARINGS = 12
@@ -128,8 +129,8 @@ class Primaps(Method):
             "largest_cluster": shares.max(),
         }
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return tokens
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes(tokens)
 
     def prototypes(self) -> Tensor:
         """θ_M, the moving average: it names the masks, and it is what the published evaluation follows."""

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from pipeline.heads.correspondence import Head, channel_dropout, derangement
 from pipeline.heads.interface import Batch, Method
 from pipeline.heads.settings import SmoosegParams
+from pipeline.numerics.codes import Codes
 
 
 def smoothness(features: Tensor, assigned: Tensor, shift: float, order: Tensor | None = None) -> Tensor:
@@ -91,8 +92,8 @@ class Smooseg(Method):
         largest = {"largest_cluster": shares.max()}
         return loss, {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}, **largest}
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return self.projector(tokens)
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes(self.projector(tokens))
 
     def prototypes(self) -> Tensor:
         """The teacher's, which predict."""

@@ -21,6 +21,7 @@ from pipeline.heads.correspondence import (
 )
 from pipeline.heads.interface import Batch, Method
 from pipeline.heads.settings import CorrespondenceParams
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.context import unit
 
 Pairs = tuple[Sampled, Sampled, Tensor | None]
@@ -40,8 +41,8 @@ class Stego(Head, Method):
         """b of the random pairs of a step."""
         return self.params.shift_random
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return self(tokens)
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes(self(tokens))
 
     def loss(self, batch: Batch, dtype: torch.dtype, log: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted terms of pairs of a view with itself, with a neighbour and with others of the batch; logged with

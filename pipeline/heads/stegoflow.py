@@ -14,8 +14,8 @@ Two changes to STEGO (arXiv 2203.08414), neither of which reads a label:
 
 Pairs of a view with itself and with its neighbours are STEGO's.
 
-A code is the network's output, which k-means compares, with the token in its context behind it: what the network has
-made alike on purpose can still be told apart when clusters are regrouped (`models/regroup.py`).
+The network's output is what k-means compares; the token in its context is the detail beside it: what the network has
+made alike on purpose can still be separated when clusters are regrouped (`pipeline.numerics.regroup`).
 """
 
 import math
@@ -26,6 +26,7 @@ from torch import Tensor
 from pipeline.heads.interface import Batch
 from pipeline.heads.settings import StegoflowParams
 from pipeline.heads.stego import Pairs, Stego
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.context import find_temperature, in_context, unit
 
 RATE = 0.02
@@ -41,7 +42,6 @@ class Stegoflow(Stego):
 
     def __init__(self, params: StegoflowParams, channels: int) -> None:
         super().__init__(params, channels)
-        self.leading = params.code
         self.register_buffer("shift", torch.zeros(()))
         self.register_buffer("temperature", torch.ones(()))
 
@@ -52,10 +52,10 @@ class Stegoflow(Stego):
     def context(self, tokens: Tensor) -> Tensor:
         return in_context(tokens, float(self.temperature)) if self.params.context else unit(tokens)
 
-    def encode(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor) -> Codes:
         context = self.context(tokens)
         code = self(context)
-        return torch.cat([code, context * torch.linalg.vector_norm(code, dim=-1, keepdim=True)], -1)
+        return Codes(code, context * torch.linalg.vector_norm(code, dim=-1, keepdim=True))
 
     def shift_random(self, shuffled: list[Pairs], batch: Batch) -> Tensor:
         now = self.shift.clone()

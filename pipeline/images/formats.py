@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import tifffile
 from PIL import Image, TiffImagePlugin
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -92,6 +91,8 @@ def size(data: bytes, name: str) -> tuple[int, int]:
         if name.endswith(_MATLAB):
             height, width, orientation = *potsdam3.decode_image(data).shape[:2], 1
         elif data.startswith(_TIFF):
+            import tifffile
+
             with tifffile.TiffFile(io.BytesIO(data)) as file:
                 page = file.pages[0]
                 height, width, orientation = page.imagelength, page.imagewidth, _tiff_orientation(page)
@@ -182,6 +183,8 @@ def _require_codecs(data: bytes, name: str) -> None:
     if data.startswith(_PNG) and data[24:25] == b"\x10":
         require("imagecodecs", f"{name}, a PNG of 16 bits,")
     elif data.startswith(_TIFF):
+        import tifffile
+
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages[0]
             if page.compression not in _BUILT_IN or page.predictor not in (1, 2) or page.bitspersample % 8:
@@ -238,6 +241,8 @@ def _tiff_orientation(page: Any) -> int:
 
 def _read_tiff(data: bytes) -> tuple[np.ndarray, Any]:
     """The first page's samples (H, W, C) as they are stored, and the page, whose file is closed."""
+    import tifffile
+
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages[0]
         _check(page.imagelength, page.imagewidth, int(np.prod(page.shaped, dtype=np.float64)))
@@ -249,6 +254,8 @@ def _read_tiff(data: bytes) -> tuple[np.ndarray, Any]:
 
 
 def _decode_tiff(data: bytes) -> np.ndarray:
+    import tifffile
+
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages[0]
         _check(page.imagelength, page.imagewidth)

@@ -1,27 +1,38 @@
 """features: the frozen backbone over every view, once. Its patch tokens go to sharded Zarr.
 
 Artifact: `features.zarr` (group) with `tokens` (view, row, column, channel) float16, or int8 with their `scale` (view,
-channel) float32; `mean` and `pooled` (view, channel) float32, `center` (channel) float32; `views.parquet`, one row per
+channel) float32; `mean` (view, channel) float32, `center` (channel) float32; `views.parquet`, one row per
 view. A hole or an undecodable image is NaN, in int8 −128.
 """
+
+from __future__ import annotations
 
 import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import model_validator
 
 from pipeline.artifacts.feature_layout import create
-from pipeline.artifacts.features import GROUP, PART, arrays, checksums, metadata_files, open_group
+from pipeline.artifacts.features import (
+    GROUP,
+    PART,
+    arrays,
+    checksums,
+    metadata_files,
+    open_group,
+    training_views,
+)
 from pipeline.artifacts.known_rows import copy_known, known_rows
-from pipeline.artifacts.views import ViewParams, training_views, view_table
+from pipeline.artifacts.views import ViewParams, view_table
 from pipeline.backbones.devices import autocast, pick_device
-from pipeline.backbones.vit import Backbone, create_backbone, describe, find_weights
+from pipeline.backbones.facts import describe, file_sha256
+from pipeline.backbones.weights import find_weights
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import ConfigError, Set, StageError
@@ -29,6 +40,9 @@ from pipeline.core.params import Params, borrowed, derived, location
 from pipeline.images import files, formats
 from pipeline.numerics.codecs import quantise
 from pipeline.numerics.views import Window
+
+if TYPE_CHECKING:
+    from pipeline.backbones.vit import Backbone
 
 
 class FeaturesParams(Params):
@@ -52,7 +66,7 @@ class FeaturesParams(Params):
     quarter of the bytes. Whatever it is, tokens are read as float16."""
 
     @model_validator(mode="after")
-    def _fits(self) -> "FeaturesParams":
+    def _fits(self) -> FeaturesParams:
         patch, _, blocks = describe(self.backbone)
         for name, side in zip(("height", "width"), self.views.size, strict=True):
             if side % patch or side <= 0:
@@ -64,14 +78,18 @@ class FeaturesParams(Params):
 
 
 def weights_digest(backbone: str, weights: str) -> str:
-    """sha256 of the file that `weights` means: how weights enter the fingerprint."""
+    """sha256 of the file that `weights` means: how weights enter the fingerprint. It is remembered."""
     path = find_weights(backbone, weights)
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path, _digest)
     except OSError as error:
         why = f"features.weights: {path} cannot be read: {error.strerror}"
         raise ConfigError(why, next=("make it readable, or ", Set("features.weights", "FILE"))) from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
@@ -150,11 +168,10 @@ def encode_part(job: Job, part: Part) -> dict[str, Any]:
 def _coded(job: Job, tokens: np.ndarray) -> dict[str, np.ndarray]:
     """The rows of every array for tokens (view, row, column, channel) float32."""
     mean = tokens.mean(axis=(1, 2))
-    pooled = mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
     if job.params.codec == "fp16":
-        return {"tokens": tokens.astype(np.float16), "mean": mean, "pooled": pooled}
+        return {"tokens": tokens.astype(np.float16), "mean": mean}
     numbers, scale = quantise(tokens, mean)
-    return {"tokens": numbers, "scale": scale, "mean": mean, "pooled": pooled}
+    return {"tokens": numbers, "scale": scale, "mean": mean}
 
 
 def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: set[str]) -> None:
@@ -178,6 +195,8 @@ def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: set[str
 def _encode(job: Job, rows: dict[int, dict[str, Any]], tokens: np.ndarray) -> set[str]:
     """Run the backbone on some rows of a part, into `tokens`; the paths that cannot be decoded. A thread decodes and
     resizes the next batches meanwhile."""
+    import torch
+
     params: FeaturesParams = job.params
     failed: set[str] = set()
     if not rows:
@@ -195,7 +214,9 @@ def _encode(job: Job, rows: dict[int, dict[str, Any]], tokens: np.ndarray) -> se
 
 @lru_cache(maxsize=2)
 def _backbone(name: str, weights: str, sha256: str, block: int | None, facet: Any, norm: Any, device: str) -> Backbone:
-    if weights_digest(name, weights) != sha256:
+    from pipeline.backbones.vit import create_backbone
+
+    if _digest(find_weights(name, weights)) != sha256:
         raise StageError(f"the weights {weights} changed since the run was planned", next="run the same command again")
     return create_backbone(name, weights, block=block, facet=facet, norm=norm).to(device)
 

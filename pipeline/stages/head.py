@@ -7,15 +7,16 @@ steps), and a checkpoint part every few hundred steps, from which a killed run g
 Every random draw of step t comes from a generator seeded with (seed, t), so a checkpoint holds no generator state.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import math
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from pipeline.artifacts.features import PART, Tokens, read_center
 from pipeline.artifacts.head import COLLAPSED, collapse, tensors
@@ -26,10 +27,13 @@ from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import Set, StageError
 from pipeline.core.params import borrowed_from, hashed
 from pipeline.heads import network
-from pipeline.heads.interface import Batch, Method
-from pipeline.heads.pool import Pools
 from pipeline.heads.settings import MethodParams, TrainedParams
 from pipeline.numerics.kmeans import effective_groups, normalise
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.heads.interface import Method
 
 log = logging.getLogger("stegoflow")
 
@@ -44,6 +48,8 @@ WATCHED = 32
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
+    import torch
+
     params = with_k(job.params, job.inputs.get("suggestion"))
     near = job.inputs["neighbours"].read_table("neighbours.parquet", ["view", "neighbours"])
     center = read_center(job.inputs["features"], params.center)
@@ -72,6 +78,10 @@ def prepare(
     method: Method, tokens: Tokens, center: np.ndarray, views: np.ndarray, params: MethodParams, work: Work
 ) -> int:
     """Let a method see a sample of the training views, at most `SAMPLE` and what `memory_gib` holds; how many."""
+    import torch
+
+    from pipeline.heads.interface import Method
+
     if type(method).prepare is Method.prepare:
         return 0
     each = int(np.prod(tokens.shape[1:])) * 4  # bytes of a view
@@ -106,6 +116,11 @@ def train(
     work: Work,
 ) -> dict[str, Any]:
     """The loop of a method that is trained by steps, from its last checkpoint or the beginning."""
+    import torch
+
+    from pipeline.heads.interface import Batch
+    from pipeline.heads.pool import Pools
+
     steps, cosine = params.steps, params.schedule == "cosine"
     device = pick_device(job.execution.device)
     optimiser = torch.optim.Adam(method.parameter_groups(), params.learning_rate, fused=True)
@@ -149,12 +164,14 @@ def train(
 
 def watch(method: Method, tokens: Tokens, center: np.ndarray, views: np.ndarray, params: MethodParams) -> float:
     """Effective number of groups of the codes of some training views, the same ones every time."""
+    import torch
+
     views = views[np.linspace(0, len(views) - 1, min(len(views), WATCHED)).astype(int)]
     device = next(iter(method.state_dict().values()), torch.empty(0)).device
     values = torch.from_numpy(tokens.read(views)).to(device).float() - torch.from_numpy(center).to(device)
     method.eval()  # where a method has dropout of its own
     with torch.no_grad():
-        codes = method.encode(values).flatten(1, 2)[..., : method.leading].float().cpu().numpy()
+        codes = method.encode(values).compared.flatten(1, 2).float().cpu().numpy()
     method.train()
     return round(effective_groups(normalise(codes)), 3)
 

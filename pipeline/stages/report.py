@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from pipeline.artifacts.clusters import fewer
+from pipeline.artifacts.clusters import fewer, read_clusters
 from pipeline.artifacts.features import Tokens
 from pipeline.artifacts.head import COLLAPSED, TrainedHead, collapse
 from pipeline.artifacts.labels import LabelMaps
@@ -19,7 +19,6 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params
 from pipeline.images import files, formats
-from pipeline.numerics.kmeans import normalise
 from pipeline.numerics.views import upsample, winner
 from pipeline.report.page import Page, Picture, Score, render
 from pipeline.report.raster import nearest, shrunk
@@ -37,7 +36,7 @@ class ReportParams(Params):
     images: int = Field(12, ge=0)
     """Images shown beside their masks, evenly spaced over the predicted ones."""
     patches: int = Field(10, ge=0)
-    """Patches per group in the gallery: the tokens nearest to its centroid, at most one per image."""
+    """Patches per group in the gallery: the tokens nearest to it, at most one per image."""
     gallery_images: int = Field(60, ge=1)
     """Images that the gallery's patches are drawn from."""
 
@@ -106,7 +105,7 @@ def warnings(job: Job) -> list[str]:
         found.append(f"{len(features['failed'])} images could not be decoded.")
     if head.get("groups") is not None and head["groups"] < COLLAPSED:
         found.append(f"{head['groups']:.1f} effective groups of codes: {collapse(head['params']['method'])}.")
-    if trouble := fewer(job.inputs["clusters"].manifest, job.inputs["masks"].manifest["clusters"]):
+    if trouble := fewer(job.inputs["clusters"].manifest):
         found.append(f"{trouble}.")
     return found
 
@@ -196,15 +195,15 @@ class Baseline:
 
 
 def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
-    """Per group, patches around the tokens that lie nearest to its centroid, at most one of each image."""
+    """Per group, patches around the tokens that lie nearest to it, at most one of each image."""
     features = job.inputs["features"]
-    centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
-    found: list[list[np.ndarray]] = [[] for _ in centroids]
+    clusters = read_clusters(job.inputs["clusters"])
+    found: list[list[np.ndarray]] = [[] for _ in range(clusters.k)]
     table = features.read_table("views.parquet")
     rows = np.flatnonzero(np.asarray(table["training"]))
     rows = rows[np.linspace(0, len(rows) - 1, min(params.gallery_images, len(rows))).round().astype(int)]
     views = table.take(rows).to_pylist()
-    cosines = normalise(TrainedHead(job.inputs["head"])(Tokens(features).read(rows))) @ centroids.T
+    cosines = clusters.cosines(TrainedHead(job.inputs["head"])(Tokens(features).read(rows)))
     wanted: dict[int, list[tuple[int, int]]] = {}
     for group, picks in enumerate(nearest_tokens(cosines, params.patches)):
         for view, token in picks:

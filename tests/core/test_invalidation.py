@@ -51,6 +51,7 @@ CHANGED: dict[str, Any] = {
     "head.zero_clamp": False,
     "clusters.k": 3,
     "clusters.method": "kmeans",
+    "clusters.prototypes": 64,
     "clusters.restarts": 1,
     "clusters.iterations": 9,
     "clusters.tokens": 1000,

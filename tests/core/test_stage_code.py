@@ -311,7 +311,8 @@ def test_stages_reach_what_decides_their_values():
     assert set(reach["pipeline.core.params"]) == {stage.name for stage in STAGES}
     assert "features" in reach["pipeline.backbones.vit"]
     assert "masks" in reach["pipeline.numerics.crf"]
-    assert {"clusters", "baseline"} <= set(reach["pipeline.numerics.kmeans"])
+    assert {"clusters", "baseline"} <= set(reach["pipeline.artifacts.clusters"])
+    assert "baseline" not in reach["pipeline.heads.interface"]
     assert {"head", "clusters", "masks"} <= set(reach["pipeline.heads.stego"])
     assert "neighbours" not in reach["pipeline.heads.pca"]
     assert not {"pipeline.core.engine", "pipeline.datasets.demo.corpus", "pipeline.session"} & set(reach)

@@ -15,13 +15,14 @@ from corpora import write_corpus
 from PIL import Image
 from torch import Tensor
 
-from pipeline.artifacts.clusters import fewer, look
-from pipeline.artifacts.features import Tokens, read_center
+from pipeline.artifacts.clusters import Clusters, fewer, find_tree, look, read_clusters
+from pipeline.artifacts.features import Tokens, read_center, training_views
 from pipeline.artifacts.head import TrainedHead, open_head
-from pipeline.artifacts.views import training_views
+from pipeline.artifacts.sampling import sample
 from pipeline.config import PipelineConfig, reference, validate
 from pipeline.core.artifact import Artifact
-from pipeline.core.errors import Set, StageError
+from pipeline.core.engine import Work, silent
+from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.store import Store
 from pipeline.heads import network
 from pipeline.heads.interface import Batch, Method
@@ -29,10 +30,11 @@ from pipeline.heads.none import Tokens as NoHead
 from pipeline.heads.pca import Pca
 from pipeline.heads.settings import METHODS, SETTINGS, MethodParams, NoneParams, PcaParams, StegoParams, TrainedParams
 from pipeline.heads.stego import Stego
+from pipeline.numerics import regroup
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.context import unit
 from pipeline.numerics.views import Window
 from pipeline.session import run, session
-from pipeline.stages import clusters as clusters_stage
 from pipeline.stages import head as stage
 
 Make = Callable[..., PipelineConfig]
@@ -86,7 +88,10 @@ def test_a_method_runs_to_its_scores(method: str, kind: str, make_config: Make):
         assert 0 < result["scores"][name]["miou"] <= 100
     artifact = found(config, result, "head")
     code = {"stego": 8, "stegoflow": 8 + 64, "smooseg": 64, "cause": 90, "primaps": 64, "pca": 7, "none": 64}[method]
-    assert found(config, result, "clusters").read_tensors("clusters.safetensors")["centroids"].shape == (4, code)
+    clusters = read_clusters(found(config, result, "clusters"))
+    assert clusters.vectors.shape[1] == code
+    assert (len(clusters.vectors) > 4) == (method == "stegoflow")
+    assert len(clusters.cut().nodes) == clusters.k == 4
     way = {"stegoflow": "regrouped"} | dict.fromkeys(("smooseg", "cause", "primaps"), "head")
     assert found(config, result, "clusters").manifest["found_by"] == way.get(method, "kmeans")
     facts = artifact.read_facts("head.safetensors")
@@ -112,10 +117,9 @@ def test_without_a_head_clusters_are_the_baseline(make_config: Make):
     upsampled before they are compared and the baseline's similarities after."""
     config = make_config(head={"method": "none"}, masks={"upsampling": "bilinear"})
     result = run(config)
-    clusters = found(config, result, "clusters").read_tensors("clusters.safetensors")["centroids"]
-    np.testing.assert_array_equal(
-        clusters, found(config, result, "baseline").read_tensors("baseline.safetensors")["centroids"]
-    )
+    clusters, baseline = (read_clusters(found(config, result, stage)) for stage in ("clusters", "baseline"))
+    np.testing.assert_array_equal(clusters.vectors, baseline.vectors)
+    np.testing.assert_array_equal(clusters.tree.merges, baseline.tree.merges)
     mine, baseline = result["scores"]["cluster"], result["scores"]["baseline"]
     assert mine["accuracy"] == pytest.approx(baseline["accuracy"], abs=0.01)
     assert mine["miou"] == pytest.approx(baseline["miou"], abs=0.01)
@@ -128,7 +132,9 @@ def test_codes_without_a_head_are_the_centred_tokens(make_config: Make):
     features = Artifact(Store(config.store), "features", artifact.manifest["inputs"]["features"])
     tokens = training_tokens(features)
     wanted = tokens.astype(np.float32) - read_center(features, "dataset")
-    np.testing.assert_array_equal(TrainedHead(artifact)(tokens), wanted)
+    codes = TrainedHead(artifact)(tokens)
+    np.testing.assert_array_equal(codes.compared, wanted)
+    assert codes.detail is None
     assert set(artifact.read_tensors("head.safetensors")) == {"center"}
 
 
@@ -162,8 +168,8 @@ def test_whatever_the_components_are_fewer_keep_the_first(tmp_path):
     small, large = Pca(PcaParams(code=2), 8), Pca(PcaParams(code=8), 8)
     for method in (small, large):
         method.prepare(sample, 0)
-    torch.testing.assert_close(small.encode(sample), large.encode(sample)[..., :2])
-    assert torch.isfinite(large.encode(torch.zeros(1, 1, 1, 8))).all()
+    torch.testing.assert_close(small.encode(sample).compared, large.encode(sample).compared[..., :2])
+    assert torch.isfinite(large.encode(torch.zeros(1, 1, 1, 8)).compared).all()
 
 
 def test_the_sample_is_drawn_anew_by_another_seed(make_config: Make, monkeypatch: pytest.MonkeyPatch):
@@ -211,9 +217,9 @@ class Taught(Stego):
         loss, terms = super().loss(batch, dtype, log)
         return loss + (self.linear.weight.mean() - self.first.mean()) ** 2, terms
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        codes = super().encode(tokens)
-        return codes - codes.mean((1, 2), keepdim=True)
+    def encode(self, tokens: Tensor) -> Codes:
+        codes = super().encode(tokens).compared
+        return Codes(codes - codes.mean((1, 2), keepdim=True))
 
 
 def test_a_method_resumes_with_its_buffers(make_config: Make, monkeypatch: pytest.MonkeyPatch, tmp_path):
@@ -248,7 +254,7 @@ def test_every_stage_gives_a_head_whole_views(make_config: Make, monkeypatch: py
     shapes: set[tuple[int, ...]] = set()
     encode = Taught.encode
 
-    def watching(method: Taught, tokens: Tensor) -> Tensor:
+    def watching(method: Taught, tokens: Tensor) -> Codes:
         shapes.add(tuple(tokens.shape[1:]))
         return encode(method, tokens)
 
@@ -263,18 +269,14 @@ def test_every_stage_gives_a_head_whole_views(make_config: Make, monkeypatch: py
 
 
 def test_codes_at_the_sampled_positions_are_those_of_the_tokens(make_config: Make):
-    """`sample_tokens` with and without a head picks the same positions."""
-    from pipeline.artifacts.sampling import sample_tokens
-    from pipeline.core.engine import Work, silent
-
+    """Whatever makes codes of whole views, the same positions are picked."""
     config = make_config(head={"method": "none", "center": "none"})
     artifact = until(config, "head")
     features = Artifact(Store(config.store), "features", artifact.manifest["inputs"]["features"])
     work = Work(type("Job", (), {"out": artifact})(), None, silent)  # type: ignore[arg-type]
-    plain, codes = (list(sample_tokens(features, 30, 0, work, encode)) for encode in (None, TrainedHead(artifact)))
-    assert [len(view) for view in plain] == [5] * 6
-    for tokens, code in zip(plain, codes, strict=True):
-        np.testing.assert_array_equal(tokens.astype(np.float32), code)
+    tokens, codes = (sample(features, 30, 0, work, encode).compared for encode in (Codes, TrainedHead(artifact)))
+    assert tokens.shape == (6, 5, 64)
+    np.testing.assert_array_equal(tokens, codes)
 
 
 @pytest.mark.parametrize("kind", ["whole", "crops"])
@@ -283,14 +285,15 @@ def test_regrouping_sees_codes_and_colours_of_the_same_places(
 ):
     """The colours are means over the pixels of each token's patch, of every training view that can be decoded."""
     given: list[np.ndarray] = []
+    real = regroup.evidence
 
-    def remember(vectors, centroids, leading, codes, colours, seed):
-        assert (leading, vectors.shape[1], centroids.shape[1]) == (8, 8 + 64, 8 + 64)
-        assert not centroids[:, 8:].any()
+    def remember(member, codes, colours, count):
+        assert member.max() < count
+        assert codes.shape[-1] == 8, "what k-means compares, without detail"
         given.extend((codes, colours))
-        return centroids, []
+        return real(member, codes, colours, count)
 
-    monkeypatch.setattr(clusters_stage, "regroup", remember)
+    monkeypatch.setattr(regroup, "evidence", remember)
     root = write_corpus(tmp_path / "corpus")
     lost = root / "images/train/00.png"
     lost.write_bytes(lost.read_bytes()[:100])
@@ -315,16 +318,36 @@ def test_regrouping_sees_codes_and_colours_of_the_same_places(
         means = np.array([[patch.mean((0, 1)) for patch in band] for band in bands])
         assert np.corrcoef(means.ravel(), colour.ravel())[0, 1] > 0.9
     assert made["clusters"].manifest["found_by"] == "regrouped"
-    assert made["clusters"].manifest["moves"] == []
+    assert isinstance(made["clusters"].manifest["moves"], list)
 
 
-def test_a_head_may_be_given_plain_or_regrouped_clusters(make_config: Make):
+def test_a_head_may_be_given_plain_clusters(make_config: Make):
+    """k-means compares codes without their detail, and so do its prototypes."""
     plain = until(make_config(head={"method": "stegoflow"}, clusters={"method": "kmeans"}), "clusters")
     assert plain.manifest["found_by"] == "kmeans"
     assert "moves" not in plain.manifest
-    other = until(make_config(head={"method": "none"}, clusters={"method": "regrouped"}), "clusters")
-    assert other.manifest["found_by"] == "regrouped"
-    assert isinstance(other.manifest["moves"], list)
+    clusters = read_clusters(plain)
+    assert clusters.vectors.shape == (4, 8)
+    codes = Codes(np.ones((2, 8), np.float32), np.ones((2, 64), np.float32))
+    assert clusters.seen(codes).shape == (2, 8)
+    with pytest.raises(ConfigError, match="5 groups cannot be cut from 4 prototypes") as caught:
+        clusters.cut(5)
+    assert caught.value.next == Set("clusters.prototypes", 5)
+
+
+@pytest.mark.parametrize("method", ["none", "smooseg"])
+def test_more_prototypes_than_clusters_may_be_asked_for(method: str, make_config: Make):
+    """Pieces of the clusters that there would be without: the cut at K stays nearly the same."""
+    few, many = (
+        read_clusters(until(make_config(head={"method": method}, clusters={"prototypes": count}), "clusters"))
+        for count in (None, 16)
+    )
+    assert len(few.vectors) == 4
+    assert 12 <= len(many.vectors) <= 20
+    codes = Codes(few.vectors)
+    assert len(set(many.cosines(codes).argmax(-1))) == 4
+    with pytest.raises(StageError, match=r"clusters\.prototypes: 3 are fewer than 4 clusters"):
+        until(make_config(head={"method": method}, clusters={"prototypes": 3}), "clusters")
 
 
 class Found(NoHead):
@@ -347,14 +370,14 @@ def test_a_heads_own_clusters_are_taken(make_config: Make, monkeypatch: pytest.M
     result = run(config)
     clusters = found(config, result, "clusters")
     axes = found(config, result, "head").read_tensors("head.safetensors")["axes"]
-    np.testing.assert_allclose(clusters.read_tensors("clusters.safetensors")["centroids"], axes, atol=1e-6)
+    np.testing.assert_allclose(read_clusters(clusters).vectors, axes, atol=1e-6)
     assert clusters.manifest["found_by"] == "head"
     assert result["scores"]["cluster"]["miou"] > 0
 
     config = make_config(head={"method": "none"}, clusters={"method": "kmeans"})
     clusters = until(config, "clusters")
     assert clusters.manifest["found_by"] == "kmeans"
-    assert np.abs(clusters.read_tensors("clusters.safetensors")["centroids"] - axes).max() > 0.01
+    assert np.abs(read_clusters(clusters).vectors - axes).max() > 0.01
 
     with pytest.raises(StageError, match=r"clusters\.k: the head has 4, not 5") as caught:
         until(make_config(head={"method": "none"}, clusters={"k": 5}), "clusters")
@@ -362,10 +385,10 @@ def test_a_heads_own_clusters_are_taken(make_config: Make, monkeypatch: pytest.M
 
 
 class Picky(NoHead):
-    def encode(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor) -> Codes:
         assert torch.isfinite(tokens).all()
         assert len(tokens) <= stage.PART
-        return tokens
+        return Codes(tokens, tokens[..., :3])
 
 
 def test_views_that_are_lost_never_reach_a_method(make_config: Make, monkeypatch: pytest.MonkeyPatch):
@@ -375,9 +398,10 @@ def test_views_that_are_lost_never_reach_a_method(make_config: Make, monkeypatch
     tokens = np.ones((70, 4, 4, 64), np.float16)
     tokens[[3, 40]] = np.nan
     codes = head(tokens)
-    assert codes.shape == tokens.shape
-    assert np.flatnonzero(np.isnan(codes).any((1, 2, 3))).tolist() == [3, 40]
-    assert head(tokens[:0]).shape == (0, 4, 4, 64)
+    assert (codes.compared.shape, codes.detail.shape) == (tokens.shape, (70, 4, 4, 3))
+    for part in codes:
+        assert np.flatnonzero(np.isnan(part).any((1, 2, 3))).tolist() == [3, 40]
+    assert head(tokens[:0]).compared.shape == (0, 4, 4, 64)
     with pytest.raises(ValueError, match="whole views"):
         head(np.ones((5, 64), np.float16))
 
@@ -457,20 +481,21 @@ def test_a_loss_that_is_no_number_ends_the_training(make_config: Make, monkeypat
         until(make_config(), "head")
 
 
+ALIKE = np.array([[1, 0], [0.999, 0.0447]])
+
+
 @pytest.mark.parametrize(
-    ("centroids", "codes", "words"),
+    ("vectors", "codes", "k", "words"),
     [
-        (np.eye(3), np.eye(3)[[0, 0, 1]], "1 of 3 clusters are empty; try clusters.k=2"),
-        (
-            np.array([[1, 0], [0.999, 0.0447]]),
-            None,
-            r"two of 2 clusters are nearly one \(cosine 1.00\); try clusters.k=1",
-        ),
-        (np.eye(3), np.eye(3), None),
-        (np.eye(1), np.eye(1), None),
+        (np.eye(3), np.eye(3)[[0, 0, 1]], 3, "1 of 3 clusters are empty; try clusters.k=2"),
+        (ALIKE, ALIKE, 2, r"two of 2 clusters are nearly one \(cosine 1.00\); try clusters.k=1"),
+        (np.eye(3), np.eye(3), 3, None),
+        (np.eye(1), np.eye(1), 1, None),
+        (np.eye(3)[[0, 0, 1, 2]], np.eye(3), 3, None),  # two prototypes of one group
     ],
 )
-def test_fewer_clusters_than_asked_for_are_told(centroids, codes, words, caplog):
-    facts = look(centroids.astype(np.float32), codes)
-    assert (fewer(facts, len(centroids)) is None) == (words is None)
-    assert re.search(words, caplog.text) if words else not caplog.records
+def test_fewer_clusters_than_asked_for_are_reported(vectors, codes, k, words):
+    vectors = vectors.astype(np.float32)
+    clusters = Clusters(vectors, find_tree(vectors, codes.astype(np.float32)), k)
+    found = fewer({"k": k, **look(clusters)})
+    assert found is None if words is None else re.fullmatch(words, found)

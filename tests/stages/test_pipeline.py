@@ -250,7 +250,7 @@ def test_a_grown_corpus_encodes_its_new_image_only(copied: Make, corpus: Path, t
     scratch = run(fresh, stage="features")
     assert len(encoded) == 1 + 15
     np.testing.assert_allclose(tokens(config, result), tokens(fresh, scratch), atol=0.01)
-    for name in ("mean", "pooled", "center"):
+    for name in ("mean", "center"):
         mine, theirs = (open_group(found(*p, "features"))[name][:] for p in ((config, result), (fresh, scratch)))
         np.testing.assert_allclose(mine, theirs, atol=2e-3, err_msg=name)
 
@@ -357,10 +357,8 @@ def test_undecodable_images_are_listed_and_ignored(damaged: Path, make_config: M
     bad = ["images/train/02.png", "images/val/01.png", "images/val/03.png"]
     assert found(config, result, "features").manifest["failed"] == bad
     group = open_group(found(config, result, "features"))
-    for row, value, mean, pooled in zip(
-        views(config, result), group["tokens"][:], group["mean"][:], group["pooled"][:], strict=True
-    ):
-        for values in (value, mean, pooled):
+    for row, value, mean in zip(views(config, result), group["tokens"][:], group["mean"][:], strict=True):
+        for values in (value, mean):
             assert np.isnan(values).all() if row["path"] in bad else np.isfinite(values).all()
     assert np.isfinite(group["center"][:]).all()
     near = found(config, result, "neighbours").read_table("neighbours.parquet")
@@ -465,7 +463,7 @@ def test_features_laid_out_by_several_runs_at_once(make_config: Make, tmp_path: 
                 for future in [pool.submit(lay_out) for _ in range(3)]:
                     future.result()
             group = open_group(job.out)
-            assert set(group.array_keys()) == {"tokens", "mean", "pooled", "center"}
+            assert set(group.array_keys()) == {"tokens", "mean", "center"}
             assert group.attrs["fingerprint"] == node.fingerprint
 
 
@@ -579,8 +577,7 @@ def test_the_center_is_the_mean_training_token(finished):
     assert len(rows) == 6
     np.testing.assert_allclose(opened.center, every[rows].mean((0, 1, 2)), atol=1e-3)
     assert np.abs(opened.center - every.mean((0, 1, 2))).max() > 2e-3, "the other views must make a difference"
-    mean = every.mean((1, 2))
-    np.testing.assert_allclose(opened.pooled, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-3)
+    np.testing.assert_allclose(opened.mean, every.mean((1, 2)), atol=1e-3)
 
 
 def test_masks_average_the_mirror_image(finished):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.artifacts.clusters import read_clusters
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
@@ -76,7 +77,7 @@ def test_a_run_without_k(method: str, make_config: Make):
     assert curve["k"].to_pylist() == [2, 3, 4, 5, 6]
     assert all(-0.5 <= value <= 1 for value in curve["stability"].to_pylist())
     assert made(config, result, "masks").manifest["clusters"] == k
-    assert len(made(config, result, "baseline").read_tensors("baseline.safetensors")["centroids"]) == k
+    assert len(read_clusters(made(config, result, "baseline")).vectors) == k
     html = made(config, result, "report").read("report.html").decode()
     assert f"<b>K = {k}</b> was suggested" in html
     assert "The highest peaks" in html

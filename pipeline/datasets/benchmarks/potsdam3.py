@@ -10,7 +10,6 @@ import io
 import math
 
 import numpy as np
-from scipy.io import loadmat, whosmat
 
 from pipeline.datasets.benchmarks.layouts import Layout
 
@@ -52,6 +51,8 @@ def decode_label(data: bytes) -> np.ndarray:
 
 def _variable(data: bytes, name: str, kinds: tuple[str, ...]) -> np.ndarray:
     """One array of a MATLAB file. Only plain integers are read, so no object or function of a file is looked at."""
+    from scipy.io import loadmat, whosmat
+
     if len(data) > MAX_BYTES:
         raise ValueError(f"{len(data)} bytes are more than a tile has")
     declared = next(((shape, kind) for found, shape, kind in whosmat(io.BytesIO(data)) if found == name), None)
