@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from pipeline.artifacts.clusters import fewer, read_clusters
+from pipeline.artifacts.clusters import FILE, fewer, read_clusters
 from pipeline.artifacts.features import Tokens
 from pipeline.artifacts.head import COLLAPSED, TrainedHead, collapse
 from pipeline.artifacts.labels import LabelMaps
@@ -63,7 +63,10 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         method=f"the head {head['params']['method']} on {features['params']['backbone']}",
         warnings=warnings(job),
         scores=score_rows(found),
-        label_free={name: {"groups": value} for name, value in found["label_free"].items()},
+        label_free={
+            name: {"groups": value, "k-means on tokens": found["baseline_label_free"][name]}
+            for name, value in found["label_free"].items()
+        },
         classes=found["classes"],
         matching=found["matching"].get(result, []),
         baseline_matching=found["matching"].get("baseline", []),
@@ -183,15 +186,18 @@ class Baseline:
     """K-means on tokens, applied to one image after the other."""
 
     def __init__(self, job: Job) -> None:
-        tensors = job.inputs["baseline"].read_tensors("baseline.safetensors")
-        self.centroids, self.center = tensors["centroids"], tensors["center"]
+        self.clusters = read_clusters(job.inputs["baseline"])
+        self.center = job.inputs["baseline"].read_tensors(FILE)["center"]
         self.views = Views(job.inputs["features"])
 
     def label_map(self, image: int, height: int, width: int) -> np.ndarray | None:
         """Its clusters (height, width) int64 in a row of the table of images, as `scores` takes them: cosines are
         upsampled bilinearly. None where the image could not be decoded."""
-        plane = self.views.plane(image, lambda tokens: (tokens.astype(np.float32) - self.center) @ self.centroids.T)
-        return None if plane is None else winner(upsample(plane, height, width))
+        tokens = self.views.plane(image, lambda values: values.astype(np.float32))
+        if tokens is None:
+            return None
+        logits = self.clusters.cut().best((tokens - self.center) @ self.clusters.vectors.T)
+        return winner(upsample(logits, height, width))
 
 
 def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
