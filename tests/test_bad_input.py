@@ -277,7 +277,7 @@ def test_an_odd_image_is_read(zoo: Exported, status, name, data, expected, toler
 def test_an_image_without_pixels_is_skipped_and_listed(zoo: Exported, status, name, data, shape):
     assert status == 0
     assert name in zoo.failed
-    assert re.search(rf"could not be decoded</bdi></dt><dd><bdi>{len(SKIPPED)}<", zoo.report)
+    assert f"{len(SKIPPED)} images could not be decoded" in zoo.report
     assert (name in zoo.skipped) == (shape is None)
     assert (zoo.out / Path(name).with_suffix(".png")).exists() == (shape is not None)
     if shape is not None:
