@@ -37,7 +37,7 @@ def main() -> int:
         del os.environ[name]
     os.environ.update(PREFECT_SETTINGS)
     started = time.monotonic()
-    from pipeline.core.errors import ConfigError, StegoflowError
+    from pipeline.core.errors import StegoflowError
     from pipeline.terminal import render_error
 
     try:

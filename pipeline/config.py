@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from pipeline.core.errors import Command, ConfigError, Set
 from pipeline.core.execution import Execution
-from pipeline.core.params import Params, chooser, lender, nested, role, settable
+from pipeline.core.params import Params, chooser, lender, nested, role, settable, unhashed
 from pipeline.core.store import local_folder
 from pipeline.stages.baseline import BaselineParams
 from pipeline.stages.clusters import ClustersParams
@@ -28,7 +28,7 @@ from pipeline.stages.suggestion import SuggestionParams
 class PipelineConfig(Params):
     """One YAML file. Only `dataset.root` has no default."""
 
-    store: str = Field("./store", json_schema_extra={"role": "location"})
+    store: str = unhashed("./store")
     """Where artifacts live: a folder, or an object-store URL such as s3://bucket/prefix."""
     dataset: DatasetParams
     labels: LabelsParams = LabelsParams()

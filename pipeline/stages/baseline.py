@@ -39,6 +39,4 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     return {"items": len(tokens), "objectives": objectives}
 
 
-STAGE = Stage(
-    "baseline", version=2, encoding=1, inputs=("features", "suggestion?"), params=BaselineParams, compute=compute
-)
+STAGE = Stage("baseline", version=2, encoding=1, inputs=("features",), params=BaselineParams, compute=compute)

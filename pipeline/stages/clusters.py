@@ -21,7 +21,7 @@ from pipeline.artifacts.suggestion import chosen_k
 from pipeline.artifacts.views import training_views
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import Set, StageError
-from pipeline.core.params import Params
+from pipeline.core.params import Params, suggested
 from pipeline.images import files, formats
 from pipeline.numerics.kmeans import normalise
 from pipeline.numerics.regroup import regroup
@@ -31,7 +31,7 @@ log = logging.getLogger("stegoflow")
 
 
 class ClustersParams(Params):
-    k: int | None = Field(None, ge=1, le=65535)
+    k: int | None = suggested("suggestion", ge=1, le=65535)
     """Number of clusters K: how many categories to look for; none: as many as the stage `suggestion` finds in the
     tokens. Never taken from the labels."""
     method: Literal["auto", "kmeans", "regrouped"] = "auto"
@@ -90,7 +90,7 @@ def appearance(job: Job, head: TrainedHead, work: Work) -> tuple[np.ndarray, np.
         work.tick(number, len(rows), "images")
         code = head(tokens.read(rows[number : number + 1]))[0]
         if np.isfinite(code[0, 0, 0]):  # else the image could not be decoded
-            data = files.read_checked(job.roots["dataset"], view["path"], view["sha256"])
+            data = files.read_checked(job.roots["images"].location, view["path"], view["sha256"])
             box = Window(view["y0"], view["x0"], view["height"], view["width"])
             codes.append(normalise(code))
             colours.append(formats.resize(formats.decode(data, view["path"]), len(code), len(code[0]), box=box))
@@ -102,7 +102,8 @@ STAGE = Stage(
     "clusters",
     version=4,
     encoding=1,
-    inputs=("features", "suggestion?", "head"),
+    inputs=("features", "head"),
+    roots=("images",),
     params=ClustersParams,
     compute=compute,
 )

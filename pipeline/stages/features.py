@@ -25,7 +25,7 @@ from pipeline.backbones.vit import Backbone, create_backbone, describe, find_wei
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import ConfigError, Set, StageError
-from pipeline.core.params import Params, borrowed, derived, location
+from pipeline.core.params import Params, borrowed, derived, unhashed
 from pipeline.images import files, formats
 from pipeline.numerics.codecs import quantise
 from pipeline.numerics.views import Window
@@ -34,9 +34,9 @@ from pipeline.numerics.views import Window
 class FeaturesParams(Params):
     backbone: str = "vit_small_patch14_dinov2"
     """A timm ViT by name: DINO, DINOv2 (with registers or not), DINOv3, or any other."""
-    weights: str = location("hub")
+    weights: str = unhashed("hub")
     """`hub` (timm's weights of that name), `packaged` (the demo's), or a .safetensors/.pth file. Hashed by content."""
-    weights_sha256: str = derived()
+    weights_sha256: str = derived(lambda features: weights_digest(features.backbone, features.weights))
     block: int | None = None
     """Which transformer block's output, 0-based, negative from the end; none: the last. Later ones are not computed."""
     facet: Literal["token", "key"] = "token"
@@ -50,6 +50,8 @@ class FeaturesParams(Params):
     codec: Literal["fp16", "int8"] = "fp16"
     """How tokens are stored. `int8`: in steps of 0.3 standard deviations of each channel in its view, compressed: a
     quarter of the bytes. Whatever it is, tokens are read as float16."""
+    max_failed_fraction: float = unhashed(0.1, ge=0, le=1)
+    """Share of images that may be undecodable before the stage gives up."""
 
     @model_validator(mode="after")
     def _fits(self) -> "FeaturesParams":
@@ -86,11 +88,11 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     markers = [job.out.marker(part) for part in job.out.markers()]
     failed = sorted({name for marker in markers for name in marker["failed"]})
     share = len(failed) / len(dataset)
-    if share > job.execution.max_failed_fraction or len(failed) == len(dataset):
+    if share > params.max_failed_fraction or len(failed) == len(dataset):
         named = ", ".join(failed[:10]) + (f" and {len(failed) - 10} more" if len(failed) > 10 else "")
         raise StageError(
             f"{len(failed)} of {len(dataset)} images cannot be decoded: {named}",
-            next=("mend or remove them, or allow more: ", Set("execution.max_failed_fraction", 0.5)),
+            next=("mend or remove them, or allow more: ", Set("features.max_failed_fraction", 0.5)),
         )
     group = open_group(job.out, "r+")
     with checksums(job.out, "mean"):
@@ -207,7 +209,7 @@ def _batches(rows: dict[int, dict[str, Any]], job: Job, failed: set[str]) -> Ite
     pixels: list[np.ndarray] = []
     for index, row in rows.items():
         if row["path"] != last[0]:
-            data = files.read_checked(job.roots["dataset"], row["path"], row["sha256"])
+            data = files.read_checked(job.roots["images"].location, row["path"], row["sha256"])
             try:
                 last = row["path"], formats.decode(data, row["path"])
             except formats.DecodeError:
@@ -236,4 +238,12 @@ def _ahead(batches: Iterator[Any], depth: int) -> Iterator[Any]:
             yield batch
 
 
-STAGE = Stage("features", version=1, encoding=1, inputs=("dataset",), params=FeaturesParams, compute=compute)
+STAGE = Stage(
+    "features",
+    version=1,
+    encoding=1,
+    inputs=("dataset",),
+    roots=("images",),
+    params=FeaturesParams,
+    compute=compute,
+)

@@ -107,7 +107,7 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
                 )
             refined = mask if params.crf else None
         else:
-            data = files.read_checked(job.roots["dataset"], image["path"], image["sha256"])
+            data = files.read_checked(job.roots["images"].location, image["path"], image["sha256"])
             mask, refined = label_maps(formats.decode(data, image["path"]), plane, centroids, params, sharpness)
         facts = {key: image[key] for key in ("split", "id", "path", "height", "width")}
         rows.append({**facts, "mask": encode_png(mask), "mask_crf": encode_png(refined)})
@@ -150,6 +150,7 @@ STAGE = Stage(
     version=3,
     encoding=1,
     inputs=("dataset", "features", "head", "clusters"),
+    roots=("images",),
     params=MasksParams,
     compute=compute,
 )

@@ -53,7 +53,7 @@ class ReportParams(Params):
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: ReportParams = job.params
     found = job.inputs["scores"].read_json("scores.json")
-    maps = LabelMaps(job.inputs["labels"], job.roots["labels"]) if "labels" in job.inputs else None
+    maps = LabelMaps(job.inputs["labels"], job.roots["labels"].location) if "labels" in job.inputs else None
     k = job.inputs["masks"].manifest["clusters"]
     shown = pictures(job, maps, params.images)
     work.tick(1, 3, "sections")
@@ -150,7 +150,7 @@ def pictures(job: Job, maps: LabelMaps | None, count: int) -> list[Picture]:
             continue
         try:
             image = formats.decode(
-                files.read_checked(job.roots["dataset"], row["path"], sha256[row["path"]]), row["path"]
+                files.read_checked(job.roots["images"].location, row["path"], sha256[row["path"]]), row["path"]
             )
         except formats.DecodeError:
             continue
@@ -186,7 +186,9 @@ def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
                 wanted.setdefault(int(view), []).append((cluster, int(best[view])))
     for number, picks in sorted(wanted.items()):
         view = views[number]
-        image = formats.decode(files.read_checked(job.roots["dataset"], view["path"], view["sha256"]), view["path"])
+        image = formats.decode(
+            files.read_checked(job.roots["images"].location, view["path"], view["sha256"]), view["path"]
+        )
         for cluster, token in picks:
             row, column = divmod(token, columns)
             found[cluster].append(_patch(image, view, row, column, cosines.shape[1:3]))
@@ -224,6 +226,7 @@ STAGE = Stage(
         "masks",
         "scores",
     ),
+    roots=("images", "labels?"),
     params=ReportParams,
     compute=compute,
     optional=True,

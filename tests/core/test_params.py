@@ -8,11 +8,13 @@ from pipeline.core.params import (
     Params,
     borrowed,
     hashed,
-    location,
     resolve,
     role,
     settable,
     settings,
+    suggested,
+    suggestions,
+    unhashed,
     variant,
     written_as,
 )
@@ -25,7 +27,7 @@ class Left(Params):
 
 
 class Right(Params):
-    place: str = location("here")
+    place: str = unhashed("here")
     size: int = 3
 
 
@@ -37,12 +39,12 @@ class Chosen(Params):
 
 
 class Clusters(Params):
-    k: int = 4
+    k: int | None = suggested("counting", ge=1)
 
 
 class Config(Params):
     chosen: Chosen = Chosen()
-    clusters: Clusters = Clusters()
+    clusters: Clusters = Clusters(k=4)
 
 
 def found(**sections: dict) -> dict:
@@ -65,6 +67,16 @@ def test_a_nested_field_may_be_borrowed():
     assert written_as("chosen", Chosen, "left.rate") == "chosen.left.rate"
     assert written_as("chosen", Chosen, "gone.since") == "chosen.gone.since"
     assert written_as("chosen", Chosen, "method.no") == "chosen.method.no"
+
+
+def test_who_lacks_a_value_that_a_stage_suggests():
+    def lacking(**sections: dict) -> tuple[dict, dict]:
+        config = Config.model_validate(sections)
+        return tuple(suggestions(resolve(part, config), config) for part in (config.chosen, config.clusters))
+
+    assert lacking(clusters={"k": 4}) == ({"counting": False}, {"counting": False})
+    assert lacking(clusters={"k": None}) == ({"counting": True}, {"counting": True}), "borrowed, and in a section"
+    assert lacking(clusters={"k": None}, chosen={"method": "right"}) == ({}, {"counting": True})
 
 
 def test_what_a_config_may_say():
@@ -97,7 +109,7 @@ def test_a_change_of_a_nested_borrowed_field_is_named_where_it_is_written(tmp_pa
         return Node(stage, resolve(config.chosen, config), {})
 
     with open_executor(execution) as executor:
-        ensure(node(), store, roots={}, execution=execution, executor=executor, progress=silent)
+        ensure(node(), store, execution=execution, executor=executor, progress=silent)
     assert why(node(clusters={"k": 5}), store)[0] == ["clusters.k 4 → 5"]
     assert why(node(chosen={"left": {"rate": 1.0}}), store)[0] == ["chosen.left.rate 0.5 → 1.0"]
     assert why(node(chosen={"method": "right"}), store)[0] == ["chosen.method left → right"]
