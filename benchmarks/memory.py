@@ -48,7 +48,7 @@ def settings(folder: Path) -> dict[str, Any]:
         "store": str(folder / "store"),
         "dataset": {"root": str(folder / "data")},
         "features": BASE["features"] | {"views": {"size": [112, 112]}},
-        "head": {"stegoflow": {"steps": 50}},
+        "head": {"steps": 50},
         "clusters": {"k": 8},
         "masks": {"crf": False},
         "execution": {"executor": "serial", "device": "cpu"},

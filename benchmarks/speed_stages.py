@@ -25,7 +25,8 @@ from pipeline.core.execution import Execution
 from pipeline.core.executors import open_executor
 from pipeline.datasets.demo import corpus as demo
 from pipeline.heads.interface import Batch
-from pipeline.heads.stego import Stego, StegoParams
+from pipeline.heads.settings import StegoParams
+from pipeline.heads.stego import Stego
 from pipeline.numerics.crf import dense_crf
 from pipeline.numerics.kmeans import cosine_kmeans, normalise
 from pipeline.session import run

@@ -32,6 +32,6 @@ def __getattr__(name: str) -> Any:
     """Load on first use: `stegoflow --help` must not import torch."""
     if name not in _HOME:
         raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
-    from importlib import import_module
+    from importlib import import_module  # noqa: TID251 (the names of _HOME alone)
 
     return getattr(import_module(_HOME[name]), name)

@@ -5,12 +5,14 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from pipeline.artifacts.features import PART
 from pipeline.backbones.devices import pick_device
 from pipeline.core.artifact import Artifact
-from pipeline.heads import METHODS
+from pipeline.heads import network
+from pipeline.heads.settings import HeadParams, MethodParams
 
 COLLAPSED = 1.5
 """Fewer effective groups: more than four fifths of the tokens lie in one direction (0.82² = 1 / 1.5)."""
@@ -18,7 +20,7 @@ COLLAPSED = 1.5
 
 def collapse(method: str) -> str:
     """What is wrong with codes of fewer than `COLLAPSED` effective groups, and what to do."""
-    way = "raise head.stego.shift_random, or choose" if method == "stego" else "choose another head.method, such as"
+    way = "raise head.shift_random, or choose" if method == "stego" else "choose another head.method, such as"
     return f"the codes are nearly all alike, clusters of them are noise; {way} head.method=stegoflow"
 
 
@@ -30,9 +32,8 @@ class TrainedHead:
         self.device = device or torch.device("cpu")
         self.center = found.pop("center").to(self.device)
         facts = artifact.read_facts("head.safetensors")
-        kind = METHODS[facts["method"]]
-        params = kind.params_type.model_validate(json.loads(facts["params"]))
-        self.method = kind(params, len(self.center)).eval().to(self.device)
+        params: MethodParams = TypeAdapter(HeadParams).validate_python(json.loads(facts["params"]))
+        self.method = network(params)(params, len(self.center)).eval().to(self.device)
         self.method.load_state_dict(found)
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:

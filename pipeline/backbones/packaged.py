@@ -77,7 +77,7 @@ def read_packaged(path: Path) -> dict[str, torch.Tensor]:
     import onnx
 
     try:
-        graph = onnx.load(str(path), load_external_data=False).graph
+        graph = onnx.load(str(path), load_external_data=False).graph  # noqa: TID251 (safe as it is called)
         if any(one.external_data for one in graph.initializer):
             raise ValueError("it names other files")
         values = {one.name: torch.from_numpy(onnx.numpy_helper.to_array(one).copy()) for one in graph.initializer}

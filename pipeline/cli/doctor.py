@@ -12,10 +12,12 @@ from pipeline.backbones.vit import find_weights
 from pipeline.config import PipelineConfig, load
 from pipeline.core.errors import StegoflowError, render
 from pipeline.core.execution import cores
+from pipeline.core.extras import EXTRAS, installed, require_all
 from pipeline.core.store import Store, redact
+from pipeline.planning import STAGES
 from pipeline.terminal import visible
 
-PACKAGES = ("torch", "timm", "zarr", "obstore", "dask", "prefect", "pydensecrf2", "scikit-learn", "pyarrow")
+PACKAGES = ("torch", "timm", "zarr", "obstore", "scikit-learn", "pyarrow")
 
 
 def examine(config: str | None, store: str | None) -> list[dict[str, Any]]:
@@ -33,7 +35,17 @@ def examine(config: str | None, store: str | None) -> list[dict[str, Any]]:
             missing.append(name)
     state = "error" if missing else "ok"
     found = f"missing: {', '.join(missing)}" if missing else ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    say("packages", state, found, "make .venv" if missing else "")
+    say("packages", state, found, "pip install stegoflow" if missing else "")
+    there = {extra for package, extra in EXTRAS.items() if installed(package)}
+    absent = sorted({extra for package, extra in EXTRAS.items() if not installed(package)} - {"cpu"})
+    say("extras", "ok", ", ".join(sorted(there - {*absent, "cpu"})) or "none")
+    if absent:
+        say(
+            "extras",
+            "warning",
+            f"without {', '.join(absent)}",
+            f"where one is needed: pip install 'stegoflow[{','.join(absent)}]'",
+        )
 
     faiss = [name for name in ("faiss-cpu", "faiss-gpu") if _installed(name)]
     state = "ok" if len(faiss) == 1 else "error"
@@ -51,6 +63,11 @@ def examine(config: str | None, store: str | None) -> list[dict[str, Any]]:
             say("config", "ok", config)
         except StegoflowError as error:
             say("config", "error", error.message, render(error.next))
+        for stage in STAGES if loaded else ():
+            try:
+                require_all(getattr(loaded, stage.name).packages())
+            except StegoflowError as error:
+                say("packages", "warning" if stage.optional else "error", error.message, render(error.next))
     name = loaded.execution.device if loaded else "auto"
     try:
         device = pick_device(name)
@@ -71,7 +88,8 @@ def examine(config: str | None, store: str | None) -> list[dict[str, Any]]:
     if loaded:
         _check_dataset(loaded.dataset.root, loaded.dataset.layout, say)
     _check_store(store or (loaded.store if loaded else "./store"), say)
-    _check_prefect(say)
+    if installed("prefect"):
+        _check_prefect(say)
     return checks
 
 
@@ -129,7 +147,7 @@ def _check_store(url: str, say: Any) -> None:
 def _check_prefect(say: Any) -> None:
     url = redact(environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api"))  # urllib could not use a password in it
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=3) as answer:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=3) as answer:  # noqa: S310 (the user's own setting)
             say("prefect server", "ok", f"{url} answers {answer.status}")
     except (OSError, ValueError, urllib.error.URLError) as error:
         reason = getattr(error, "reason", error)

@@ -193,17 +193,21 @@ def segment(run: str, images: str, /, *, out: str, crf: bool = True, store: Stor
 def demo(*, folder: str = ".demo", json: Json = False) -> int:
     """Compose the demo corpus and run every stage on it with the packaged weights, without Prefect (make demo: with).
 
+    Needs the extra `demo`; the masks with CRF need `crf`.
+
     Parameters
     ----------
     folder
         Where the corpus and the store go.
     """
     from pipeline import configs
+    from pipeline.core.extras import installed
     from pipeline.datasets.demo.corpus import build
 
     with progress_bars() as progress:
         build(Path(folder, "corpus"), progress=lambda done, total: progress("demo corpus", done, total, "images"))
-    return run(str(configs.path("demo")), set=[f"dataset.root={folder}/corpus"], store=f"{folder}/store", json=json)
+    changes = [f"dataset.root={folder}/corpus"] + ([] if installed("pydensecrf") else ["masks.crf=false"])
+    return run(str(configs.path("demo")), set=changes, store=f"{folder}/store", json=json)
 
 
 @app.command

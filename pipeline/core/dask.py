@@ -125,7 +125,7 @@ class Dask:
                     self.client = Client(execution.dask_address, timeout=CONNECT)
                 else:
                     module, _, name = execution.dask_cluster.rpartition(".")
-                    kind = getattr(importlib.import_module(module), name)
+                    kind = getattr(importlib.import_module(module), name)  # noqa: TID251 (docs/security.md)
                     options = dict(execution.dask_options)
                     if isinstance(kind, type) and issubclass(kind, LocalCluster):  # its own dashboard is for everyone
                         options = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", **options}  # any free port

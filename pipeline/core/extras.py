@@ -25,8 +25,9 @@ def installed(package: str) -> bool:
 def require(package: str, why: str) -> None:
     """ConfigError where an optional package is not installed; `why` is what asks for it, such as "masks.crf=true"."""
     if not installed(package):
+        note = "   # on Python 3.11 or 3.12" if package == "pydensecrf" else ""
         raise ConfigError(
-            f"{why} needs {package}, which is not installed", next=f"pip install 'stegoflow[{EXTRAS[package]}]'"
+            f"{why} needs {package}, which is not installed", next=f"pip install 'stegoflow[{EXTRAS[package]}]'{note}"
         )
 
 

@@ -5,14 +5,14 @@ A field is one of
 - `unhashed(...)`: left out of the fingerprint, such as where a file lies, because only its content counts;
 - `suggested("stage")`: plain; where a config leaves it None, the artifact of that stage holds the value;
 - `borrowed("stage.field")`: hashed here, but written once, in another section of the config;
-- `derived(resolver)`: hashed, and computed from its section when a run is planned (a digest of weights, say);
-- `variant("method", ...)`: a nested section, hashed only where the field `method` beside it has the section's name.
+- `derived(resolver)`: hashed, and computed from its section when a run is planned (a digest of weights, say).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 class Params(BaseModel):
@@ -20,12 +20,16 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    @field_validator("*", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float, int | None):
-            raise ValueError("expected a number, not true or false")
-        return value
+    def _no_bool_for_a_number(cls, data: Any) -> Any:
+        numbers = [name for name, field in cls.model_fields.items() if field.annotation in (int, float, int | None)]
+        wrong = [name for name in numbers if isinstance(data, dict) and isinstance(data.get(name), bool)]
+        if wrong:
+            kind = PydanticCustomError("number", "expected a number, not true or false")
+            found = [InitErrorDetails(type=kind, loc=(name,), input=data[name]) for name in wrong]
+            raise ValidationError.from_exception_data(cls.__name__, found)
+        return data
 
     def packages(self) -> dict[str, str]:
         """The optional packages that these values need: import name → the setting that asks for it."""
@@ -53,13 +57,8 @@ def derived(resolver: Callable[[Any], Any]) -> Any:
     return Field(None, json_schema_extra=facts)
 
 
-def variant(by: str, default: Params) -> Any:
-    """A nested section that is hashed only where the field `by` beside it holds this field's name."""
-    return Field(default, json_schema_extra={"role": "variant", "by": by})
-
-
 def role(model: type[BaseModel], field: str) -> str:
-    """'plain', 'unhashed', 'borrowed', 'derived' or 'variant'."""
+    """'plain', 'unhashed', 'borrowed' or 'derived'."""
     return str(_facts(model, field).get("role", "plain"))
 
 
@@ -68,14 +67,29 @@ def _facts(model: type[BaseModel], field: str) -> dict[str, Any]:
     return extra if isinstance(extra, dict) else {}
 
 
-def lender(model: type[BaseModel], field: str) -> str:
+def source_of(model: type[BaseModel], field: str) -> str:
     """Where a config sets a borrowed field: "stage.field"."""
     return str(_facts(model, field)["path"])
 
 
-def chooser(model: type[BaseModel], field: str) -> str:
-    """The field beside a variant that decides whether it counts."""
-    return str(_facts(model, field)["by"])
+def borrowed_from(model: type[BaseModel], path: str) -> list[str]:
+    """The fields of a model, those of nested sections left out, that are borrowed from `path`."""
+    return [name for name in model.model_fields if role(model, name) == "borrowed" and source_of(model, name) == path]
+
+
+def discriminator(model: type[BaseModel]) -> str | None:
+    """The field that says which model of a union this one is: a Literal of one value."""
+    for name, field in model.model_fields.items():
+        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
+            return name
+    return None
+
+
+def members(model: type[BaseModel], field: str) -> dict[str, type[Params]]:
+    """The models of a section that is a discriminated union, by the value of the discriminator; else none."""
+    info = model.model_fields[field]
+    tag = info.discriminator
+    return {one.model_fields[tag].default: one for one in get_args(info.annotation)} if isinstance(tag, str) else {}
 
 
 def nested(model: type[BaseModel], field: str) -> type[Params] | None:
@@ -92,14 +106,14 @@ def written_as(stage: str, model: type[BaseModel], field: str) -> str:
         if at is None or name not in at.model_fields:
             break
         if role(at, name) == "borrowed":
-            return lender(at, name)
+            return source_of(at, name)
         at = nested(at, name)
     return f"{stage}.{field}"
 
 
 def settable(model: type[BaseModel]) -> list[str]:
     """The fields that a config may set."""
-    return [name for name in model.model_fields if role(model, name) in ("plain", "unhashed", "variant")]
+    return [name for name in model.model_fields if role(model, name) in ("plain", "unhashed")]
 
 
 def settings(params: Params) -> dict[str, Any]:
@@ -121,7 +135,7 @@ def resolve(section: Params, config: BaseModel) -> Params:
     for name in model.model_fields:
         kind = role(model, name)
         if kind == "borrowed":
-            owner, field = _owner(config, lender(model, name))
+            owner, field = _owner(config, source_of(model, name))
             update[name] = getattr(owner, field)
         elif kind == "derived":
             update[name] = _facts(model, name)["resolver"](section)
@@ -144,12 +158,12 @@ def suggestions(params: Params, config: BaseModel) -> dict[str, bool]:
     be borrowed."""
     found: dict[str, bool] = {}
     model = type(params)
-    for name in _counting(params):
+    for name in model.model_fields:
         value = getattr(params, name)
         if isinstance(value, Params):
             missing = suggestions(value, config)
         else:
-            owner, field = _owner(config, lender(model, name)) if role(model, name) == "borrowed" else (params, name)
+            owner, field = _owner(config, source_of(model, name)) if role(model, name) == "borrowed" else (params, name)
             by = _facts(type(owner), field).get("suggested_by")
             missing = {by: value is None} if by else {}
         for stage in missing:
@@ -158,16 +172,6 @@ def suggestions(params: Params, config: BaseModel) -> dict[str, bool]:
 
 
 def hashed(params: Params) -> dict[str, Any]:
-    """The JSON-ready fields that decide an artifact's values, defaults included; of variants, the chosen one."""
-    return _dump(params, _counting(params), hashed)
-
-
-def _counting(params: Params) -> list[str]:
-    """The fields that `hashed` holds."""
+    """The JSON-ready fields that decide an artifact's values, defaults included."""
     model = type(params)
-
-    def counts(name: str) -> bool:
-        kind = role(model, name)
-        return kind != "unhashed" and (kind != "variant" or getattr(params, chooser(model, name)) == name)
-
-    return [name for name in model.model_fields if counts(name)]
+    return _dump(params, [name for name in model.model_fields if role(model, name) != "unhashed"], hashed)

@@ -116,7 +116,7 @@ def _search(n: float, channels: int, exact_below: int) -> float:
 
 def _head(s: Setting, rate: Rate) -> Load:
     c, n = s.corpus, s.corpus.training
-    steps = getattr(s.params.section, "steps", 0)
+    steps = getattr(s.params, "steps", 0)
     near = s.table("neighbours", "neighbours.parquet", n)
     written = sum(rate.files.values()) + rate.parts * (rate.part + rate.marker)
     objects = 2 + 3 * rate.parts
@@ -127,7 +127,7 @@ def _head(s: Setting, rate: Rate) -> Load:
             read=near + seen * c.view_bytes, gets=2 * seen, memory=n * HEAD_MEMORY + seen * 2 * c.view_bytes,
         )  # fmt: skip
     fits = s.params.memory_gib * 2**30 // c.view_bytes
-    batch = s.params.section.batch
+    batch = s.params.batch
     if n <= fits:
         pool = loaded = n
         gets = parts(n, PART)

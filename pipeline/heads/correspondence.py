@@ -1,7 +1,7 @@
 """STEGO's head and correspondence loss (arXiv 2203.08414, sections 4.1 to 4.3), on sampled tokens.
 
 Tensors in, tensors out. Where it differs from the published code on purpose: the head is applied to the sampled tokens
-instead of the whole map, and the negatives are a derangement (storage_layout.md, Decisions).
+instead of the whole map, and the negatives are a derangement (docs/decisions/015).
 """
 
 from collections.abc import Callable

@@ -11,15 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.params import Params, borrowed
-
-
-class MethodParams(Params):
-    """Base of the methods' sections, `head.<method>`. What is trained by steps has at least `steps`, `batch` and
-    `learning_rate`; `schedule` (cosine or constant) is followed where there is one."""
-
-    seed: int = borrowed("head.seed")
-
 
 class Batch(NamedTuple):
     """What one training step sees. No labels, no pixels, no backbone."""
@@ -49,12 +40,9 @@ class Batch(NamedTuple):
 
 
 class Method(nn.Module):
-    """Base of the methods. Constructed as `SomeMethod(params, channels)`, `params` being its own section of the config
-    with its borrowed fields resolved; torch's global generator is seeded before. Rebuilt from the same two when an
-    artifact is opened, so the shapes of all tensors follow from them."""
-
-    params_type: type[MethodParams] = MethodParams
-    """Its section of the config."""
+    """Base of the methods. Constructed as `SomeMethod(params, channels)`, `params` being its settings
+    (`pipeline.heads.settings`) with their borrowed fields resolved; torch's global generator is seeded before. Rebuilt
+    from the same two when an artifact is opened, so the shapes of all tensors follow from them."""
 
     regrouped = False
     """Whether `clusters.method=auto` regroups the clusters that k-means finds in its codes (`models/regroup.py`)."""
@@ -86,8 +74,7 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Of the optimiser; a group without `lr` takes `params.learning_rate`. All follow `params.schedule` where the
-        method has one."""
+        """Of the optimiser; a group without `lr` takes `params.learning_rate`. All follow `params.schedule`."""
         return [{"params": list(self.parameters())}]
 
     def encode(self, tokens: Tensor) -> Tensor:

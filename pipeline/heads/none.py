@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from pipeline.heads.interface import Method, MethodParams
+from pipeline.heads.interface import Method
+from pipeline.heads.settings import MethodParams
 
 
 class Tokens(Method):

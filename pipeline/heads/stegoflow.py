@@ -21,28 +21,12 @@ made alike on purpose can still be told apart when clusters are regrouped (`mode
 import math
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from pipeline.core.params import borrowed
 from pipeline.heads.interface import Batch
-from pipeline.heads.stego import CorrespondenceParams, Pairs, Stego
+from pipeline.heads.settings import StegoflowParams
+from pipeline.heads.stego import Pairs, Stego
 from pipeline.numerics.context import find_temperature, in_context, unit
-
-
-class StegoflowParams(CorrespondenceParams):
-    k: int = borrowed("clusters.k")
-    steps: int = Field(500, ge=1)
-    """A quarter of `stego`'s, on half as many positions: where trials on four labelled sets, whose scores were seen,
-    had long stopped gaining (storage_layout.md)."""
-    samples: int = Field(8, ge=1)
-    """samples² random positions are compared per view."""
-    context: float = Field(0.1, ge=0, le=1)
-    """Share of its image's tokens that a token is averaged with; 0 leaves tokens as they are. This default and the next
-    were set after trials whose scores on four labelled sets were seen (storage_layout.md)."""
-    groups: float = Field(0.7, gt=0)
-    """Effective number of groups of the codes, as a share of `clusters.k`."""
-
 
 RATE = 0.02
 """Largest change of the shift in one step."""
@@ -50,8 +34,6 @@ RATE = 0.02
 
 class Stegoflow(Stego):
     """STEGO's network, on tokens in their context; `shift` is b of random pairs, `temperature` that of the context."""
-
-    params_type = StegoflowParams
 
     regrouped = True
     shift: Tensor

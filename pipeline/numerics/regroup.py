@@ -30,7 +30,7 @@ SAMPLE = 30_000
 """Codes that pieces and the last step are fitted to, at most."""
 LEAST = 0.1
 """What a move gains at least, of the 3 that the three shares can be together: less may fit the sample alone. Set after
-scores of four labelled sets were seen (storage_layout.md)."""
+scores of four labelled sets were seen (docs/decisions/019)."""
 STILL = 0.002
 """Single pieces go where that gains more than this."""
 SCALE = 20.0

@@ -33,7 +33,7 @@ class MasksParams(Params):
     """Splits that get masks. A folder with a single split is predicted on itself whatever stands here."""
     upsampling: Literal["guided", "bilinear"] = "guided"
     """Of the masks without CRF: `guided` by the image's edges, or `bilinear` as published. The CRF starts from
-    `bilinear`. The default was set after scores on four labelled sets were seen (storage_layout.md)."""
+    `bilinear`. The default was set after scores on four labelled sets were seen (docs/decisions/010)."""
     crf: bool = True
     """Also write masks refined by a dense CRF; false writes those without alone."""
     crf_params: CrfParams = CrfParams()

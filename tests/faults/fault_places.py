@@ -26,7 +26,7 @@ class Tally:
             self.counts[key] += value
 
     def say(self, fault: str, found: str) -> None:
-        """A line of the table in the README."""
+        """A line of the table in docs/faults.md."""
         self.rows[fault] = found
 
     def wrong(self, differences: list[str]) -> None:

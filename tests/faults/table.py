@@ -1,15 +1,18 @@
-"""Print the table of benchmarks/faults.json and put it into the README."""
+"""Write docs/faults.md from benchmarks/faults.json, and print its table."""
 
 import json
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BEGIN, END = "<!-- faults: written by tests/faults/table.py from benchmarks/faults.json -->\n", "<!-- /faults -->"
+TOP = """# Faults: what was tried on a store, and what was found
+
+Written by `make faults` (tests/faults/table.py) from `benchmarks/faults.json`. All but the slowest of these tests also
+run in `make test`.
+"""
 
 
-def table() -> str:
+def table(facts: dict) -> str:
     """The table in Markdown, with its date, machine and totals."""
-    facts = json.loads((ROOT / "benchmarks/faults.json").read_text())
     rows = "".join(f"| {fault} | {found} |\n" for fault, found in facts["table"].items())
     totals = (
         f"{facts['date']}, {facts['machine']}, seed {facts['seed']}, {facts['seconds'] / 60:.0f} minutes. "
@@ -17,15 +20,13 @@ def table() -> str:
         f"{facts['concurrent_runs']} runs beside others; {facts['flips_detected']} of {facts['bytes_flipped']} flipped "
         f"bytes found; lost {facts['lost']}, wrong {facts['wrong']}."
     )
-    return f"\n| fault | what was found |\n|---|---|\n{rows}\n{totals}\n\n"
+    return f"\n| fault | what was found |\n|---|---|\n{rows}\n{totals}\n"
 
 
 def main() -> None:
-    path = ROOT / "README.md"
-    text = path.read_text()
-    before, rest = text.split(BEGIN)
-    path.write_text(before + BEGIN + table() + END + rest.split(END, 1)[1])
-    print(table())
+    text = table(json.loads((ROOT / "benchmarks/faults.json").read_text()))
+    (ROOT / "docs/faults.md").write_text(TOP + text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The README's table of faults is what the last `make faults` found, and that was sound."""
+"""The last `make faults` tried everything and lost nothing."""
 
 import json
 
 import pytest
 from fault_places import KEYS
-from table import ROOT, table
+from table import ROOT
 
 
 @pytest.fixture
@@ -18,7 +18,3 @@ def test_nothing_was_lost_or_wrong(facts: dict):
     assert facts["flips_detected"] == facts["bytes_flipped"] > 0
     assert facts["recovered"] == facts["kills"] >= 60
     assert facts["seconds"] < 25 * 60
-
-
-def test_the_readme_shows_it():
-    assert table() in (ROOT / "README.md").read_text()

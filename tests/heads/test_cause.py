@@ -8,7 +8,8 @@ from planted import CHANNELS, GRID, a_batch, adam, agreement, assert_resumes, co
 from planted import planted as planted_tokens
 from torch.nn import functional as F
 
-from pipeline.heads.cause import Cause, CauseParams, _best_shared, contrast, modularity_loss, one_per_cell
+from pipeline.heads.cause import Cause, _best_shared, contrast, modularity_loss, one_per_cell
+from pipeline.heads.settings import CauseParams
 
 STEPS = 40
 """Phases of a run of this many: codebook from 0, head from 10, probe from 30."""

@@ -9,7 +9,8 @@ from planted import CHANNELS, CLUSTERS, a_batch, adam, agreement, assert_resumes
 from planted import planted as planted_tokens
 from torch.nn import functional as F
 
-from pipeline.heads.primaps import Primaps, PrimapsParams, focal_loss, majority, principal_masks
+from pipeline.heads.primaps import Primaps, focal_loss, majority, principal_masks
+from pipeline.heads.settings import PrimapsParams
 
 
 def make(seed: int = 0, **fields) -> Primaps:

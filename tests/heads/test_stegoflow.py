@@ -8,8 +8,9 @@ from planted import CHANNELS, CLUSTERS, a_batch, adam, assert_resumes, completed
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.heads.stego import Stego, StegoParams
-from pipeline.heads.stegoflow import RATE, Stegoflow, StegoflowParams
+from pipeline.heads.settings import StegoflowParams, StegoParams
+from pipeline.heads.stego import Stego
+from pipeline.heads.stegoflow import RATE, Stegoflow
 from pipeline.numerics.context import perplexity
 
 SMALL = {"code": 8, "samples": 4, "negatives": 2, "batch": 6, "learning_rate": 2e-3}

@@ -1,4 +1,4 @@
-"""Where training differs from the published code on purpose, and by how much (storage_layout.md, Decisions).
+"""Where training differs from the published code on purpose, and by how much (docs/decisions/015).
 
 The published way is written here in plain autograd, from its description. `pytest -s` prints the figures.
 """
@@ -23,7 +23,8 @@ from pipeline.heads.correspondence import (
     sampled,
 )
 from pipeline.heads.interface import Batch
-from pipeline.heads.stego import Stego, StegoParams
+from pipeline.heads.settings import StegoParams
+from pipeline.heads.stego import Stego
 from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
 
 GRID, CHANNELS, CODE, VIEWS, BATCH = (6, 8), 16, 6, 24, 8

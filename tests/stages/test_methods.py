@@ -1,14 +1,16 @@
 """Every method of the head through the whole pipeline, and what the stage promises each of them."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import yaml
 from corpora import write_corpus
 from PIL import Image
 from torch import Tensor
@@ -17,14 +19,15 @@ from pipeline.artifacts.clusters import fewer, look
 from pipeline.artifacts.features import Tokens, read_center
 from pipeline.artifacts.head import TrainedHead, open_head
 from pipeline.artifacts.views import training_views
-from pipeline.config import PipelineConfig, reference
+from pipeline.config import PipelineConfig, reference, validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import Set, StageError
 from pipeline.core.store import Store
-from pipeline.heads import METHODS
-from pipeline.heads.interface import Batch, Method, MethodParams
+from pipeline.heads import network
+from pipeline.heads.interface import Batch, Method
 from pipeline.heads.none import Tokens as NoHead
-from pipeline.heads.pca import Pca, PcaParams
+from pipeline.heads.pca import Pca
+from pipeline.heads.settings import METHODS, SETTINGS, MethodParams, NoneParams, PcaParams, StegoParams, TrainedParams
 from pipeline.heads.stego import Stego
 from pipeline.numerics.context import unit
 from pipeline.numerics.views import Window
@@ -32,7 +35,6 @@ from pipeline.session import run, session
 from pipeline.stages import clusters as clusters_stage
 from pipeline.stages import head as stage
 from pipeline.stages import report
-from pipeline.stages.head import HeadParams
 
 Make = Callable[..., PipelineConfig]
 UNTRAINED = ("none", "pca")
@@ -57,25 +59,28 @@ def training_tokens(artifact: Artifact) -> np.ndarray:
 
 
 def test_the_registry_is_what_a_config_may_choose():
-    assert list(get_args(HeadParams.model_fields["method"].annotation)) == list(METHODS)
-    sections = {name for name in HeadParams.model_fields if name in METHODS}
-    assert sections == set(METHODS) - {"none"}
-    for name in METHODS:
-        assert type(HeadParams(method=name).section).__module__ in (
-            f"pipeline.heads.{name}",
-            "pipeline.heads.interface",
-        )
+    assert METHODS == ("stego", "stegoflow", "smooseg", "cause", "primaps", "pca", "none")
+    for name, settings in zip(METHODS, SETTINGS, strict=True):
+        config = validate({"dataset": {"root": "x"}, "head": {"method": name}})
+        assert type(config.head) is settings
+        assert network(config.head).__module__ == f"pipeline.heads.{name}"
+        assert issubclass(network(config.head), Method)
+
+
+def test_the_reference_of_the_head_is_a_section_that_can_be_used():
     text = reference("head")
-    assert "# Counts only where method is pca.\n  pca:\n" in text
-    assert text.count("seed:") == 1, "it is written in one place"
+    data = yaml.safe_load(text)
+    assert validate({"dataset": {"root": "x"}, **data}).head == validate({"dataset": {"root": "x"}}).head
+    other = [line.removeprefix("  # ") for line in text.splitlines() if line.startswith("  # ")]
+    assert [f"method: {name}" in other for name in METHODS] == [name != data["head"]["method"] for name in METHODS]
+    assert text.count("seed:") == 1, "what all methods have is written once"
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["whole", "crops"])
 def test_a_method_runs_to_its_scores(method: str, kind: str, make_config: Make):
-    config = make_config(
-        head={"method": method, "pca": {"code": 7}}, features={"views": {"kind": kind, "size": [64, 64]}}
-    )
+    head = {"method": method} | ({"code": 7} if method == "pca" else {})
+    config = make_config(head=head, features={"views": {"kind": kind, "size": [64, 64]}})
     result = run(config)
     assert [row["status"] for row in result["stages"]] == ["ran"] * 11
     for name in ("cluster", "cluster_crf", "linear"):
@@ -86,7 +91,7 @@ def test_a_method_runs_to_its_scores(method: str, kind: str, make_config: Make):
     way = {"stegoflow": "regrouped"} | dict.fromkeys(("smooseg", "cause", "primaps"), "head")
     assert found(config, result, "clusters").manifest["found_by"] == way.get(method, "kmeans")
     facts = artifact.read_facts("head.safetensors")
-    assert (facts["method"], facts["channels"]) == (method, "64")
+    assert (json.loads(facts["params"])["method"], facts["channels"]) == (method, "64")
     assert [row["status"] for row in run(config)["stages"]] == ["reused"] * 11
 
     losses = artifact.read_table("losses.parquet")
@@ -130,7 +135,7 @@ def test_codes_without_a_head_are_the_centred_tokens(make_config: Make):
 
 def test_principal_components_are_those_of_the_covariance(make_config: Make):
     """Of all training tokens, which are fewer than the sample may hold: an eigenvalue is the variance of a code."""
-    config = make_config(head={"method": "pca", "pca": {"code": 5}})
+    config = make_config(head={"method": "pca", "code": 5})
     artifact = until(config, "head")
     features = Artifact(Store(config.store), "features", artifact.manifest["inputs"]["features"])
     tokens = training_tokens(features)
@@ -147,9 +152,9 @@ def test_principal_components_are_those_of_the_covariance(make_config: Make):
 
 
 def test_more_components_than_channels(make_config: Make):
-    with pytest.raises(StageError, match=r"head\.pca\.code: 65 components asked of tokens of 64 channels") as caught:
-        run(make_config(head={"method": "pca", "pca": {"code": 65}}))
-    assert caught.value.next == Set("head.pca.code", 64)
+    with pytest.raises(StageError, match=r"head\.code: 65 components asked of tokens of 64 channels") as caught:
+        run(make_config(head={"method": "pca", "code": 65}))
+    assert caught.value.next == Set("head.code", 64)
 
 
 def test_whatever_the_components_are_fewer_keep_the_first(tmp_path):
@@ -214,7 +219,7 @@ class Taught(Stego):
 
 def test_a_method_resumes_with_its_buffers(make_config: Make, monkeypatch: pytest.MonkeyPatch, tmp_path):
     monkeypatch.setattr(stage, "CHECKPOINT", 10)
-    monkeypatch.setitem(METHODS, "stego", Taught)
+    monkeypatch.setattr(StegoParams, "network", f"{__name__}:Taught")
     straight = until(make_config(store=tmp_path / "straight"), "head").read_tensors("head.safetensors")
     config = make_config(store=tmp_path / "killed")
     loss = Taught.loss
@@ -231,7 +236,7 @@ def test_a_method_resumes_with_its_buffers(make_config: Make, monkeypatch: pytes
     monkeypatch.setattr(Taught, "prepare", lambda *args: pytest.fail("prepared again"))
     resumed = until(config, "head").read_tensors("head.safetensors")
     assert int(straight["count"]) == int(resumed["count"]) == 20
-    assert set(straight) == {*(n for n in Taught(HeadParams().stego, 64).state_dict()), "center"}
+    assert set(straight) == {*(n for n in Taught(StegoParams(), 64).state_dict()), "center"}
     for name, value in straight.items():
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
     np.testing.assert_array_equal(straight["unused"], 1)
@@ -240,7 +245,7 @@ def test_a_method_resumes_with_its_buffers(make_config: Make, monkeypatch: pytes
 
 def test_every_stage_gives_a_head_whole_views(make_config: Make, monkeypatch: pytest.MonkeyPatch):
     """Fewer tokens of each view are asked than it has, and yet the head sees all of them."""
-    monkeypatch.setitem(METHODS, "stego", Taught)
+    monkeypatch.setattr(StegoParams, "network", f"{__name__}:Taught")
     shapes: set[tuple[int, ...]] = set()
     encode = Taught.encode
 
@@ -336,7 +341,7 @@ class Found(NoHead):
 
 
 def test_a_heads_own_clusters_are_taken(make_config: Make, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(METHODS, "none", Found)
+    monkeypatch.setattr(NoneParams, "network", f"{__name__}:Found")
     config = make_config(head={"method": "none"})
     result = run(config)
     clusters = found(config, result, "clusters")
@@ -364,7 +369,7 @@ class Picky(NoHead):
 
 def test_views_that_are_lost_never_reach_a_method(make_config: Make, monkeypatch: pytest.MonkeyPatch):
     artifact = until(make_config(head={"method": "none"}), "head")
-    monkeypatch.setitem(METHODS, "none", Picky)
+    monkeypatch.setattr(NoneParams, "network", f"{__name__}:Picky")
     head = TrainedHead(artifact)
     tokens = np.ones((70, 4, 4, 64), np.float16)
     tokens[[3, 40]] = np.nan
@@ -403,12 +408,12 @@ def test_a_collapse_of_the_codes_is_told(make_config: Make, monkeypatch: pytest.
     """Pairs that all attract, at a high rate, make all codes alike. It is seen at a checkpoint, not only at the end."""
     monkeypatch.setattr(stage, "CHECKPOINT", 40)
     settings = {"steps": 80, "learning_rate": 0.02, "shift_random": -5.0, "shift_self": -5.0, "zero_clamp": False}
-    config = make_config(head={"stego": settings})
+    config = make_config(head=settings)
     result = run(config)
     artifact = found(config, result, "head")
     assert artifact.manifest["groups"] < stage.COLLAPSED
     assert "head, step 40 of 80: the codes are nearly all alike" in caplog.text
-    assert "raise head.stego.shift_random" in caplog.text
+    assert "raise head.shift_random" in caplog.text
     assert "⚠ the codes are nearly all alike" in facts_row(config, result, "Codes")
 
 
@@ -422,7 +427,9 @@ def test_codes_that_did_not_collapse_are_not_warned_of(make_config: Make, caplog
     assert not caplog.records
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in UNTRAINED])
+@pytest.mark.parametrize(
+    "method", [one.model_fields["method"].default for one in SETTINGS if issubclass(one, TrainedParams)]
+)
 def test_looking_at_the_codes_changes_no_training(method: str, make_config: Make, monkeypatch, tmp_path):
     monkeypatch.setattr(stage, "CHECKPOINT", 3)
     monkeypatch.setattr(stage, "LOG_EVERY", 3)
@@ -447,7 +454,7 @@ def test_a_loss_that_is_no_number_ends_the_training(make_config: Make, monkeypat
         return value * (float("inf") if batch.step > 12 else 1), terms
 
     monkeypatch.setattr(Stego, "loss", broken)
-    with pytest.raises(StageError, match=r"step 19: the loss is (-inf|inf|nan)(.|\n)*head\.stego\.learning_rate=5e-05"):
+    with pytest.raises(StageError, match=r"step 19: the loss is (-inf|inf|nan)(.|\n)*head\.learning_rate=5e-05"):
         until(make_config(), "head")
 
 

@@ -71,7 +71,8 @@ CLASSES = tuple(material.name for material in MATERIALS)
 def source_patch(name: str, split: str) -> Image.Image:
     """The part of a material's source that `split` may use, as an RGB rectangle."""
     material = MATERIALS[CLASSES.index(name)]
-    with (resources.files("skimage") / "data" / material.file).open("rb") as stream, Image.open(stream) as image:
+    file = resources.files("skimage") / "data" / material.file
+    with file.open("rb") as stream, Image.open(stream) as image:  # noqa: TID251 (a file of the installed scikit-image)
         source = image.convert("L" if material.tone else "RGB")
     if material.tone:
         stops = np.percentile(np.asarray(source), (1, 50, 99.7))
