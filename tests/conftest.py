@@ -72,6 +72,12 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.core.retries.PAUSES", (0.05,))
 
 
+@pytest.fixture(autouse=True)
+def workers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of worker processes are about small items, which would be done in this process."""
+    monkeypatch.setattr("pipeline.core.executors.START_SECONDS", 0.0)
+
+
 @pytest.fixture
 def call(monkeypatch, capsys):
     """Run `stegoflow ARGS` in this process: (exit status, stdout, stderr)."""

@@ -13,7 +13,7 @@ from pipeline.numerics.kmeans import effective_groups, normalise
 from pipeline.planning import nodes, plan
 from pipeline.session import run
 from pipeline.stages import suggestion
-from pipeline.stages.suggestion import agreement, curve_ks, peaks
+from pipeline.stages.suggestion import agreements, curve_ks, peaks
 
 Make = Callable[..., PipelineConfig]
 RNG = np.random.default_rng(0)
@@ -31,15 +31,17 @@ def planted(groups: int, views: int = 30, each: int = 60, noise: float = 0.3) ->
 def test_planted_groups_are_counted_and_most_stable(groups: int):
     vectors = planted(groups)
     assert groups * 0.98 < effective_groups(vectors) < groups * 1.2, "noise adds a little"
-    ks = [k for k in curve_ks(20, 400) if k != groups]
-    stable = agreement(vectors, groups, 0)
-    assert stable > 0.95
-    assert all(agreement(vectors, k, 0) < stable for k in ks)
+    ks = sorted({*curve_ks(20, 400), groups})
+    curve = agreements(vectors, ks, 0)
+    at = ks.index(groups)
+    assert curve[at] > 0.95
+    assert curve[at] > curve[at + 1] > curve[at + 2], "more are cut at random"
+    assert at == 0 or curve[at] > curve[at - 1], "one fewer joins two at random"
 
 
 def test_tokens_without_structure_agree_by_chance_alone():
     vectors = normalise(RNG.normal(size=(30, 60, 64)))
-    assert abs(agreement(vectors, 6, 0)) < 0.2
+    assert abs(agreements(vectors, [6], 0)[0]) < 0.2
 
 
 def test_the_numbers_on_the_curve():
