@@ -24,7 +24,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError, StegoflowError
 from pipeline.core.store import open_store
-from pipeline.images import files, formats
+from pipeline.images.formats import open_source
 from pipeline.session import run
 from pipeline.terminal import render_error, visible
 
@@ -77,13 +77,13 @@ def measure(config: PipelineConfig, progress: Progress = silent) -> Json:
     store = open_store(config.store)
     made = {row["stage"]: Artifact(store, row["stage"], row["fingerprint"]) for row in result["stages"]}
     scores = made["scores"].read_json("scores.json")
-    known = made["dataset"].read_table("images.parquet", ["path", "sha256"]).to_pylist()
-    digests = {row["path"]: row["sha256"] for row in known}
+    known = made["dataset"].read_table("images.parquet", ["path", "sha256", "size"]).to_pylist()
+    files = {row["path"]: (row["sha256"], row["size"]) for row in known}
     values = []
     for row in read_masks(made["masks"]):
         if row["mask"] is not None:
-            data = files.read_checked(config.dataset.root, row["path"], digests[row["path"]])
-            values.append(colour(formats.decode(data, row["path"]), decode_png(row["mask"])))
+            image = open_source(config.dataset.root, row["path"], *files[row["path"]])
+            values.append(colour(image.pixels(), decode_png(row["mask"])))
     return {
         "clusters": round(scores["scores"]["cluster"]["miou"], 2),
         "probe": round(scores["scores"]["linear_tokens"]["miou"], 2),

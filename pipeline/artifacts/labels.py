@@ -6,7 +6,9 @@ import pyarrow as pa
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.datasets.benchmarks import layouts
-from pipeline.images import files, formats
+from pipeline.images import formats
+from pipeline.images.files import open_file
+from pipeline.images.pixels import DecodeError
 
 
 def stem(name: str) -> str:
@@ -35,7 +37,8 @@ class LabelMaps:
         if number is None:
             return None
         (row,) = self.table.slice(number, 1).to_pylist()
-        label = decode_label(files.read_checked(self.root, row["path"], row["sha256"]), row["path"])
+        file = open_file(self.root, row["path"], row["sha256"], row["size"])
+        label = decode_label(file.content(), row["path"])
         if self.coarse:
             return layouts.to_classes(label, self.coarse)
         unknown = label[((label < 0) | (label >= len(self.names))) & (label != self.ignore)]
@@ -50,7 +53,7 @@ class LabelMaps:
 
 def _by_image(artifact: Artifact, name: str) -> tuple[pa.Table, dict[tuple[str, str], int]]:
     """The table of label maps, and the row of each (split, image id without suffix)."""
-    table = artifact.read_table(name, ["split", "id", "path", "sha256"])
+    table = artifact.read_table(name, ["split", "id", "path", "sha256", "size"])
     keys = zip(table["split"].to_pylist(), map(stem, table["id"].to_pylist()), strict=True)
     return table, {key: number for number, key in enumerate(keys)}
 
@@ -67,5 +70,5 @@ def check_size(label: np.ndarray, image: str, height: int, width: int) -> None:
 def decode_label(data: bytes, path: str) -> np.ndarray:
     try:
         return formats.decode_label(data, path)
-    except formats.DecodeError as error:
+    except DecodeError as error:
         raise StageError(f"label map {error}", next="mend or remove that file and run again") from error

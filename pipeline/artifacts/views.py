@@ -28,6 +28,7 @@ VIEW_SCHEMA = pa.schema(
         ("id", pa.string()),
         ("path", pa.string()),
         ("sha256", pa.string()),
+        ("bytes", pa.int64()),
         ("image_height", pa.int32()),
         ("image_width", pa.int32()),
         ("y0", pa.float64()),
@@ -60,7 +61,12 @@ def view_table(dataset: pa.Table, views: ViewParams, mirror: str, masked: list[s
             kinds = ["crops"] * trained + ["whole"] * (image["split"] in predicted or not trained)
         mirrored = mirror == "all" or (mirror == "predicted" and image["split"] in predicted)
         common = {key: image[key] for key in ("split", "id", "path", "sha256")}
-        common |= {"image": index, "image_height": image["height"], "image_width": image["width"]}
+        common |= {
+            "bytes": image["size"],
+            "image": index,
+            "image_height": image["height"],
+            "image_width": image["width"],
+        }
         height, width = max(1, image["height"]), max(1, image["width"])
         for kind in kinds:
             for box in windows(kind, height, width, size, views.overlap):

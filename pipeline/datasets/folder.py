@@ -1,34 +1,23 @@
 """A folder (or bucket) of images: listing, splits, ids, content digests.
 
 ROOT/images/{train,val,…}/… with optional ROOT/labels/{train,val,…}/… and ROOT/dataset.yaml, or any folder of images;
-or, where a `layout` is named, a published benchmark as it lies on disk (`LAYOUTS`).
+or, where a `layout` is named, a published benchmark as it lies on disk (`benchmarks`).
 An image's id is its path below its split folder. Content decides: where ROOT lies is never part of a fingerprint.
 """
 
-import hashlib
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.fingerprint import digest
-from pipeline.core.store import Store, local_folder, redact
-from pipeline.datasets.benchmarks import cityscapes27, cocostuff27, layouts, potsdam3
+from pipeline.core.store import Store, redact
+from pipeline.datasets import digests
+from pipeline.datasets.benchmarks import LAYOUTS, layouts
+from pipeline.datasets.benchmarks import listing as benchmark
 from pipeline.images import files, formats
 
-LAYOUTS = {
-    "cocostuff27": cocostuff27.LAYOUT,
-    "cityscapes27": cityscapes27.LAYOUT,
-    "potsdam3": potsdam3.LAYOUT,
-}
-"""What `layout` may be, beside `folder`."""
-
-LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 SOLE_SPLIT = "all"
 """The split's name where a folder has no split sub-folders."""
 
@@ -54,12 +43,21 @@ def image_folder(root: str) -> str:
     return "images" if files.has_folder(root, "images") else ""
 
 
+class Listing(NamedTuple):
+    """What lies under a root."""
+
+    items: list[Item]
+    """Sorted by split, then id."""
+    notes: list[str]
+    """What a user must know of it: files left out, images that cannot be read, lists that are not the published."""
+
+
 def has_labels(root: str, layout: str = "folder") -> bool:
     """Whether ROOT/labels (or a benchmark's folder of labels) holds a label map."""
     if layout != "folder":
-        return layouts.labelled(LAYOUTS[layout], _tree(root))
+        return benchmark.labelled(root, layout)
     found = files.walk(root, "labels") if files.has_folder(root, "labels") else ()
-    return any(path.lower().endswith(LABEL_SUFFIXES) for path, _, _ in found)
+    return any(entry.path.lower().endswith(formats.LABEL_SUFFIXES) for entry in found)
 
 
 def scan(
@@ -68,110 +66,53 @@ def scan(
     cache: Store | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     layout: str = "folder",
-) -> list[Item]:
+) -> Listing:
     """List the images (`kind="images"`) or label maps (`kind="labels"`) under a root, with their content digests.
 
-    Every file is read once; the digests are then remembered in `cache` by path, size and time of change (or ETag).
-    That memory can be deleted at any time and no fingerprint depends on it. Sorted by split, then id.
-    ConfigError where there is nothing to list, or a benchmark's `layout` lacks something.
+    Every file is read once (`digests`). ConfigError where there is nothing to list, or a benchmark's `layout` lacks
+    something.
     """
-    found, split_of = _find(root, kind) if layout == "folder" else _find_benchmark(root, kind, layout)
-    for path, _, _ in found:
+    if layout == "folder":
+        found, split_of, notes = _find(root, kind)
+    else:
+        found, split_of = benchmark.find(root, kind, layout)
+        notes = benchmark.notes(root, layout) if kind == "images" else []
+    paths = [entry.path for entry in found]
+    for path in paths:
         if path != path.encode(errors="replace").decode():
             name = path.encode(errors="backslashreplace").decode()
             raise ConfigError(f"dataset.root: the name {name} is not UTF-8", next="rename that file")
-    known = _remembered(cache, root, kind)
-    now = time.time()
-    fresh = [entry for entry in found if known.get(entry[0], (None,))[0] != entry[1]]
-
-    def read(entry: tuple[str, str, float]) -> tuple[str, tuple[Any, ...]]:
-        path, stamp, _ = entry
-        data = files.read_or_explain(root, path)
-        try:
-            height, width = formats.size(data, path) if kind == "images" else (0, 0)
-            error = ""
-        except formats.DecodeError as failure:
-            height, width, error = 0, 0, str(failure)
-        return path, (stamp, hashlib.sha256(data).hexdigest(), len(data), height, width, error)
-
-    with ThreadPoolExecutor(8) as pool:
-        for done, (path, facts) in enumerate(pool.map(read, fresh), 1):
-            known[path] = facts
-            progress(done, len(fresh))
-    if cache is not None and fresh:
-        # A file changed in the last two seconds may change again within its time stamp's grain: not remembered.
-        settled = {path: known[path] for path, _, modified in found if modified < now - 2}
-        _remember(cache, root, kind, settled)
-    items = [Item(*split_of(path), path, *known[path][1:]) for path, _, _ in found]
-    return sorted(items, key=lambda item: (item.split, item.id))
+    known = digests.read_all(root, kind, found, cache, progress)
+    items = []
+    for path in paths:
+        (split, id), facts = split_of(path), known[path]
+        items.append(Item(split, id, path, facts.sha256, facts.size, facts.height, facts.width, facts.error))
+    items.sort(key=lambda item: (item.split, item.id))
+    if refused := [item.error for item in items if item.error]:
+        notes.append(f"{len(refused)} of {len(items)} images cannot be read: {some(refused)}")
+    return Listing(items, notes)
 
 
-def _find(root: str, kind: str) -> tuple[list[tuple[str, str, float]], Callable[[str], tuple[str, str]]]:
-    """The files of a plain folder as `files.walk` gives them, and the function from a path to (split, id)."""
+def some(names: list[str]) -> str:
+    """The first three of a list of sentences, and how many more there are."""
+    return "; ".join(names[:3]) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _find(root: str, kind: str) -> tuple[list[files.Found], Callable[[str], tuple[str, str]], list[str]]:
+    """The files of a plain folder, the function from a path to (split, id), and notes on what was left out."""
     top = image_folder(root) if kind == "images" else "labels"
-    suffixes = formats.SUFFIXES if kind == "images" else LABEL_SUFFIXES
-    found = [entry for entry in files.walk(root, top) if entry[0].lower().endswith(suffixes)]
+    suffixes = formats.SUFFIXES if kind == "images" else formats.LABEL_SUFFIXES
+    every = list(files.walk(root, top))
+    found = [entry for entry in every if entry.path.lower().endswith(suffixes) and not formats.within(entry.path)]
+    notes = formats.left_out(entry.path for entry in every) if kind == "images" else []
     if not found:
         where = f"{redact(root)}/{top}".rstrip("/")
+        left = f"; {some(notes)}" if notes else ""
         raise ConfigError(
-            f"dataset.root: no image under {where} (looked for {', '.join(suffixes)})",
+            f"dataset.root: no image under {where} (looked for {', '.join(suffixes)}){left}",
             next=("name a folder of images: ", Set("dataset.root", "FOLDER")),
         )
-    return found, _splitter([path for path, _, _ in found], top)
-
-
-def _find_benchmark(
-    root: str, kind: str, layout: str
-) -> tuple[list[tuple[str, str, float]], Callable[[str], tuple[str, str]]]:
-    """The same for a benchmark; ConfigError that names what is missing."""
-    facts: dict[str, tuple[str, float]] = {}
-    found = layouts.survey(LAYOUTS[layout], kind, _tree(root, facts))
-    if found.missing:
-        what, todo = found.missing[0]
-        more = len(found.missing) - 1
-        rest = f" ({more} more: stegoflow doctor CONFIG lists all)" if more else ""
-        raise ConfigError(f"dataset.root: {layout} in {redact(root)}: {what}{rest}", next=todo)
-    names = {path: (split, id) for split, id, path in found.entries}
-    return [(path, *facts[path]) for path in names], names.__getitem__
-
-
-def shortcomings(root: str, layout: str) -> list[tuple[str, str, str]]:
-    """Everything that a benchmark lacks: (`error` or `warning`, what, what to do). Nothing for a plain folder."""
-    if layout == "folder":
-        return []
-    known, tree = LAYOUTS[layout], _tree(root)
-    images, labels = (layouts.survey(known, kind, tree) for kind in ("images", "labels"))
-    return [
-        *(("error", *line) for line in images.missing + labels.missing),
-        *(
-            ("warning", f"{where}: no label map, so no scores and no probe of it", known.labels_from)
-            for where in labels.unlabelled
-        ),
-        *(("warning", note, known.lists_from) for note in layouts.notes(known, tree)),
-    ]
-
-
-def notes(root: str, layout: str) -> list[str]:
-    """What a reader of the scores must know of how a benchmark was listed."""
-    return [] if layout == "folder" else layouts.notes(LAYOUTS[layout], _tree(root))
-
-
-def _tree(root: str, facts: dict[str, tuple[str, float]] | None = None) -> layouts.Tree:
-    """A root for `layouts`; what `files.walk` says of each file that was walked past goes to `facts`."""
-
-    def walk(top: str) -> Iterator[str]:
-        for path, stamp, modified in files.walk(root, top):
-            if facts is not None:
-                facts[path] = stamp, modified
-            yield path
-
-    def read(path: str) -> bytes | None:
-        try:
-            return files.read_or_explain(root, path)
-        except FileNotFoundError:
-            return None
-
-    return layouts.Tree(lambda name: files.has_folder(root, name), walk, read)
+    return found, _splitter([entry.path for entry in found], top), notes
 
 
 def content_digest(items: list[Item], extra: Any = None) -> str:
@@ -241,26 +182,3 @@ def _splitter(paths: list[str], top: str) -> Callable[[str], tuple[str, str]]:
         return (split, rest) if with_train and slash else (SOLE_SPLIT, path[start:])
 
     return split_of
-
-
-def _cache_path(root: str, kind: str) -> str:
-    where = local_folder(root)
-    return f"cache/scan/{digest([str(where or root), kind])}.parquet"
-
-
-def _remembered(cache: Store | None, root: str, kind: str) -> dict[str, tuple[Any, ...]]:
-    if cache is None:
-        return {}
-    try:
-        table = pq.read_table(pa.BufferReader(cache.get(_cache_path(root, kind))))
-        return {row["path"]: tuple(row.values())[1:] for row in table.to_pylist()}
-    except (OSError, pa.ArrowInvalid):
-        return {}
-
-
-def _remember(cache: Store, root: str, kind: str, known: dict[str, tuple[Any, ...]]) -> None:
-    names = ("path", "stamp", "sha256", "size", "height", "width", "error")
-    table = pa.Table.from_pylist([dict(zip(names, (path, *facts), strict=True)) for path, facts in known.items()])
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    cache.put(_cache_path(root, kind), sink.getvalue().to_pybytes())

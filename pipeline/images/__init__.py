@@ -1,1 +1,1 @@
-"""Images: the files under a root, and decoding them."""
+"""Images: the files under a root, and reading them by windows. `formats.open_source` opens one."""

@@ -1,32 +1,196 @@
-"""The files under a root, a folder or a bucket: walking them, and reading one. What they are is no matter here."""
+"""The files under a root, a folder or a bucket: walking them, and reading one whole or by ranges.
+
+What a file holds is no matter here. How a read is checked against the listing: `open_file`.
+"""
 
 import hashlib
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
-from pipeline.core.errors import ConfigError, Set, StageError
+import obstore
+from obstore.exceptions import PreconditionError
+
+from pipeline.core.errors import ConfigError, Set, StageError, StoreError
 from pipeline.core.retries import IO_ERRORS
-from pipeline.core.store import Store, local_folder
+from pipeline.core.store import GO_ON, first_line, local_folder, open_store
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
 
 TRIES = 3
 """How often a listing reads a file before it gives up: an I/O error may pass."""
+SMALL = 2**26
+"""Files below this many bytes (64 MiB) are read whole, and their digest is checked."""
+BLOCK = 2**23
+"""Bytes read at a time where a large file is read from end to end."""
+Result = TypeVar("Result")
+
+
+class Found(NamedTuple):
+    """One file of a walk."""
+
+    path: str
+    """Below the root."""
+    size: int
+    """Bytes."""
+    stamp: str
+    """Changes when the file does: size and time of change."""
+    modified: float
+    """Seconds since the epoch of its last change."""
+
+
+class Memory(NamedTuple):
+    """A file whose bytes are in memory."""
+
+    name: str
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def content(self) -> bytes:
+        return self.data
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.data[offset : offset + length]
+
+    def stream(self) -> io.BytesIO:
+        return io.BytesIO(self.data)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file that is read by ranges. Each read checks that it is still the one that was opened.
+
+    Holds no open handle, so it needs no closing and any thread may read. Reads raise StoreError where the file cannot
+    be read, StageError where it changed.
+    """
+
+    root: str
+    name: str
+    """Its path below the root."""
+    size: int
+    tag: str
+    """Size and time of change of a local file, the ETag of an object."""
+    sha256: str = ""
+    """What `content` must have; empty: not known yet."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`, fewer at the end of the file."""
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        folder = local_folder(self.root)
+        if folder is None:
+            return self._read_object(offset, length)
+        try:
+            with (folder / self.name).open("rb") as file:
+                if _tag(os.fstat(file.fileno())) != self.tag:
+                    raise changed(self.name)
+                file.seek(offset)
+                return file.read(length)
+        except OSError as error:
+            raise StoreError(f"cannot read {self.name}: {error.strerror or error}", next=GO_ON) from error
+
+    def _read_object(self, offset: int, length: int) -> bytes:
+        store = open_store(self.root)
+        options: GetOptions = {"range": (offset, offset + length), "if_match": self.tag}
+        with store.telling("cannot read", self.name):
+            try:
+                return bytes(obstore.get(store.objects, self.name, options=options).bytes())
+            except PreconditionError:
+                raise changed(self.name) from None
+            except FileNotFoundError as error:
+                raise StoreError(f"cannot read {store.path_of(self.name)}: {first_line(error)}", next=GO_ON) from None
+
+    def content(self) -> bytes:
+        """All of it, checked against its digest."""
+        data = b"".join(self.blocks())
+        if self.sha256 and hashlib.sha256(data).hexdigest() != self.sha256:
+            raise changed(self.name)
+        return data
+
+    def blocks(self) -> Iterator[bytes]:
+        """All of it, `BLOCK` bytes at a time."""
+        for offset in range(0, self.size, BLOCK):
+            yield self.read(offset, BLOCK)
+
+    def stream(self) -> io.BufferedReader:
+        """It as a seekable file object."""
+        return io.BufferedReader(_Raw(self), 2**16)
+
+
+File = Memory | Stored
+
+
+class _Raw(io.RawIOBase):
+    """A `Stored` as a file object. Nothing of the operating system stays open."""
+
+    def __init__(self, file: Stored) -> None:
+        self.file, self.at = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.file.size}[whence]
+        return self.at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self.file.read(self.at, len(buffer))
+        buffer[: len(data)] = data
+        self.at += len(data)
+        return len(data)
+
+
+def open_file(root: str, path: str, sha256: str, size: int) -> File:
+    """A listed file. Below `SMALL` bytes it is read here and now, and must have the digest that was listed; a larger
+    one must have the size that was listed, and at every read the time of change or ETag that it has here.
+
+    StageError if it changed since it was listed; FileNotFoundError or another OSError where it cannot be read.
+    """
+    if size < SMALL:
+        data = read_file(root, path)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise changed(path)
+        return Memory(path, data)
+    file = stored(root, path, sha256)
+    if file.size != size:
+        raise changed(path)
+    return file
+
+
+def stored(root: str, path: str, sha256: str = "") -> Stored:
+    """A file as it is now, to be read by ranges."""
+    folder = _checked_folder(root, path)
+    if folder is not None:
+        stat = (folder / path).stat()
+        return Stored(root, path, stat.st_size, _tag(stat), sha256)
+    store = open_store(root)
+    with store.telling("cannot read", path):
+        facts = obstore.head(store.objects, path)
+    return Stored(root, path, facts["size"], facts["e_tag"] or "*", sha256)
 
 
 def read_file(root: str, path: str) -> bytes:
     """The bytes of one file under a root. Raises OSError; StageError for a path that leads out of it."""
-    if path.startswith("/") or ".." in path.split("/"):
-        raise StageError(f"{path} is not below dataset.root", next="look at who wrote this store: no listing says that")
-    folder = local_folder(root)
-    return (folder / path).read_bytes() if folder else Store(root, create=False).get(path)
+    folder = _checked_folder(root, path)
+    return (folder / path).read_bytes() if folder else open_store(root).get(path)
 
 
-def read_or_explain(root: str, path: str) -> bytes:
-    """The bytes of a file, tried `TRIES` times; FileNotFoundError, or StageError that names the file."""
+def patiently(path: str, read: Callable[[], Result]) -> Result:
+    """What `read` returns, tried `TRIES` times; FileNotFoundError, or StageError that names the file."""
     for left in reversed(range(TRIES)):
         try:
-            return read_file(root, path)
+            return read()
         except FileNotFoundError:
             raise
         except IO_ERRORS as error:
@@ -35,17 +199,16 @@ def read_or_explain(root: str, path: str) -> bytes:
     raise AssertionError
 
 
-def _unreadable(path: object, error: Exception) -> StageError:
-    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return StageError(f"{path} cannot be read: {reason}", next="make it readable or remove it, and run again")
+def read_or_explain(root: str, path: str) -> bytes:
+    """The bytes of a file, tried `TRIES` times; FileNotFoundError, or StageError that names the file."""
+    return patiently(path, lambda: read_file(root, path))
 
 
-def read_checked(root: str, path: str, sha256: str) -> bytes:
-    """The bytes of a file that must still be what was listed; StageError if it changed since."""
-    data = read_file(root, path)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise StageError(f"{path} changed since it was listed", next="run the same command again: it lists anew")
-    return data
+def changed(path: str) -> StageError:
+    """A file is not what was listed."""
+    return StageError(
+        f"{path} changed since it was listed", next="run the same command again: it lists the files again"
+    )
 
 
 def has_folder(root: str, name: str) -> bool:
@@ -55,27 +218,27 @@ def has_folder(root: str, name: str) -> bool:
             raise ConfigError(f"dataset.root: {folder} is not a folder", next=Set("dataset.root", "FOLDER"))
         return (folder / name).is_dir()
     parent, _, last = name.rpartition("/")
-    return last in Store(root, create=False).folders(parent)
+    return last in open_store(root).folders(parent)
 
 
-def walk(root: str, top: str) -> Iterator[tuple[str, str, float]]:
-    """(path below the root, stamp of size and change, time of change) of every file; links to folders not followed.
+def walk(root: str, top: str) -> Iterator[Found]:
+    """Every file below a folder of the root; links to folders are not followed.
     StageError for a folder that cannot be listed: what lies in it would be missing in silence.
 
     Hidden files and folders are left out, and so is ROOT/labels where the images have no folder of their own.
     """
     start = len(top) + 1 if top else 0
-    for path, size, stamp, modified in _files(root, top):
-        names = path[start:].split("/")
+    for entry in _files(root, top):
+        names = entry.path[start:].split("/")
         if not any(name.startswith(".") for name in names) and (top or names[0] != "labels" or len(names) == 1):
-            yield path, f"{size}:{stamp}", modified
+            yield entry
 
 
-def _files(root: str, top: str) -> Iterator[tuple[str, int, float, float]]:
+def _files(root: str, top: str) -> Iterator[Found]:
     folder = local_folder(root)
     if folder is None:
-        for entry in Store(root, create=False).entries(top):
-            yield entry.path, entry.size, entry.modified, entry.modified
+        for entry in open_store(root).entries(top):
+            yield Found(entry.path, entry.size, f"{entry.size}:{entry.modified}", entry.modified)
         return
 
     def refuse(error: OSError) -> NoReturn:
@@ -90,4 +253,20 @@ def _files(root: str, top: str) -> Iterator[tuple[str, int, float, float]]:
             except PermissionError as error:  # of the folder that it lies in, or that a link leads to
                 refuse(error)
             if stat is not None:
-                yield path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns, stat.st_mtime
+                yield Found(path.relative_to(folder).as_posix(), stat.st_size, _tag(stat), stat.st_mtime)
+
+
+def _tag(stat: os.stat_result) -> str:
+    return f"{stat.st_size}:{stat.st_mtime_ns}"
+
+
+def _checked_folder(root: str, path: str) -> Path | None:
+    """The folder of a local root, None for a bucket. StageError for a path that leads out of the root."""
+    if path.startswith("/") or ".." in path.split("/"):
+        raise StageError(f"{path} is not below dataset.root", next="look at who wrote this store: no listing says that")
+    return local_folder(root)
+
+
+def _unreadable(path: object, error: Exception) -> StageError:
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return StageError(f"{path} cannot be read: {reason}", next="make it readable or remove it, and run again")

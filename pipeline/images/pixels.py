@@ -13,11 +13,59 @@
   constant image 0.
 """
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
+from PIL import Image
+
+from pipeline.core.errors import StegoflowError
 
 
 class DecodeError(ValueError):
     """The bytes are not an image that can be read; the message says whose and why. Trying again will not help."""
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Whatever a decoder raises becomes a DecodeError whose first word is `name`; what it only warns of is kept quiet.
+
+    A file that cannot be read, has changed, or needs what is not installed (StegoflowError) is no damaged image.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Corrupt EXIF, malformed MPO, ... Filters are global: threads may at worst leave this one in place.
+            warnings.filterwarnings("ignore", module="PIL")
+            yield
+    except (MemoryError, StegoflowError):
+        raise
+    except DecodeError as error:
+        raise DecodeError(f"{name}: {error}") from None
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, IndexError, their own, ...
+        raise DecodeError(f"{name}: cannot be decoded: {error or type(error).__name__}") from error
+
+
+def resize(
+    image: np.ndarray | Image.Image,
+    height: int,
+    width: int,
+    box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
+    """`image`, uint8 (H, W, 3) or Pillow's RGB, or its window `box` = (y0, x0, h, w) in source pixels, as uint8
+    (height, width, 3).
+
+    Bicubic, antialiased when it shrinks (Pillow). At the window's edges the filter reads the pixels beyond it, so that
+    neighbouring windows fit together. Raises ValueError for a window that is empty or not inside the image.
+    """
+    window = None
+    if box is not None:
+        y0, x0, h, w = box
+        window = (x0, y0, round(x0 + w, 6), round(y0 + h, 6))  # y0 + h may exceed H by a rounding error
+        if h <= 0 or w <= 0:
+            raise ValueError(f"box {box} is empty")
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    return np.array(picture.resize((width, height), Image.Resampling.BICUBIC, box=window))
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -21,19 +21,18 @@ from pipeline.artifacts.features import Tokens, training_views
 from pipeline.artifacts.head import TrainedHead, open_head
 from pipeline.artifacts.sampling import fit, sample
 from pipeline.artifacts.suggestion import chosen_k
+from pipeline.artifacts.view_reader import ViewReader
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import Set, StageError
-from pipeline.core.params import Params
-from pipeline.images import files, formats
+from pipeline.core.params import Params, suggested
 from pipeline.numerics import prototypes, regroup
 from pipeline.numerics.kmeans import normalise
-from pipeline.numerics.views import Window
 
 log = logging.getLogger("stegoflow")
 
 
 class ClustersParams(Params):
-    k: int | None = Field(None, ge=1, le=65535)
+    k: int | None = suggested("suggestion", ge=1, le=65535)
     """Number of clusters K: how many categories to look for; none: as many as the stage `suggestion` finds in the
     tokens. Never taken from the labels."""
     prototypes: int | None = Field(None, ge=1, le=512)
@@ -106,16 +105,15 @@ def evidence(
     if len(rows) > PICTURES:
         rows = np.sort(np.random.default_rng([job.params.seed, 1]).choice(rows, PICTURES, replace=False))
     member, directions, colours = [], [], []
+    images = ViewReader(job.roots["images"].location)
     for number, view in enumerate(table.take(rows).to_pylist()):
         work.tick(number, len(rows), "images")
         codes = head(tokens.read(rows[number : number + 1])).unit().each(lambda part: part[0])
         height, width, _ = codes.compared.shape
         if np.isfinite(codes.compared[0, 0, 0]):  # else the image could not be decoded
-            data = files.read_checked(job.roots["dataset"], view["path"], view["sha256"])
-            box = Window(view["y0"], view["x0"], view["height"], view["width"])
             member.append(prototypes.nearest_piece(codes.flat(), centroids, pieces).reshape(height, width))
             directions.append(codes.directions())
-            colours.append(formats.resize(formats.decode(data, view["path"]), height, width, box=box))
+            colours.append(images.read(view, (height, width)))
     work.tick(len(rows), len(rows), "images")
     count = sum(len(part) for part in pieces)
     return regroup.evidence(np.stack(member), np.stack(directions), np.stack(colours).astype(np.float32), count)
@@ -125,7 +123,8 @@ STAGE = Stage(
     "clusters",
     version=5,
     encoding=2,
-    inputs=("features", "suggestion?", "head"),
+    inputs=("features", "head"),
+    roots=("images",),
     params=ClustersParams,
     compute=compute,
 )

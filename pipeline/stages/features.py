@@ -8,8 +8,9 @@ view. A hole or an undecodable image is NaN, in int8 −128.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,7 @@ from pipeline.artifacts.features import (
     training_views,
 )
 from pipeline.artifacts.known_rows import copy_known, known_rows
+from pipeline.artifacts.view_reader import ViewReader
 from pipeline.artifacts.views import ViewParams, view_table
 from pipeline.backbones.devices import autocast, pick_device
 from pipeline.backbones.facts import describe, file_sha256
@@ -36,10 +38,12 @@ from pipeline.backbones.weights import find_weights
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import ConfigError, Set, StageError
-from pipeline.core.params import Params, borrowed, derived, location
-from pipeline.images import files, formats
+from pipeline.core.params import Params, borrowed, derived, unhashed
+from pipeline.datasets.folder import some
+from pipeline.images.pixels import DecodeError
 from pipeline.numerics.codecs import quantise
-from pipeline.numerics.views import Window
+
+log = logging.getLogger("stegoflow")
 
 if TYPE_CHECKING:
     from pipeline.backbones.vit import Backbone
@@ -48,9 +52,9 @@ if TYPE_CHECKING:
 class FeaturesParams(Params):
     backbone: str = "vit_small_patch14_dinov2"
     """A timm ViT by name: DINO, DINOv2 (with registers or not), DINOv3, or any other."""
-    weights: str = location("hub")
+    weights: str = unhashed("hub")
     """`hub` (timm's weights of that name), `packaged` (the demo's), or a .safetensors/.pth file. Hashed by content."""
-    weights_sha256: str = derived()
+    weights_sha256: str = derived(lambda features: weights_digest(features.backbone, features.weights))
     block: int | None = None
     """Which transformer block's output, 0-based, negative from the end; none: the last. Later ones are not computed."""
     facet: Literal["token", "key"] = "token"
@@ -64,6 +68,8 @@ class FeaturesParams(Params):
     codec: Literal["fp16", "int8"] = "fp16"
     """How tokens are stored. `int8`: in steps of 0.3 standard deviations of each channel in its view, compressed: a
     quarter of the bytes. Whatever it is, tokens are read as float16."""
+    max_failed_fraction: float = unhashed(0.1, ge=0, le=1)
+    """Share of images that may be undecodable before the stage gives up."""
 
     @model_validator(mode="after")
     def _fits(self) -> FeaturesParams:
@@ -102,19 +108,20 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     work.parts(encode_part, len(table), PART, "views")
 
     markers = [job.out.marker(part) for part in job.out.markers()]
-    failed = sorted({name for marker in markers for name in marker["failed"]})
-    share = len(failed) / len(dataset)
-    if share > job.execution.max_failed_fraction or len(failed) == len(dataset):
-        named = ", ".join(failed[:10]) + (f" and {len(failed) - 10} more" if len(failed) > 10 else "")
-        raise StageError(
-            f"{len(failed)} of {len(dataset)} images cannot be decoded: {named}",
-            next=("mend or remove them, or allow more: ", Set("execution.max_failed_fraction", 0.5)),
-        )
+    failed = {path: why for marker in markers for path, why in marker["failed"].items()}
+    if failed:
+        lines = [f"{path}: {failed[path]}" for path in sorted(failed)]
+        text = f"{len(failed)} of {len(dataset)} images cannot be decoded: {some(lines)}"
+        if len(failed) > params.max_failed_fraction * len(dataset) or len(failed) == len(dataset):
+            raise StageError(
+                text,
+                next=("mend, convert or remove them, or allow more: ", Set("features.max_failed_fraction", 0.5)),
+            )
+        log.warning("%s", text)
     group = open_group(job.out, "r+")
     with checksums(job.out, "mean"):
         mean = np.asarray(group["mean"][:])  # type: ignore[index]
-    bad = set(failed)
-    holes = [row for row, path in enumerate(table["path"].to_pylist()) if path in bad]
+    holes = [row for row, path in enumerate(table["path"].to_pylist()) if path in failed]
     lost = set(np.flatnonzero(np.isnan(mean[:, 0])).tolist()) - set(holes)
     if lost:
         raise job.out.damaged(f"views {min(lost)} to {max(lost)} of {job.out.store.path_of(job.out.root)} are gone")
@@ -162,7 +169,7 @@ def encode_part(job: Job, part: Part) -> dict[str, Any]:
         array = opened[name].with_config({"write_empty_chunks": True})
         with job.out.store.telling("cannot write", job.out.data(f"{GROUP}/{name}"), values.nbytes):
             array[part.start : part.stop] = values
-    return {"failed": sorted(failed), "clipped": clipped, "copied": len(copied)}
+    return {"failed": failed, "clipped": clipped, "copied": len(copied)}
 
 
 def _coded(job: Job, tokens: np.ndarray) -> dict[str, np.ndarray]:
@@ -174,7 +181,7 @@ def _coded(job: Job, tokens: np.ndarray) -> dict[str, np.ndarray]:
     return {"tokens": numbers, "scale": scale, "mean": mean}
 
 
-def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: set[str]) -> None:
+def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: Container[str]) -> None:
     """StageError that names the first image with NaN or infinity among its tokens, (view, row, column, channel).
 
     `failed` are the paths of `rows` that could not be decoded: their NaN is meant.
@@ -192,13 +199,13 @@ def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: set[str
             )
 
 
-def _encode(job: Job, rows: dict[int, dict[str, Any]], tokens: np.ndarray) -> set[str]:
-    """Run the backbone on some rows of a part, into `tokens`; the paths that cannot be decoded. A thread decodes and
-    resizes the next batches meanwhile."""
+def _encode(job: Job, rows: dict[int, dict[str, Any]], tokens: np.ndarray) -> dict[str, str]:
+    """Run the backbone on some rows of a part, into `tokens`; the paths that cannot be decoded, and why. A thread
+    decodes and resizes the next batches meanwhile."""
     import torch
 
     params: FeaturesParams = job.params
-    failed: set[str] = set()
+    failed: dict[str, str] = {}
     if not rows:
         return failed
     device = pick_device(job.execution.device)
@@ -221,24 +228,18 @@ def _backbone(name: str, weights: str, sha256: str, block: int | None, facet: An
     return create_backbone(name, weights, block=block, facet=facet, norm=norm).to(device)
 
 
-def _batches(rows: dict[int, dict[str, Any]], job: Job, failed: set[str]) -> Iterator[tuple[list[int], np.ndarray]]:
-    size = job.params.views.size
-    last: tuple[str, np.ndarray | None] = ("", None)
+def _batches(
+    rows: dict[int, dict[str, Any]], job: Job, failed: dict[str, str]
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    images = ViewReader(job.roots["images"].location)
     indices: list[int] = []
     pixels: list[np.ndarray] = []
     for index, row in rows.items():
-        if row["path"] != last[0]:
-            data = files.read_checked(job.roots["dataset"], row["path"], row["sha256"])
-            try:
-                last = row["path"], formats.decode(data, row["path"])
-            except formats.DecodeError:
-                last = row["path"], None
-        image = last[1]
-        if image is None:
-            failed.add(row["path"])
+        try:
+            view = images.read(row, job.params.views.size)
+        except DecodeError as error:
+            failed[row["path"]] = str(error).removeprefix(f"{row['path']}: ")
             continue
-        box = Window(row["y0"], row["x0"], row["height"], row["width"])
-        view = formats.resize(image, size[0], size[1], box=box)
         indices.append(index)
         pixels.append(view[:, ::-1] if row["mirrored"] else view)
         if len(indices) == job.execution.batch_size:
@@ -257,4 +258,12 @@ def _ahead(batches: Iterator[Any], depth: int) -> Iterator[Any]:
             yield batch
 
 
-STAGE = Stage("features", version=1, encoding=1, inputs=("dataset",), params=FeaturesParams, compute=compute)
+STAGE = Stage(
+    "features",
+    version=1,
+    encoding=1,
+    inputs=("dataset",),
+    roots=("images",),
+    params=FeaturesParams,
+    compute=compute,
+)

@@ -19,7 +19,9 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
 from pipeline.datasets import folder
-from pipeline.images import files, formats
+from pipeline.images.formats import open_source
+from pipeline.images.pixels import DecodeError
+from pipeline.images.source import MAX_PIXELS
 from pipeline.numerics.crf import CrfParams, dense_crf, tiles
 from pipeline.numerics.guided import guided_logits
 from pipeline.numerics.prototypes import SCALE
@@ -89,13 +91,14 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
     """Masks of images start..stop−1 of those that are predicted."""
     dataset = job.inputs["dataset"].held("images.parquet", Artifact.read_table)
     chosen = job.out.held("images.json", Artifact.read_json)[part.start : part.stop]
-    predict = Predictor(job.inputs, job.roots["dataset"], job.params, job.execution.device)
-    rows, failed = [], []
+    predict = Predictor(job.inputs, job.roots["images"].location, job.params, job.execution.device)
+    rows, failed = [], {}
     for index, image in zip(chosen, dataset.take(chosen).to_pylist(), strict=True):
-        found = predict(index, image)
-        if found is None:
-            failed.append(image["path"])
-        mask, refined = found or predict.unknown(image)
+        try:
+            mask, refined = predict(index, image)
+        except DecodeError as error:
+            failed[image["path"]] = str(error)
+            mask, refined = predict.unknown(image)
         facts = {key: image[key] for key in ("split", "id", "path", "height", "width")}
         rows.append({**facts, "mask": encode_png(mask), "mask_crf": encode_png(refined)})
     job.out.write_table(f"masks/{part.name}.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
@@ -117,20 +120,21 @@ class Predictor:
         self.sharpness = params.sharpness or (SCALE if fitted else PUBLISHED)
         self.views = Views(inputs["features"])
 
-    def __call__(self, index: int, image: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None] | None:
-        """Label maps of an image, a row of the images table and its number there, without and with CRF; None where it
-        could not be decoded."""
+    def __call__(self, index: int, image: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Label maps of an image, a row of the images table and its number there, without and with CRF. DecodeError
+        where it cannot be decoded."""
         plane = self.views.plane(index, lambda tokens: self.clusters.seen(self.head(tokens)))
         if plane is None:
-            return None
-        pixels = formats.decode(files.read_checked(self.root, image["path"], image["sha256"]), image["path"])
+            raise DecodeError("it could not be decoded when the features were made")
+        pixels = open_source(self.root, image["path"], image["sha256"], image["size"]).pixels()
         return label_maps(pixels, plane, self.clusters.vectors, self.cut, self.params, self.sharpness)
 
     def unknown(self, image: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The label maps of an image that could not be decoded; None where not even its size is known."""
         n = len(self.cut.nodes)
         size = (image["height"], image["width"])
-        mask = np.full(size, ignore_value(n), mask_dtype(n)) if image["height"] else None
+        small = 0 < image["height"] * image["width"] <= MAX_PIXELS
+        mask = np.full(size, ignore_value(n), mask_dtype(n)) if small else None
         return mask, mask if self.params.crf else None
 
 
@@ -173,6 +177,7 @@ STAGE = Stage(
     version=4,
     encoding=1,
     inputs=("dataset", "features", "head", "clusters"),
+    roots=("images",),
     params=MasksParams,
     compute=compute,
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from image_files import size
 from PIL import Image
 
 from pipeline.core import extras
@@ -16,7 +17,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.execution import Execution
 from pipeline.core.executors import open_executor
 from pipeline.core.store import Store
-from pipeline.images import formats
+from pipeline.images.formats import decode
 from pipeline.planning import plan
 from pipeline.session import run
 
@@ -88,9 +89,9 @@ def encoded(kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["16-bit png", "lzw", "zstd"])
 def test_a_file_that_needs_imagecodecs_says_so_when_it_is_listed(kind, without):
     data = encoded(kind)
-    assert formats.size(data, "a") == (4, 4)
+    assert size(data, "a") == (4, 4)
     without("imagecodecs")
-    for read in (formats.size, formats.decode):
+    for read in (size, decode):
         with pytest.raises(ConfigError, match=re.escape("stegoflow[tiff]")):
             read(data, "a")
 
@@ -99,4 +100,4 @@ def test_a_file_that_needs_imagecodecs_says_so_when_it_is_listed(kind, without):
 def test_others_do_not(kind, without):
     data = encoded(kind)
     without("imagecodecs")
-    assert formats.decode(data, "a").shape == (4, 4, 3)
+    assert decode(data, "a").shape == (4, 4, 3)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from benchmark_trees import IGNORED, STORED, TRAIN, VAL, write_benchmark
 from corpora import picture, small
+from image_files import size
 from scipy.io import loadmat, savemat
 
 from pipeline import configs
@@ -21,11 +22,13 @@ from pipeline.config import load, validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.store import Store
-from pipeline.datasets import folder
-from pipeline.datasets.benchmarks import cocostuff27, potsdam3
+from pipeline.datasets import benchmarks, folder
+from pipeline.datasets.benchmarks import cocostuff27, listing, potsdam3
 from pipeline.datasets.benchmarks.layouts import to_classes
 from pipeline.exporting import export
-from pipeline.images import files, formats
+from pipeline.images import files
+from pipeline.images.formats import decode, decode_label
+from pipeline.images.pixels import DecodeError
 from pipeline.planning import plan
 from pipeline.session import run
 from pipeline.stages.dataset import DatasetParams
@@ -41,11 +44,11 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def listed(root: Path, layout: str, kind: str = "images") -> list[tuple[str, str, str]]:
-    return [(item.split, item.id, item.path) for item in folder.scan(str(root), kind, layout=layout)]
+    return [(item.split, item.id, item.path) for item in folder.scan(str(root), kind, layout=layout).items]
 
 
 def test_every_layout_has_an_adapter():
-    assert set(get_args(DatasetParams.model_fields["layout"].annotation)) == {"folder", *folder.LAYOUTS} == {
+    assert set(get_args(DatasetParams.model_fields["layout"].annotation)) == {"folder", *benchmarks.LAYOUTS} == {
         "folder", *LAYOUTS
     }  # fmt: skip
 
@@ -105,15 +108,15 @@ def test_a_shorter_list_is_taken_and_said(tmp_path, make_config, caplog):
     with caplog.at_level(logging.WARNING, "stegoflow"):
         plan(make_config(root=root, dataset={"layout": "cocostuff27"}))
     (said,) = caplog.messages
-    assert said == folder.notes(str(root), "cocostuff27")[0]
+    assert said == listing.notes(str(root), "cocostuff27")[0]
     assert "Coarse.txt is missing: train is the 3 images of" in said
     assert "Coarse_7.txt, not the published set" in said
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_complete_tree_lacks_nothing(layout: str, trees):
-    assert folder.shortcomings(str(trees[layout]), layout) == []
-    assert folder.notes(str(trees[layout]), layout) == []
+    assert listing.shortcomings(str(trees[layout]), layout) == []
+    assert listing.notes(str(trees[layout]), layout) == []
 
 
 # Labels ---------------------------------------------------------------------------------------------------------------
@@ -129,7 +132,7 @@ def test_the_label_map_of_cocostuff():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_classes_are_named_and_all_in_use(layout: str):
-    known = folder.LAYOUTS[layout]
+    known = benchmarks.LAYOUTS[layout]
     assert len(set(known.classes)) == len(known.classes) == {"potsdam3": 3}.get(layout, 27)
     assert set(known.coarse.values()) == set(range(len(known.classes)))
 
@@ -161,15 +164,15 @@ def mat(**variables) -> bytes:
 def test_a_tile_is_its_first_three_channels(trees):
     image, _ = picture(0, (40, 40))
     data = (trees["potsdam3"] / "potsdam/imgs/0.mat").read_bytes()
-    found = formats.decode(data, "0.mat")
+    found = decode(data, "0.mat")
     assert found.dtype == np.uint8
     assert np.array_equal(found, image)
-    assert formats.size(data, "0.mat") == (40, 40)
+    assert size(data, "0.mat") == (40, 40)
 
 
 def test_a_label_tile_holds_what_was_stored(trees):
     data = (trees["potsdam3"] / "potsdam/gt/0.mat").read_bytes()
-    found = formats.decode_label(data, "0.mat")
+    found = decode_label(data, "0.mat")
     assert found.dtype == np.int32
     assert np.array_equal(found, loadmat(io.BytesIO(data))["gt"])
     assert set(np.unique(found)) == {*STORED["potsdam3"], 255}
@@ -192,15 +195,15 @@ def test_a_label_tile_holds_what_was_stored(trees):
     ],
 )
 def test_what_is_no_tile_is_refused(data: bytes, why: str):
-    for function in (formats.decode, formats.size):
-        with pytest.raises(formats.DecodeError, match=rf"a\.mat: .*{why}"):
+    for function in (decode, size):
+        with pytest.raises(DecodeError, match=rf"a\.mat: .*{why}"):
             function(data, "a.mat")
 
 
 def test_what_is_no_label_tile_is_refused():
     for value in (np.ones((2, 2)), np.ones((2, 2, 1, 2), np.int32), {"a": 1}):
-        with pytest.raises(formats.DecodeError, match=r"a\.mat"):
-            formats.decode_label(mat(gt=value), "a.mat")
+        with pytest.raises(DecodeError, match=r"a\.mat"):
+            decode_label(mat(gt=value), "a.mat")
 
 
 def test_a_folder_of_images_lists_no_matlab_file(trees):
@@ -239,7 +242,7 @@ def test_a_missing_piece_is_named_with_what_to_do(layout: str, piece: str, trees
     root = shutil.copytree(trees[layout], tmp_path / "root")
     gone = root / NAMES[layout] / piece
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
-    (lacking,) = folder.shortcomings(str(root), layout)
+    (lacking,) = listing.shortcomings(str(root), layout)
     assert lacking[0] == "error"
     assert f"{NAMES[layout]}/{piece}" in lacking[1]
     kind = "labels" if piece.startswith(("annotations", "gt")) else "images"
@@ -254,7 +257,7 @@ def test_a_missing_piece_is_named_with_what_to_do(layout: str, piece: str, trees
 def test_a_split_without_labels_is_a_warning(top: str, trees, tmp_path, vit):
     root = shutil.copytree(trees["cityscapes27"], tmp_path / "root")
     shutil.rmtree(root / "cityscapes" / top)
-    ((state, what, _),) = folder.shortcomings(str(root), "cityscapes27")
+    ((state, what, _),) = listing.shortcomings(str(root), "cityscapes27")
     assert (state, what) == ("warning", f"cityscapes/{top}: no label map, so no scores and no probe of it")
     config = validate(small(root, tmp_path / "store", vit, dataset={"layout": "cityscapes27"}))
     assert ("probe" in {row.stage for row in plan(config)}) == (top == "gtFine/val")
@@ -320,7 +323,7 @@ def test_a_run_is_scored_in_the_benchmarks_classes(layout: str, trees, vit: Path
     result = run(config)
     made = {row["stage"]: Artifact(Store(config.store), row["stage"], row["fingerprint"]) for row in result["stages"]}
     found = made["scores"].read_json("scores.json")
-    classes = folder.LAYOUTS[layout].classes
+    classes = benchmarks.LAYOUTS[layout].classes
     assert found["classes"] == list(classes)
     for method in ("cluster", "cluster_crf", "linear", "linear_tokens", "baseline"):
         assert 0 <= found["scores"][method]["accuracy"] <= 100
@@ -330,12 +333,12 @@ def test_a_run_is_scored_in_the_benchmarks_classes(layout: str, trees, vit: Path
     assert made["dataset"].manifest["splits"] == {"train": TRAIN, "val": val}
 
     maps = LabelMaps(made["labels"], str(root))
-    items = folder.scan(str(root), "images", layout=layout)
+    items = folder.scan(str(root), "images", layout=layout).items
     for item in items:
         label = maps.read(item.split, item.id)
         assert label is not None
         assert label.shape == (item.height, item.width)
-        coarse = folder.LAYOUTS[layout].coarse
+        coarse = benchmarks.LAYOUTS[layout].coarse
         assert set(np.unique(label)) <= {255, *(coarse[stored] for stored in STORED[layout])}
         assert (label[0] == 255).all(), f"{IGNORED[layout]} is no class"
     val_labels = [maps.read(item.split, item.id) for item in items if item.split == "val"]
@@ -351,7 +354,7 @@ def test_a_benchmark_without_labels_has_no_scores(tmp_path, vit):
         row.stage for row in plan(validate(small(root, tmp_path / "store", vit, dataset={"layout": "cityscapes27"})))
     }
     assert not stages & {"labels", "probe"}
-    states = [state for state, _, _ in folder.shortcomings(str(root), "cityscapes27")]
+    states = [state for state, _, _ in listing.shortcomings(str(root), "cityscapes27")]
     assert states == ["warning", "warning"]
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from image_files import encode
 from pipeline.core.errors import ConfigError, StageError, render
 from pipeline.core.store import Store
 from pipeline.datasets import folder
-from pipeline.datasets.folder import content_digest, predicted_splits, scan, training_splits
+from pipeline.datasets.folder import Item, content_digest, predicted_splits, training_splits
 from pipeline.images import files
 
 OLD = 1_500_000_000
@@ -30,6 +31,11 @@ def put(root: Path, *names: str, content: bytes | None = None) -> Path:
         path.write_bytes(picture(number) if content is None else content)
         os.utime(path, (OLD, OLD))
     return root
+
+
+def scan(root: str, kind: str, *args: Any) -> list[Item]:
+    """What is listed, without the notes."""
+    return folder.scan(root, kind, *args).items
 
 
 def ids(root: Path | str, kind: str = "images") -> list[tuple[str, str]]:
@@ -321,12 +327,12 @@ def test_each_root_has_a_cache_of_its_own(tmp_path: Path):
 def test_a_file_that_changed_since_is_refused(tmp_path: Path):
     root = str(put(tmp_path, "a.png"))
     (item,) = scan(root, "images")
-    assert files.read_checked(root, item.path, item.sha256) == picture(0)
+    assert files.open_file(root, item.path, item.sha256, item.size).content() == picture(0)
     put(tmp_path, "a.png", content=picture(9))
     with pytest.raises(StageError, match=r"a\.png changed since it was listed"):
-        files.read_checked(root, item.path, item.sha256)
+        files.open_file(root, item.path, item.sha256, item.size)
     with pytest.raises(FileNotFoundError):
-        files.read_checked(root, "gone.png", item.sha256)
+        files.open_file(root, "gone.png", item.sha256, item.size)
 
 
 def test_progress_counts_what_is_read(tmp_path: Path):

@@ -12,6 +12,9 @@ import math
 import numpy as np
 
 from pipeline.datasets.benchmarks.layouts import Layout
+from pipeline.images import formats
+from pipeline.images.files import File
+from pipeline.images.source import Whole
 
 LAYOUT = Layout(
     folder="potsdam",
@@ -33,28 +36,30 @@ which lies about its size takes 1 GB for a moment and no more."""
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32")
 
 
-def decode_image(data: bytes) -> np.ndarray:
-    """The first three channels of `img` in a MATLAB file, uint8 (H, W, 3). Raises ValueError for anything else."""
-    pixels = _variable(data, "img", ("uint8",))
+def open_tile(file: File) -> Whole:
+    """The first three channels of `img` in a MATLAB file. Raises ValueError for anything else."""
+    pixels = _variable(file, "img", ("uint8",))
     if pixels.ndim != 3 or pixels.shape[2] < 3:
         raise ValueError(f"img has the shape {pixels.shape}, not (height, width, 3 or more)")
-    return np.ascontiguousarray(pixels[..., :3])
+    names = ("R", "G", "B", "infrared")[: pixels.shape[2]]
+    return Whole(file.name, pixels.shape[:2], lambda: pixels[..., :3], names)
 
 
-def decode_label(data: bytes) -> np.ndarray:
+def decode_label(file: File) -> np.ndarray:
     """`gt` in a MATLAB file, (H, W) integers. Raises ValueError for anything else."""
-    label = _variable(data, "gt", INTEGERS)
+    label = _variable(file, "gt", INTEGERS)
     if label.ndim != 2:
         raise ValueError(f"gt has the shape {label.shape}, not (height, width)")
     return label
 
 
-def _variable(data: bytes, name: str, kinds: tuple[str, ...]) -> np.ndarray:
+def _variable(file: File, name: str, kinds: tuple[str, ...]) -> np.ndarray:
     """One array of a MATLAB file. Only plain integers are read, so no object or function of a file is looked at."""
     from scipy.io import loadmat, whosmat
 
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"{len(data)} bytes are more than a tile has")
+    if file.size > MAX_BYTES:
+        raise ValueError(f"{file.size} bytes are more than a tile has")
+    data = file.content()
     declared = next(((shape, kind) for found, shape, kind in whosmat(io.BytesIO(data)) if found == name), None)
     if declared is None or declared[1] not in kinds:
         raise ValueError(f"holds no variable {name} of type {' or '.join(kinds)}")
@@ -64,3 +69,6 @@ def _variable(data: bytes, name: str, kinds: tuple[str, ...]) -> np.ndarray:
     if values.dtype.kind not in "ui" or not values.size:  # complex numbers are declared by the type of their parts
         raise ValueError(f"{name} holds no integers")
     return values
+
+
+formats.register(formats.Format("MATLAB tile", (".mat",), open=open_tile, label=decode_label))

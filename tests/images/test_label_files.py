@@ -9,7 +9,8 @@ from image_files import COLOUR, GREY, PNG, RNG, check, chunk, encode, png16, tif
 from PIL import Image
 
 from pipeline.core.errors import ConfigError
-from pipeline.images.formats import DecodeError, decode_label
+from pipeline.images.formats import decode_label
+from pipeline.images.pixels import DecodeError
 
 
 def test_labels_keep_their_numbers():

@@ -6,10 +6,11 @@ import zlib
 
 import numpy as np
 import pytest
-from image_files import COLOUR, GREY, PNG, check, chunk, encode, png16, tiff
+from image_files import COLOUR, GREY, PNG, check, chunk, encode, png16, size, tiff
 from PIL import Image, ImageCms, ImageOps
 
-from pipeline.images.formats import SUFFIXES, decode, decode_label, resize, size
+from pipeline.images.formats import SUFFIXES, decode, decode_label
+from pipeline.images.pixels import resize
 
 RAMP = np.arange(35, dtype=np.uint16).reshape(5, 7)
 

@@ -9,7 +9,8 @@ import tifffile
 from imagecodecs import png_encode
 from PIL import Image
 
-from pipeline.images.formats import decode, size
+from pipeline.images.files import Memory
+from pipeline.images.formats import decode, open_image
 
 PNG = b"\x89PNG\r\n\x1a\n"
 RNG = np.random.default_rng(0)
@@ -37,6 +38,11 @@ def png16(image) -> bytes:
 
 def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def size(data: bytes, name: str) -> tuple[int, int]:
+    """(height, width) as the header says."""
+    return open_image(Memory(name, data)).size
 
 
 def check(data: bytes, expected: np.ndarray, tolerance: int = 0) -> None:

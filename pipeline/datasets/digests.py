@@ -1,0 +1,100 @@
+"""What each listed file holds: its digest, and the size of its image. Read once, then remembered.
+
+The memory lies in a store's `cache/scan`, by path, size and time of change. It can be deleted at any time, and no
+fingerprint depends on it.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.core.fingerprint import digest
+from pipeline.core.store import Store, local_folder
+from pipeline.images import files, formats
+from pipeline.images.pixels import DecodeError
+
+READING = 2
+"""Raised when files are read otherwise: what was refused may be an image now."""
+
+
+class Facts(NamedTuple):
+    """What a file holds."""
+
+    stamp: str
+    """Of the file when it was read."""
+    sha256: str
+    size: int
+    """Bytes."""
+    height: int
+    """0 for a label map, and where the header cannot be read."""
+    width: int
+    error: str
+    """Why the header cannot be read, else empty."""
+
+
+def read_all(
+    root: str, kind: str, found: list[files.Found], cache: Store | None, progress: Callable[[int, int], None]
+) -> dict[str, Facts]:
+    """The facts of every file, by path. progress: called with the number of files read and to be read."""
+    known = _remembered(cache, root, kind)
+    now = time.time()
+    fresh = [entry for entry in found if entry.path not in known or known[entry.path].stamp != entry.stamp]
+    with ThreadPoolExecutor(8) as pool:
+        for done, facts in enumerate(pool.map(lambda entry: _read(root, kind, entry), fresh), 1):
+            known[fresh[done - 1].path] = facts
+            progress(done, len(fresh))
+    if cache is not None and fresh:
+        # A file changed in the last two seconds may change again within its time stamp's grain: not remembered.
+        _remember(cache, root, kind, {e.path: known[e.path] for e in found if e.modified < now - 2})
+    return known
+
+
+def _read(root: str, kind: str, entry: files.Found) -> Facts:
+    file: files.File
+    if entry.size < files.SMALL:
+        file = files.Memory(entry.path, files.read_or_explain(root, entry.path))
+        sha256 = hashlib.sha256(file.data).hexdigest()
+    else:
+        file, sha256 = files.patiently(entry.path, lambda: _digest(root, entry.path))
+    height, width, error = 0, 0, ""
+    if kind == "images":
+        try:
+            height, width = formats.open_image(file).size
+        except DecodeError as failure:
+            error = str(failure)
+    return Facts(entry.stamp, sha256, file.size, height, width, error)
+
+
+def _digest(root: str, path: str) -> tuple[files.Stored, str]:
+    """A large file and its digest, block by block."""
+    file, sha256 = files.stored(root, path), hashlib.sha256()
+    for block in file.blocks():
+        sha256.update(block)
+    return file, sha256.hexdigest()
+
+
+def _cache_path(root: str, kind: str) -> str:
+    where = local_folder(root)
+    return f"cache/scan/{digest([READING, str(where or root), kind])}.parquet"
+
+
+def _remembered(cache: Store | None, root: str, kind: str) -> dict[str, Facts]:
+    if cache is None:
+        return {}
+    try:
+        table = pq.read_table(pa.BufferReader(cache.get(_cache_path(root, kind))))
+        return {row.pop("path"): Facts(**row) for row in table.to_pylist()}
+    except (OSError, pa.ArrowInvalid):
+        return {}
+
+
+def _remember(cache: Store, root: str, kind: str, known: dict[str, Facts]) -> None:
+    table = pa.Table.from_pylist([{"path": path, **facts._asdict()} for path, facts in known.items()])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    cache.put(_cache_path(root, kind), sink.getvalue().to_pybytes())
