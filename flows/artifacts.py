@@ -68,8 +68,7 @@ def contact_sheet(opened: Session, node: Node) -> tuple[np.ndarray | None, list[
     """Some predicted images above their masks, uint8 (height, width, 3) or None without any, and the images' names."""
     artifacts = {role: Artifact(opened.store, role, name) for role, name in node.inputs.items()}
     masks = node.artifact(opened.store)
-    root = opened.config.dataset.root
-    job = Job(masks, None, {**artifacts, "masks": masks}, {"dataset": root}, opened.config.execution)
+    job = Job(masks, None, {**artifacts, "masks": masks}, node.roots, opened.config.execution)
     found = report.pictures(job, PICTURES)
     colours = palette(masks.manifest["clusters"])
     columns = []

@@ -92,7 +92,7 @@ def title(job: Job) -> str:
     layout = job.inputs["dataset"].manifest["params"]["layout"]
     if layout != "folder":
         return layout
-    root = job.roots["dataset"]
+    root = job.roots["images"].location
     path = root.split("://", 1)[1].split("?")[0] if "://" in root else str(Path(root).resolve())
     return Path(path).name or "images"
 
@@ -158,7 +158,7 @@ def stage_row(artifact: Artifact) -> dict[str, Any]:
 def pictures(job: Job, count: int) -> list[Picture]:
     """Evenly spaced predicted images with their masks, the baseline's and their labels, all shrunk alike."""
     masks = job.inputs["masks"]
-    labels = LabelMaps(job.inputs["labels"], job.roots["labels"]) if "labels" in job.inputs else None
+    labels = LabelMaps(job.inputs["labels"], job.roots["labels"].location) if "labels" in job.inputs else None
     rows = masks.read_json("images.json")
     wanted = set(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int).tolist())
     found = []
@@ -168,7 +168,7 @@ def pictures(job: Job, count: int) -> list[Picture]:
         if number not in wanted or row["mask"] is None:
             continue
         try:
-            image = open_source(job.roots["dataset"], row["path"], *files[row["path"]]).pixels()
+            image = open_source(job.roots["images"].location, row["path"], *files[row["path"]]).pixels()
         except DecodeError:
             continue
         photo = shrunk(image, PHOTO_SIDE)
@@ -218,7 +218,7 @@ def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
             wanted.setdefault(view, []).append((group, token))
     for number, picks in sorted(wanted.items()):
         view = views[number]
-        image = open_source(job.roots["dataset"], view["path"], view["sha256"], view["bytes"])
+        image = open_source(job.roots["images"].location, view["path"], view["sha256"], view["bytes"])
         for group, token in picks:
             row, column = divmod(token, cosines.shape[2])
             found[group].append(shrunk(patch(image, view, row, column, cosines.shape[1:3]), PATCH_SIDE))
@@ -273,6 +273,7 @@ STAGE = Stage(
         "masks",
         "scores",
     ),
+    roots=("images", "labels?"),
     params=ReportParams,
     compute=compute,
     optional=True,

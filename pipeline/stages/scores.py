@@ -54,7 +54,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     }
     images = 0
     if "labels" in job.inputs:
-        maps = LabelMaps(job.inputs["labels"], job.roots["labels"])
+        maps = LabelMaps(job.inputs["labels"], job.roots["labels"].location)
         names = maps.names
         total = job.inputs["masks"].manifest["items"]
         work.parts(score_part, total, PART, "images")
@@ -81,7 +81,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 
 def score_part(job: Job, part: Part) -> dict[str, Any]:
     """Confusion counts (K + 1, class) of each method over images start..stop−1 of those that have masks."""
-    maps = LabelMaps(job.inputs["labels"], job.roots["labels"])
+    maps = LabelMaps(job.inputs["labels"], job.roots["labels"].location)
     classes = len(maps.names)
     head = open_head(job.inputs["head"], job.execution.device)
     views = Views(job.inputs["features"])
@@ -192,6 +192,7 @@ STAGE = Stage(
     version=4,
     encoding=1,
     inputs=("features", "head", "clusters", "baseline", "masks", "labels?", "probe?"),
+    roots=("labels?",),
     params=ScoresParams,
     compute=compute,
 )

@@ -298,9 +298,7 @@ def test_regrouping_sees_codes_and_colours_of_the_same_places(
     lost = root / "images/train/00.png"
     lost.write_bytes(lost.read_bytes()[:100])
     views = {"kind": kind, "size": [64, 64]}
-    config = make_config(
-        root=root, head={"method": "stegoflow"}, features={"views": views}, execution={"max_failed_fraction": 0.5}
-    )
+    config = make_config(root=root, head={"method": "stegoflow"}, features={"views": views, "max_failed_fraction": 0.5})
     with session(config, until="clusters") as opened:
         for node in opened.nodes:
             opened.ensure(node)
