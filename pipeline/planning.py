@@ -12,7 +12,7 @@ from pipeline.core.extras import require_all
 from pipeline.core.params import Params, hashed, resolve
 from pipeline.core.store import Store, open_store
 from pipeline.datasets import folder
-from pipeline.forecast import cost, survey
+from pipeline.forecast import Corpus, cost, survey
 from pipeline.stages import (
     baseline,
     clusters,
@@ -147,9 +147,7 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
     store = open_store(config.store)
     store.mark()
     made = nodes(config, store, progress=progress)
-    corpus = survey(config, store)
-    if views is not None:
-        corpus = corpus.scaled(views)
+    corpus: Corpus | None = None
     workers = 1 if config.execution.executor == "serial" else config.execution.worker_count()
     rows = []
     running: set[str] = set()
@@ -165,6 +163,8 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
             rows.append(have)
             continue
         changes, nearest = ([], artifact) if exists else why(node, store)
+        if corpus is None:
+            corpus = survey(config, store) if views is None else survey(config, store).scaled(views)
         expected = cost(node.stage.name, node.params, corpus, nearest, changes, workers)
         reason = f"a corpus of {views:,.0f} views" if views is not None else _reason(node, changes, nearest, running)
         running.add(node.stage.name)
