@@ -156,10 +156,10 @@ def cost(stage: str, params: Any, corpus: Corpus, nearest: Artifact | None, chan
         seconds, size = rate.start + rate.seconds * (items or 0), rate.bytes * (items or 0)
     else:
         assert nearest is not None
-        factor = items / known["items"]
         once = min(rate.start, known["seconds"])
-        seconds = once + factor * max(known["seconds"] - once, known["items"] * _seconds_in_parts(nearest) / workers)
-        size = factor * sum(entry.size for entry in nearest.store.entries(nearest.root))
+        each = max((known["seconds"] - once) / known["items"], _seconds_in_parts(nearest) / workers)
+        seconds = once + items * (each or rate.seconds)  # it may have been too small to show what an item takes
+        size = items / known["items"] * sum(entry.size for entry in nearest.store.entries(nearest.root))
     return Cost(None if items is None else round(items), round(seconds, 2), round(size), bool(known))
 
 

@@ -50,7 +50,7 @@ class PlanRow:
     action: str
     """`run` or `reuse`."""
     why: str
-    """The first reason, in short."""
+    """The first reason, in short; for a corpus that is not there, where the rate is from."""
     changes: list[str]
     """All that differs from the nearest artifact, which `nearest` names."""
     nearest: str | None
@@ -166,7 +166,9 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
         if corpus is None:
             corpus = survey(config, store) if views is None else survey(config, store).scaled(views)
         expected = cost(node.stage.name, node.params, corpus, nearest, changes, workers)
-        reason = f"a corpus of {views:,.0f} views" if views is not None else _reason(node, changes, nearest, running)
+        reason = _reason(node, changes, nearest, running)
+        if views is not None:
+            reason = "rate of the nearest artifact" if expected.measured else "built-in rate"
         running.add(node.stage.name)
         name = nearest.fingerprint if nearest else None
         rows.append(PlanRow(node.stage.name, node.fingerprint, "run", reason, changes, name, *expected))
