@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline.core.errors import Command, ConfigError, Set
 from pipeline.core.execution import Execution
-from pipeline.core.params import Params, discriminator, members, nested, role, settable, source_of
+from pipeline.core.params import Params, discriminator, members, nested, role, settable, source_of, unhashed
 from pipeline.core.store import local_folder
 from pipeline.heads.settings import HeadParams, StegoflowParams
 from pipeline.stages.baseline import BaselineParams
@@ -28,7 +28,7 @@ from pipeline.stages.suggestion import SuggestionParams
 class PipelineConfig(Params):
     """One YAML file. Only `dataset.root` has no default."""
 
-    store: str = Field("./store", json_schema_extra={"role": "location"})
+    store: str = unhashed("./store")
     """Where artifacts live: a folder, or an object-store URL such as s3://bucket/prefix."""
     dataset: DatasetParams
     labels: LabelsParams = LabelsParams()

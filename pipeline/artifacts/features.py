@@ -119,7 +119,7 @@ class Tokens:
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
-        self.codec = str(artifact.manifest["params"].get("codec", "fp16"))  # artifacts from before codecs name none
+        self.codec = str(artifact.manifest["params"]["codec"])
         self.rows = {name: Rows(artifact, name) for name in STORED[self.codec]}
         self.shape = self.rows["tokens"].shape
 

@@ -17,7 +17,7 @@ from obstore.store import LocalStore, from_url
 
 from pipeline.core.errors import Command, ConfigError, NotFoundError, StoreError
 
-ENCODING_VERSION = 2
+ENCODING_VERSION = 3
 MARK = "stegoflow.json"
 GO_ON = "mend the cause and run the same command again: finished parts are kept"
 """The next step after a failure that trying again may mend."""

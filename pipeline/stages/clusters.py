@@ -24,7 +24,7 @@ from pipeline.artifacts.suggestion import chosen_k
 from pipeline.artifacts.view_reader import ViewReader
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import Set, StageError
-from pipeline.core.params import Params
+from pipeline.core.params import Params, suggested
 from pipeline.numerics import prototypes, regroup
 from pipeline.numerics.kmeans import normalise
 
@@ -32,7 +32,7 @@ log = logging.getLogger("stegoflow")
 
 
 class ClustersParams(Params):
-    k: int | None = Field(None, ge=1, le=65535)
+    k: int | None = suggested("suggestion", ge=1, le=65535)
     """Number of clusters K: how many categories to look for; none: as many as the stage `suggestion` finds in the
     tokens. Never taken from the labels."""
     prototypes: int | None = Field(None, ge=1, le=512)
@@ -105,7 +105,7 @@ def evidence(
     if len(rows) > PICTURES:
         rows = np.sort(np.random.default_rng([job.params.seed, 1]).choice(rows, PICTURES, replace=False))
     member, directions, colours = [], [], []
-    images = ViewReader(job.roots["dataset"])
+    images = ViewReader(job.roots["images"].location)
     for number, view in enumerate(table.take(rows).to_pylist()):
         work.tick(number, len(rows), "images")
         codes = head(tokens.read(rows[number : number + 1])).unit().each(lambda part: part[0])
@@ -123,7 +123,8 @@ STAGE = Stage(
     "clusters",
     version=5,
     encoding=2,
-    inputs=("features", "suggestion?", "head"),
+    inputs=("features", "head"),
+    roots=("images",),
     params=ClustersParams,
     compute=compute,
 )
