@@ -4,12 +4,12 @@ import html
 import re
 from typing import Any
 
+import numpy as np
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from pipeline.artifacts.scores import NAMES
-from pipeline.report.notebook import data_uri
+from pipeline.artifacts.scores import NAMES, PROTOCOLS
+from pipeline.report.raster import jpeg
 from pipeline.results import Run
-from pipeline.stages import report
 
 PICTURES = 4
 """Images in the contact sheet."""
@@ -20,14 +20,14 @@ def publish(done: Run) -> None:
     stages = {outcome.stage for outcome in done.stages}
     if "scores" in stages:
         value = done.artifact("scores").read_json("scores.json")
-        scored = f"Percent. Protocol {value['protocol']}: {report.PROTOCOLS[value['protocol']]}."
+        scored = f"Percent. Protocol {value['protocol']}: {PROTOCOLS[value['protocol']]}."
         text = scored if value["classes"] else "Without labels."
         create_table_artifact(score_table(value), key="scores", description=text)
     if "masks" in stages:
         sheet, names = done.figure(PICTURES)
         if sheet is not None:
             # Not an image artifact: its page spells out the whole URI below the picture.
-            text = f"![masks]({data_uri(sheet)})\n\n" + ", ".join(escape(name) for name in names)
+            text = f"![masks]({jpeg(np.asarray(sheet))})\n\n" + ", ".join(escape(name) for name in names)
             create_markdown_artifact(text, key="masks", description="Images, their groups, and those of the baseline")
     if "report" in stages:
         create_markdown_artifact(
@@ -38,7 +38,7 @@ def publish(done: Run) -> None:
 def score_table(value: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of the table artifact for the content of `scores.json`: percentages, then the numbers without labels."""
     rows: list[dict[str, Any]] = [
-        {"what": NAMES[method], "accuracy": f"{score['accuracy']:.1f}", "mIoU": f"{score['miou']:.1f}"}
+        {"what": NAMES[method].name, "accuracy": f"{score['accuracy']:.1f}", "mIoU": f"{score['miou']:.1f}"}
         for method, score in value["scores"].items()
         if score
     ]

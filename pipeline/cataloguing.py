@@ -133,5 +133,4 @@ def _lineage(artifact: Artifact) -> dict[str, Any]:
     return {
         role: {"fingerprint": name, "inputs": _lineage(Artifact(artifact.store, role, name))}
         for role, name in inputs.items()
-        if role != "content"
     }

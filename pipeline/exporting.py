@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from pipeline.artifacts.baseline import baseline_maps
+from pipeline.artifacts.baseline import Baseline, baseline_maps
 from pipeline.artifacts.images import ByImage, Images
 from pipeline.artifacts.labels import stem
 from pipeline.artifacts.masks import ignore_value, label_maps, mask_dtype
@@ -88,8 +88,9 @@ def export(
         return {"run": record["run"], **write_label_maps(maps, groups, Path(out), progress or silent)}
     maps, method = label_maps(masks, images, crf=crf), "cluster"
     if baseline:
-        centroids, tokens = run_artifact(opened, record, "baseline"), run_artifact(opened, record, "features")
-        maps, method = baseline_maps(centroids, tokens, images, maps.rows), "baseline"
+        tokens = run_artifact(opened, record, "features")
+        found = Baseline(run_artifact(opened, record, "baseline"), tokens)
+        maps, method = baseline_maps(found, images, maps.rows), "baseline"
     elif crf or (crf is None and masks.manifest["params"]["crf"]):
         method = "cluster_crf"
     unknown = [split for split in splits if split not in maps.splits]

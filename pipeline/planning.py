@@ -1,18 +1,18 @@
 """From a config to the artifacts that it means, and what a run of it would do."""
 
 import logging
+from collections.abc import Container
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
-from pipeline.core.engine import Node, Progress, Stage, silent, why
-from pipeline.core.errors import ConfigError
+from pipeline.core.engine import Node, Progress, Root, Stage, silent, why
+from pipeline.core.errors import ConfigError, render
 from pipeline.core.extras import require_all
-from pipeline.core.params import Params, hashed, resolve
+from pipeline.core.params import Params, resolve, suggestions
 from pipeline.core.store import Store, open_store
 from pipeline.datasets import folder
-from pipeline.forecast import cost, survey
+from pipeline.forecast import Corpus, cost, survey
 from pipeline.stages import (
     baseline,
     clusters,
@@ -50,7 +50,7 @@ class PlanRow:
     action: str
     """`run` or `reuse`."""
     why: str
-    """The first reason, in short."""
+    """The first reason, in short; for a corpus that is not there, where the rate is from."""
     changes: list[str]
     """All that differs from the nearest artifact, which `nearest` names."""
     nearest: str | None
@@ -65,61 +65,34 @@ class PlanRow:
 
 
 def nodes(
-    config: PipelineConfig, store: Store, *, progress: Progress = silent, pins: dict[str, str] | None = None
+    config: PipelineConfig,
+    store: Store,
+    *,
+    until: str | None = None,
+    pins: dict[str, str] | None = None,
+    progress: Progress = silent,
 ) -> list[Node]:
-    """Every artifact that a config means, inputs first. Reads the dataset's content (digests are remembered).
+    """Every artifact that a config means, inputs first. Reads the content of the dataset (digests are remembered).
 
-    `pins` name artifacts to take as they are, {stage: fingerprint}: new images through an existing head, say. Stages
-    that would lack an input are left out.
+    `until` names a stage that is wanted with what it reads, and nothing else. `pins` name artifacts to take as they
+    are, {stage: fingerprint}: new images through an existing head, say. Left out are stages that lack an input or a
+    root, and those that suggest values where the config gives all of them.
     """
-    root, layout = config.dataset.root, config.dataset.layout
     pins = pins or {}
-    images, notes = folder.scan(
-        root, "images", store, lambda done, total: progress("listing", done, total, "images"), layout
-    )
-    for note in notes:
-        log.warning("%s", note)
-    content = {"dataset": folder.content_digest(images)}
-    without: tuple[str, ...] = ()
-    if not pins and folder.has_labels(root, layout):
-        maps = folder.scan(
-            root, "labels", store, lambda done, total: progress("listing", done, total, "label maps"), layout
-        ).items
-        content["labels"] = folder.content_digest(maps, folder.read_description(root, layout))
-        trained_on = folder.training_splits({item.split for item in images})
-        without = () if any(item.split in trained_on for item in maps) else ("probe",)
-    if pins or config.clusters.k is not None:
-        without += ("suggestion",)
-    folder.predicted_splits({item.split for item in images}, config.masks.splits)
-    found: dict[str, Any] = {
-        "features": {
-            "weights_sha256": features.weights_digest(config.features.backbone, config.features.weights),
-        }
-    }
-    made: list[Node] = []
+    params = {stage.name: resolve(getattr(config, stage.name), config) for stage in STAGES if stage.name not in pins}
+    wanted = _wanted({name: suggestions(section, config) for name, section in params.items()}, until)
+    stages = [
+        stage for stage in STAGES if stage.name in wanted and (not stage.optional or available(params[stage.name]))
+    ]
+    found = find_roots(config, store, {_name(root) for stage in stages for root in stage.roots}, progress)
     names = dict(pins)
-    for stage in STAGES:
-        if stage.name in names or stage.name in without or (stage.needs_labels and "labels" not in content):
-            continue
-        params = resolve(getattr(config, stage.name), config, **found.get(stage.name, {}))
-        if stage.optional and not available(params):
-            continue
-        inputs = {}
-        for written in stage.inputs:
-            name = written.rstrip("?")
-            # A head that needs no K does not wait for one; the report shows it.
-            if name == "suggestion" and stage.name != "report" and not lacks_k(hashed(params)):
-                continue
-            if name == "content":
-                if stage.name in content:
-                    inputs[name] = content[stage.name]
-            elif name in names:
-                inputs[name] = names[name]
-        if any(not written.endswith("?") and written not in inputs for written in stage.inputs):
-            continue
-        node = Node(stage, params, inputs)
-        made.append(node)
-        names[stage.name] = node.fingerprint
+    made: list[Node] = []
+    for stage in stages:
+        inputs = {name: names[name] for name in wanted[stage.name] if name in names}
+        roots = {_name(root): found[_name(root)] for root in stage.roots if _name(root) in found}
+        if _complete(stage.inputs, inputs) and _complete(stage.roots, roots):
+            made.append(Node(stage, params[stage.name], inputs, roots))
+            names[stage.name] = made[-1].fingerprint
     return made
 
 
@@ -128,14 +101,66 @@ def available(params: Params) -> bool:
     try:
         require_all(params.packages())
     except ConfigError as error:
-        log.warning("%s: the run goes on without. To have it: %s", error.message, error.next)
+        log.warning("%s: the run goes on without. To have it: %s", error.message, render(error.next))
         return False
     return True
 
 
-def lacks_k(values: dict[str, Any]) -> bool:
-    """Whether params want a number of clusters that the config does not give."""
-    return any(lacks_k(v) if isinstance(v, dict) else name == "k" and v is None for name, v in values.items())
+def _wanted(suggesting: dict[str, dict[str, bool]], until: str | None) -> dict[str, list[str]]:
+    """{stage: the stages that it reads} of the stages that a run makes, where roots allow.
+
+    `suggesting` holds for each stage that is not pinned the stages that may suggest one of its values, and whether
+    that value is missing. A stage that suggests values is made for those that lack one, and is read by them; whatever
+    else has it among its inputs, such as the report, reads it where it is made.
+    """
+    makers = {maker for found in suggesting.values() for maker in found}
+    asked = {maker for found in suggesting.values() for maker, missing in found.items() if missing}
+    wanted = {until} if until else set(suggesting) - makers
+    reads: dict[str, list[str]] = {}
+    for stage in reversed(STAGES):
+        if stage.name in wanted and stage.name in suggesting:
+            missing = [maker for maker, missing in suggesting[stage.name].items() if missing]
+            inputs = [_name(role) for role in stage.inputs]
+            reads[stage.name] = [name for name in inputs if name not in makers or name in asked] + missing
+            wanted |= set(reads[stage.name])
+    return reads
+
+
+def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress: Progress) -> dict[str, Root]:
+    """The roots of a dataset that are wanted and there: `images`, `labels`, and `training_labels`, those label maps
+    that belong to the training splits."""
+    root, layout = config.dataset.root, config.dataset.layout
+
+    def scan(kind: str, unit: str) -> folder.Listing:
+        return folder.scan(root, kind, store, lambda done, total: progress("listing", done, total, unit), layout)
+
+    images, notes = scan("images", "images")
+    for note in notes:
+        log.warning("%s", note)
+    splits = {item.split for item in images}
+    folder.predicted_splits(splits, config.masks.splits)  # refuses a split that is not there
+    found = {"images": Root(root, folder.content_digest(images))}
+    if wanted & {"labels", "training_labels"} and folder.has_labels(root, layout):
+        maps, _ = scan("labels", "label maps")
+        trained_on = folder.training_splits(splits)
+        description = folder.read_description(root, layout)
+        for name, chosen in (
+            ("labels", maps),
+            ("training_labels", [item for item in maps if item.split in trained_on]),
+        ):
+            if chosen:
+                found[name] = Root(root, folder.content_digest(chosen, description))
+    return found
+
+
+def _complete(roles: tuple[str, ...], found: Container[str]) -> bool:
+    """Whether all inputs or roots that a stage must have were found."""
+    return all(role in found for role in roles if not role.endswith("?"))
+
+
+def _name(role: str) -> str:
+    """The name of an input or root, written with a `?` where it may be absent."""
+    return role.removesuffix("?")
 
 
 def plan(config: PipelineConfig, *, views: float | None = None, progress: Progress = silent) -> list[PlanRow]:
@@ -147,9 +172,7 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
     store = open_store(config.store)
     store.mark()
     made = nodes(config, store, progress=progress)
-    corpus = survey(config, store)
-    if views is not None:
-        corpus = corpus.scaled(views)
+    corpus: Corpus | None = None
     workers = 1 if config.execution.executor == "serial" else config.execution.worker_count()
     rows = []
     running: set[str] = set()
@@ -165,8 +188,12 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
             rows.append(have)
             continue
         changes, nearest = ([], artifact) if exists else why(node, store)
+        if corpus is None:
+            corpus = survey(config, store) if views is None else survey(config, store).scaled(views)
         expected = cost(node.stage.name, node.params, corpus, nearest, changes, workers)
-        reason = f"a corpus of {views:,.0f} views" if views is not None else _reason(node, changes, nearest, running)
+        reason = _reason(node, changes, nearest, running)
+        if views is not None:
+            reason = "rate of the nearest artifact" if expected.measured else "built-in rate"
         running.add(node.stage.name)
         name = nearest.fingerprint if nearest else None
         rows.append(PlanRow(node.stage.name, node.fingerprint, "run", reason, changes, name, *expected))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import exporting, segmenting
-from pipeline.artifacts.baseline import baseline_maps
+from pipeline.artifacts.baseline import Baseline, baseline_maps
 from pipeline.artifacts.clusters import Clusters, read_clusters
 from pipeline.artifacts.feature_table import Features, read_features
 from pipeline.artifacts.images import ByImage, Images, Key
@@ -138,7 +138,8 @@ class Run:
     @cached_property
     def baseline(self) -> ByImage[np.ndarray]:
         """The label map of each predicted image by k-means on tokens, computed when it is read."""
-        return baseline_maps(self.artifact("baseline"), self.artifact("features"), self._images, self.masks.rows)
+        found = Baseline(self.artifact("baseline"), self.artifact("features"))
+        return baseline_maps(found, self._images, self.masks.rows)
 
     @cached_property
     def labels(self) -> Mapping[str, np.ndarray]:
@@ -178,8 +179,8 @@ class Run:
     def figure(self, n: int) -> "tuple[Image | None, list[str]]":
         """The picture of `show`, None where none can be shown, and the names of the images in it."""
         baseline = self.baseline if self.has("baseline") else None
-        shares = self.shares if self.has("scores") else None
-        return notebook.figure(self.images, self.masks, baseline, self.clusters.k, shares, n)
+        scores, shares = (self.scores, self.shares) if self.has("scores") else (None, None)
+        return notebook.figure(self.images, self.masks, baseline, self.clusters.k, scores, shares, n)
 
     def export(
         self,

@@ -40,7 +40,6 @@ class Session:
         return ensure(
             node,
             self.store,
-            roots={"dataset": self.config.dataset.root, "labels": self.config.dataset.root},
             # Dask's options may hold a password, and a job goes to every worker.
             execution=self.config.execution.model_copy(update={"dask_address": None, "dask_options": {}}),
             executor=self.executor,
@@ -63,21 +62,16 @@ def session(
     """
     store = open_store(config.store)
     store.mark()
-    planned = nodes(config, store, progress=progress, pins=pins)
+    planned = nodes(config, store, until=until, pins=pins, progress=progress)
     by_name = {node.stage.name: node for node in planned}
     wanted = planned
     for name in (stage, until):
         if name is not None and name not in by_name:
             known = ", ".join(by_name)
             raise ConfigError(f"--stage {name}: this run has the stages {known}", next=f"--stage {list(by_name)[-1]}")
-    if until is not None:
-        needed = {until}
-        for node in reversed(planned):  # inputs stand before what reads them
-            needed |= set(node.inputs) if node.stage.name in needed else set()
-        wanted = planned = [node for node in planned if node.stage.name in needed]
     if stage is not None:
         for role, name in by_name[stage].inputs.items():
-            if role != "content" and not Artifact(store, role, name).exists:
+            if not Artifact(store, role, name).exists:
                 raise ConfigError(
                     f"--stage {stage}: its input {role} does not exist yet",
                     next=f"the same command with --stage {role}",

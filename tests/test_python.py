@@ -197,7 +197,7 @@ def test_a_figure_has_the_masks_in_their_colours(opened: Run):
     few, more = opened.show(1), opened.show(3)
     assert few.height < more.height
     pixels = np.asarray(opened.show(4))
-    colours = palette(4)
+    colours = palette(4)  # as in exported masks
     wanted = np.concatenate([colourise(mask, colours).reshape(-1, 3) for mask in opened.masks.values()])
     for colour in colours:
         assert (pixels == colour).all(-1).any() == (wanted == colour).all(-1).any()

@@ -12,17 +12,32 @@ from pipeline.core.artifact import Artifact
 from pipeline.numerics.views import upsample, winner
 
 
-def baseline_maps(baseline: Artifact, features: Artifact, images: Images, rows: Sequence[int]) -> ByImage[np.ndarray]:
+class Baseline:
+    """K-means on tokens, applied to one image after the other."""
+
+    def __init__(self, baseline: Artifact, features: Artifact) -> None:
+        self.clusters = read_clusters(baseline)
+        self.center = baseline.held(FILE, Artifact.read_tensors)["center"]
+        self.views = Views(features)
+
+    def label_map(self, image: int, height: int, width: int) -> np.ndarray | None:
+        """Its clusters (height, width) int64 in a row of the table of images, as `scores` takes them: cosines are
+        upsampled bilinearly. None where the image could not be decoded."""
+        tokens = self.views.plane(image, lambda values: values.astype(np.float32))
+        if tokens is None:
+            return None
+        logits = self.clusters.cut().best((tokens - self.center) @ self.clusters.vectors.T)
+        return winner(upsample(logits, height, width))
+
+
+def baseline_maps(baseline: Baseline, images: Images, rows: Sequence[int]) -> ByImage[np.ndarray]:
     """The baseline's label map of some images, (height, width) uint8 or uint16; `ignore_value` everywhere for an image
     that could not be decoded. `rows` are those of the table of images, ascending."""
-    found, center = read_clusters(baseline), baseline.held(FILE, Artifact.read_tensors)["center"]
-    views, k, cut = Views(features), found.k, found.cut()
+    k = baseline.clusters.k
 
     def read(row: int) -> np.ndarray:
         size = images.size(row)
-        plane = views.plane(row, lambda tokens: cut.best((tokens.astype(np.float32) - center) @ found.vectors.T))
-        if plane is None:
-            return np.full(size, ignore_value(k), mask_dtype(k))
-        return winner(upsample(plane, *size)).astype(mask_dtype(k))
+        found = baseline.label_map(row, *size)
+        return np.full(size, ignore_value(k), mask_dtype(k)) if found is None else found.astype(mask_dtype(k))
 
     return ByImage(images, rows, read)

@@ -1,19 +1,33 @@
 """Scores of a run against labels, and what the things that are scored are called."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.core.artifact import Artifact
 
+
+class Name(NamedTuple):
+    """What people call a method that is scored."""
+
+    name: str
+    note: str
+
+
 NAMES = {
-    "cluster": "clusters",
-    "cluster_crf": "clusters + CRF",
-    "linear": "linear probe on codes (trained with labels)",
-    "linear_tokens": "linear probe on tokens (trained with labels)",
-    "baseline": "k-means on tokens (baseline)",
+    "cluster": Name("groups", "of the head's codes"),
+    "cluster_crf": Name("groups + CRF", "the same groups, refined on the pixels"),
+    "linear": Name("linear probe on codes", "trained with labels"),
+    "linear_tokens": Name("linear probe on tokens", "trained with labels"),
+    "baseline": Name("k-means on tokens", "the frozen backbone alone, upsampled bilinearly"),
 }
-"""What is scored, in the order of scores.json, and its name for people."""
+"""What is scored, in the order of scores.json."""
+PROTOCOLS = {
+    "full": "every labelled pixel at the image's own size",
+    "stego": "the centre 320 × 320 pixels of each image at a shorter side of 320",
+}
+"""What the protocols of `scores` score."""
 
 
 @dataclass(frozen=True)

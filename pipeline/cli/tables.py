@@ -39,7 +39,7 @@ def scores_table(scores: dict[str, Any], protocol: str) -> Table | None:
     made = table(f"percent, protocol {protocol}", right=("accuracy", "mIoU"))
     for method, value in scores.items():
         if value:
-            made.add_row(NAMES[method], *(f"{value[name]:.1f}" for name in ("accuracy", "miou")))
+            made.add_row("{} ({})".format(*NAMES[method]), *(f"{value[name]:.1f}" for name in ("accuracy", "miou")))
     return made if made.row_count else None
 
 
@@ -48,7 +48,7 @@ def plan_table(rows: list[Any]) -> Table:
     made = table("stage", "action", "why", right=("items", "seconds", "bytes"))
     for row in rows:
         items = "–" if row.items is None else f"{row.items:,}"
-        why = row.why if row.nearest or row.measured else "new in this store"
+        why = "new in this store" if row.why.endswith("in this store yet") else row.why
         if row.action == "reuse":
             made.add_row(cell(row.stage), "reuse", cell(why), items, "–", "–", style="dim")
         else:

@@ -1,7 +1,5 @@
 """What a notebook shows of a run: a figure of some images beside their label maps, and an HTML summary."""
 
-import base64
-import io
 from html import escape
 
 import numpy as np
@@ -10,9 +8,12 @@ from PIL import Image
 from pipeline.artifacts.images import ByImage
 from pipeline.artifacts.scores import NAMES, Scores
 from pipeline.images.pixels import DecodeError
-from pipeline.numerics.metrics import confusion, match
-from pipeline.numerics.palette import colourise, palette
+from pipeline.numerics.metrics import confusion
+from pipeline.numerics.palette import colourise
+from pipeline.report.colouring import colouring, tones
+from pipeline.report.raster import jpeg
 from pipeline.report.sheet import sheet
+from pipeline.terminal import visible
 
 LEGEND = 24
 """Groups in a legend, the largest first."""
@@ -23,13 +24,14 @@ def figure(
     masks: ByImage[np.ndarray],
     baseline: ByImage[np.ndarray] | None,
     k: int,
+    scores: Scores | None,
     shares: np.ndarray | None,
     n: int,
 ) -> tuple[Image.Image | None, list[str]]:
     """`n` images, evenly spaced, beside their masks and the baseline's, with a legend of the groups; None where none
     can be shown. And the names of those shown.
 
-    A cluster of the baseline has the colour of the group that it has most pixels in common with, one to one.
+    Colours and names are those of the report.
     """
     names = list(masks)
     shown: dict[str, list[np.ndarray]] = {}
@@ -42,19 +44,22 @@ def figure(
         shown[names[at]] = [image, mask, *([baseline.read(row)] if baseline else [])]
     if not shown:
         return None, []
-    colours = palette(k)
-    own = colours
-    if baseline:
-        counts = sum(confusion(theirs, mine, k, k) for _, mine, theirs in shown.values())
-        own = colours[match(np.asarray(counts))]
+    matching, of_baseline = (
+        list(score.matching) if score else [] for score in (scores and scores.result, scores and scores.baseline)
+    )
+    overlap = np.zeros((k, k), np.int64)
+    for maps in shown.values() if baseline else ():
+        overlap += confusion(maps[2], maps[1], k, k)[:k]
+    colour = colouring(k, list(scores.classes) if scores else [], matching, of_baseline, overlap)
+    own = (colour.groups, colour.baseline)
     rows = [
-        [image, *(colourise(ids, table) for ids, table in zip(maps, (colours, own), strict=False))]
+        [image, *(colourise(tones(ids, of), colour.colours) for ids, of in zip(maps, own, strict=False))]
         for image, *maps in shown.values()
     ]
     order = range(k) if shares is None else np.argsort(-shares, kind="stable").tolist()
-    text = [f"group {group}" + ("" if shares is None else f": {shares[group]:.1%}") for group in range(k)]
-    legend = [(colours[group], text[group]) for group in order[:LEGEND]]
-    titles = ["image", "groups", "k-means on tokens"][: len(rows[0])]
+    percent = [""] * k if shares is None else [f": {share:.1%}" for share in shares]
+    legend = [(colour.colours[group], visible(colour.names[group]) + percent[group]) for group in order[:LEGEND]]
+    titles = ["image", "groups", NAMES["baseline"].name][: len(rows[0])]
     return sheet(rows, titles, legend), list(shown)
 
 
@@ -63,22 +68,15 @@ def html(title: str, scores: Scores | None, picture: Image.Image | None) -> str:
     parts = [f"<p>{escape(title)}</p>"]
     if scores:
         rows = "".join(
-            f"<tr><td>{escape(name)}</td><td>{_percent(score.accuracy)}</td><td>{_percent(score.miou)}</td></tr>"
-            for method, name in NAMES.items()
+            f"<tr><td>{name} ({note})</td><td>{_percent(score.accuracy)}</td><td>{_percent(score.miou)}</td></tr>"
+            for method, (name, note) in NAMES.items()
             if (score := getattr(scores, method))
         )
         head = f"<tr><th>percent, protocol {escape(scores.protocol)}</th><th>accuracy</th><th>mIoU</th></tr>"
         parts.append(f"<table>{head}{rows}</table>")
     if picture:
-        parts.append(f'<img alt="images and masks" src="{data_uri(picture)}">')
+        parts.append(f'<img alt="images and masks" src="{jpeg(np.asarray(picture))}">')
     return "\n".join(parts)
-
-
-def data_uri(picture: Image.Image) -> str:
-    """A picture as a URI that holds it."""
-    sink = io.BytesIO()
-    picture.save(sink, "JPEG", quality=88, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
 
 
 def _percent(value: float | None) -> str:

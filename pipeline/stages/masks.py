@@ -91,7 +91,7 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
     """Masks of images start..stop−1 of those that are predicted."""
     dataset = job.inputs["dataset"].held("images.parquet", Artifact.read_table)
     chosen = job.out.held("images.json", Artifact.read_json)[part.start : part.stop]
-    predict = Predictor(job.inputs, job.roots["dataset"], job.params, job.execution.device)
+    predict = Predictor(job.inputs, job.roots["images"].location, job.params, job.execution.device)
     rows, failed = [], {}
     for index, image in zip(chosen, dataset.take(chosen).to_pylist(), strict=True):
         try:
@@ -177,6 +177,7 @@ STAGE = Stage(
     version=4,
     encoding=1,
     inputs=("dataset", "features", "head", "clusters"),
+    roots=("images",),
     params=MasksParams,
     compute=compute,
 )

@@ -349,7 +349,7 @@ def damaged(corpus: Path, tmp_path: Path) -> Path:
 
 
 def test_undecodable_images_are_listed_and_ignored(damaged: Path, make_config: Make):
-    config = make_config(root=damaged, execution={"max_failed_fraction": 0.3})
+    config = make_config(root=damaged, features={"max_failed_fraction": 0.3})
     result = run(config)
     bad = ["images/train/02.png", "images/val/01.png", "images/val/03.png"]
     assert sorted(result.artifact("features").manifest["failed"]) == bad
@@ -375,7 +375,7 @@ def test_undecodable_images_are_listed_and_ignored(damaged: Path, make_config: M
 
 def test_unassigned_pixels_count_as_wrong(damaged: Path, corpus: Path, make_config: Make):
     """Each method answers for the same labelled pixels, whether or not their picture could be read."""
-    config = make_config(root=damaged, execution={"max_failed_fraction": 0.3})
+    config = make_config(root=damaged, features={"max_failed_fraction": 0.3})
     result = run(config).artifact("scores").read_json("scores.json")
     pixels = sum(decode_png(path.read_bytes()).size for path in (corpus / "labels/val").iterdir())
     assert {name: int(np.sum(counts)) for name, counts in result["confusion"].items()} == dict.fromkeys(
@@ -390,7 +390,7 @@ def test_a_training_split_without_a_readable_image(corpus: Path, make_config: Ma
     for path in (root / "images/train").iterdir():
         path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(StageError, match="no training image can be decoded"):
-        run(make_config(root=root, execution={"max_failed_fraction": 1}))
+        run(make_config(root=root, features={"max_failed_fraction": 1}))
 
 
 def test_too_many_undecodable_images_are_named(damaged: Path, make_config: Make):
