@@ -48,7 +48,7 @@ def settings(folder: Path) -> dict[str, Any]:
         "store": str(folder / "store"),
         "dataset": {"root": str(folder / "data")},
         "features": BASE["features"] | {"views": {"size": [112, 112]}},
-        "head": {"stegoflow": {"steps": 50}},
+        "head": {"steps": 50},
         "clusters": {"k": 8},
         "masks": {"crf": False},
         "execution": {"executor": "serial", "device": "cpu"},
@@ -104,14 +104,16 @@ def only(stage: str, config: Path) -> None:
 
 def large_masks() -> None:
     """The mask of one picture of 4 megapixels; a single iteration of its CRF, since more take no more memory."""
+    from pipeline.numerics.tree import Cut
     from pipeline.stages.masks import CrfParams, MasksParams, label_maps
 
     height, width, k = LARGE
     rng = np.random.default_rng(0)
     small = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8))
     image = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
-    plane, centroids = (rng.normal(size=(*shape, 70)).astype(np.float32) for shape in ((23, 23), (k,)))
-    label_maps(image, plane, centroids, MasksParams(crf_params=CrfParams(iterations=1)))
+    plane, vectors = (rng.normal(size=(*shape, 70)).astype(np.float32) for shape in ((23, 23), (k,)))
+    cut = Cut(np.arange(k), np.arange(k))
+    label_maps(image, plane, vectors, cut, MasksParams(crf=True, crf_params=CrfParams(iterations=1)))
 
 
 def load(params: FeaturesParams) -> None:

@@ -22,7 +22,7 @@ from rich.console import Console
 from pipeline.config import PipelineConfig
 from pipeline.core.engine import Progress
 from pipeline.core.errors import ConfigError, StegoflowError
-from pipeline.heads import METHODS
+from pipeline.heads.settings import METHODS
 from pipeline.stages.features import weights_digest
 from pipeline.terminal import render_error, visible
 

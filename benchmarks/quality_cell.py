@@ -16,10 +16,11 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.execution import cores
+from pipeline.core.params import members
 from pipeline.core.store import open_store
 from pipeline.datasets import folder
+from pipeline.heads.settings import TrainedParams
 from pipeline.session import run
-from pipeline.stages.head import HeadParams
 
 ROOT = Path(__file__).parents[1]
 BASE: dict[str, Any] = {"features": {"backbone": "vit_small_patch14_dinov2", "weights": "packaged", "block": 8}}
@@ -49,8 +50,8 @@ def config_of(base: Json, root: Path, store: str, head: str, seed: int, crf: boo
     if "crops" in changes:
         data["features"]["views"] = {**data["features"].get("views", {}), "kind": "crops"}
     data["head"] |= {"method": head, "seed": seed}
-    if steps is not None and hasattr(getattr(HeadParams(), head, None), "steps"):
-        data["head"][head] = {**data["head"].get(head, {}), "steps": steps}
+    if steps is not None and issubclass(members(PipelineConfig, "head")[head], TrainedParams):
+        data["head"]["steps"] = steps
     data["clusters"] |= {"seed": seed, "k": len(folder.read_description(str(root))["classes"])}
     data["masks"] |= {"crf": crf and not guided, "upsampling": "guided" if guided else "bilinear"}
     return validate(data, root.name)

@@ -18,14 +18,16 @@ from quality_results import Json
 from torch.nn import functional as F
 
 from pipeline.backbones.devices import compute_dtype, pick_device
-from pipeline.backbones.vit import create_backbone, describe
+from pipeline.backbones.facts import describe
+from pipeline.backbones.vit import create_backbone
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.engine import silent
 from pipeline.core.execution import Execution
 from pipeline.core.executors import open_executor
 from pipeline.datasets.demo import corpus as demo
 from pipeline.heads.interface import Batch
-from pipeline.heads.stego import Stego, StegoParams
+from pipeline.heads.settings import StegoParams
+from pipeline.heads.stego import Stego
 from pipeline.numerics.crf import dense_crf
 from pipeline.numerics.kmeans import cosine_kmeans, normalise
 from pipeline.session import run

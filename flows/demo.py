@@ -38,9 +38,11 @@ def main() -> int:
     os.environ.update(PREFECT_SETTINGS)
     started = time.monotonic()
     from pipeline.core.errors import StegoflowError
+    from pipeline.core.extras import require
     from pipeline.terminal import render_error
 
     try:
+        require("prefect", "python -m flows.demo")
         build_corpus()
         result = run_flow()
     except StegoflowError as error:
@@ -75,9 +77,11 @@ def run_flow() -> Any:
         from flows import tasks  # noqa: F401
         from flows.segment import segment
         from pipeline import configs
+        from pipeline.core.extras import installed
 
         server.result()
-    state = segment(str(configs.path("demo")), return_state=True)
+    changes = [] if installed("pydensecrf") else ["masks.crf=false"]  # as on Python 3.13
+    state = segment(str(configs.path("demo")), set=changes, return_state=True)
     return state.result() if state.is_completed() else None
 
 

@@ -9,13 +9,13 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline.core.errors import Command, ConfigError, Set
 from pipeline.core.execution import Execution
-from pipeline.core.params import Params, chooser, lender, nested, role, settable
+from pipeline.core.params import Params, discriminator, members, nested, role, settable, source_of
 from pipeline.core.store import local_folder
+from pipeline.heads.settings import HeadParams, StegoflowParams
 from pipeline.stages.baseline import BaselineParams
 from pipeline.stages.clusters import ClustersParams
 from pipeline.stages.dataset import DatasetParams
 from pipeline.stages.features import FeaturesParams
-from pipeline.stages.head import HeadParams
 from pipeline.stages.labels import LabelsParams
 from pipeline.stages.masks import MasksParams
 from pipeline.stages.neighbours import NeighboursParams
@@ -32,10 +32,11 @@ class PipelineConfig(Params):
     """Where artifacts live: a folder, or an object-store URL such as s3://bucket/prefix."""
     dataset: DatasetParams
     labels: LabelsParams = LabelsParams()
-    features: FeaturesParams = FeaturesParams()
+    features: FeaturesParams = Field(default_factory=FeaturesParams)  # its check of the backbone may import timm
     suggestion: SuggestionParams = SuggestionParams()
     neighbours: NeighboursParams = NeighboursParams()
-    head: HeadParams = HeadParams()
+    head: HeadParams = StegoflowParams()
+    """Its fields are those of the method that `head.method` names."""
     clusters: ClustersParams = ClustersParams()
     probe: ProbeParams = ProbeParams()
     baseline: BaselineParams = BaselineParams()
@@ -46,22 +47,43 @@ class PipelineConfig(Params):
 
     @model_validator(mode="before")
     @classmethod
-    def _only_settable(cls, data: Any) -> Any:
-        _refuse_what_is_not_settable(cls, data, "")
+    def _settable_fields(cls, data: Any) -> Any:
+        data = _with_discriminators(cls, data)
+        _check_settable(cls, data, "")
         return data
 
 
-def _refuse_what_is_not_settable(model: type[BaseModel], data: Any, at: str) -> None:
+def _with_discriminators(model: type[BaseModel], data: Any) -> Any:
+    """Data in which every section that is a union says which model it means: the default's, where it does not."""
+    if not isinstance(data, dict):
+        return data
+    data = dict(data)
+    for name, field in model.model_fields.items():
+        if isinstance(data.get(name), dict) and isinstance(field.discriminator, str):
+            data[name] = {field.discriminator: getattr(field.default, field.discriminator), **data[name]}
+    return data
+
+
+def _check_settable(model: type[BaseModel], data: Any, at: str) -> None:
     """ValueError where data of a section, or of one nested in it, sets a borrowed or a derived field."""
     for name in data if isinstance(data, dict) else ():
         if name not in model.model_fields:
             continue
         if name not in settable(model):
-            why = f"it is {lender(model, name)}; set that" if role(model, name) == "borrowed" else "it is computed"
+            why = f"it is {source_of(model, name)}; set that" if role(model, name) == "borrowed" else "it is computed"
             raise ValueError(f"{at}{name} cannot be set here: {why}")
-        inner = nested(model, name)
+        inner = _model(model, name, data[name])
         if inner is not None:
-            _refuse_what_is_not_settable(inner, data[name], f"{at}{name}.")
+            _check_settable(inner, data[name], f"{at}{name}.")
+
+
+def _model(model: type[BaseModel], name: str, data: Any) -> type[Params] | None:
+    """The model of a section, which of a union its data names; None for a field that holds a value."""
+    union = members(model, name)
+    if not union:
+        return nested(model, name)
+    tag = data.get(model.model_fields[name].discriminator) if isinstance(data, dict) else None
+    return union.get(tag) if isinstance(tag, str) else None
 
 
 def load(path: str | Path, sets: list[str] | None = None, store: str | None = None) -> PipelineConfig:
@@ -72,13 +94,13 @@ def load(path: str | Path, sets: list[str] | None = None, store: str | None = No
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", next="stegoflow init my.yaml") from error
+        raise ConfigError(f"{path}: {error.strerror}", next=Command("init", "my.yaml")) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not plain YAML: {yaml_problem(error)}", next=f"mend {path}") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a config is a mapping of sections", next="stegoflow init my.yaml")
+        raise ConfigError(f"{path}: a config is a mapping of sections", next=Command("init", "my.yaml"))
     for change in sets or []:
         apply(data, change)
     if store is not None:
@@ -125,9 +147,7 @@ def validate(data: dict[str, Any], source: str = "config") -> PipelineConfig:
     try:
         config = PipelineConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(
-            f"{source}: {_explain(error, data)}", next=(Command("params"), " explains every field")
-        ) from None
+        raise ConfigError(f"{source}: {_explain(error)}", next=(Command("params"), " explains every field")) from None
     weights = config.features.weights
     if weights not in ("hub", "packaged"):
         weights = _absolute("features.weights", weights)
@@ -151,29 +171,35 @@ def _absolute(field: str, path: str) -> str:
 
 def reference(section: str | None = None) -> str:
     """Every field that a config may set, with its default and what it means, as YAML that a config can begin with."""
-    models: dict[str, Any] = {name: field.annotation for name, field in PipelineConfig.model_fields.items()}
-    if section is not None and section not in models:
-        raise ConfigError(f"{section}: no such section", next=f"one of {', '.join(models)}")
-    lines: list[str] = []
-    for name in [section] if section else models:
-        if isinstance(models[name], type) and issubclass(models[name], Params):
-            if settable(models[name]):
-                lines += [f"{name}:", *_reference(models[name], "  "), ""]
-        else:
-            lines += [*_field(PipelineConfig, name, ""), ""]
-    return "\n".join(lines).rstrip()
+    names = list(PipelineConfig.model_fields)
+    if section is not None and section not in names:
+        raise ConfigError(f"{section}: no such section", next=f"one of {', '.join(names)}")
+    sections = (_reference(PipelineConfig, [name], "") for name in ([section] if section else names))
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
-def _reference(model: type[Params], indent: str) -> list[str]:
+def _reference(model: type[Params], names: list[str], indent: str) -> list[str]:
+    """Lines of YAML: the fields `names` of a model, with the fields of sections; of a union, its default model's."""
     lines = []
-    for name in settable(model):
-        inner = nested(model, name)
+    for name in names:
+        union = members(model, name)
+        inner = type(model.model_fields[name].default) if union else nested(model, name)
         if inner is None:
             lines += _field(model, name, indent)
         elif settable(inner):
-            if role(model, name) == "variant":
-                lines.append(f"{indent}# Counts only where {chooser(model, name)} is {name}.")
-            lines += [f"{indent}{name}:", *_reference(inner, indent + "  ")]
+            lines += [f"{indent}{name}:", *_reference(inner, settable(inner), indent + "  ")]
+            lines += _others(list(union.values()), inner, indent + "  ")
+    return lines
+
+
+def _others(union: list[type[Params]], shown: type[Params], indent: str) -> list[str]:
+    """The models of a union but the one shown, as comments: each with the fields that not all of them have."""
+    lines = []
+    for model in union:
+        if model is not shown:
+            tag = discriminator(model)
+            names = [name for name in settable(model) if name == tag or any(name not in m.model_fields for m in union)]
+            lines += ["", *(f"{indent}# {line}".rstrip() for line in _reference(model, names, ""))]
     return lines
 
 
@@ -183,42 +209,54 @@ def _field(model: type[Params], name: str, indent: str) -> list[str]:
     value = (
         "   # must be set" if field.is_required() else yaml.safe_dump(default, default_flow_style=True).split("\n")[0]
     )
-    text = textwrap.wrap(" ".join((field.description or "").split()), 100)
-    return [*(f"{indent}# {line}" for line in text), f"{indent}{name}: {value}"]
+    text = model.__doc__ if name == discriminator(model) else field.description
+    lines = textwrap.wrap(" ".join((text or "").split()), 100)
+    return [*(f"{indent}# {line}" for line in lines), f"{indent}{name}: {value}"]
 
 
-def _explain(error: ValidationError, data: dict[str, Any]) -> str:
+def _explain(error: ValidationError) -> str:
+    """Every wrong field with what is wrong, on one line; values are left out, as they may hold a password."""
     lines = []
     for problem in error.errors():
-        field = ".".join(str(step) for step in problem["loc"])
+        field, model, union = _place(problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = f"unknown field{_nearest(problem['loc'], data)}"
+            message = _unknown(field, model, union)
+        if problem["type"] == "union_tag_invalid":
+            field = f"{field}.{problem['ctx']['discriminator'].strip(chr(39))}"
+            message = f"must be one of {problem['ctx']['expected_tags']}"
         if problem["type"] == "missing":
             message = "must be set"
         lines.append(f"{field}: {message}" if field else message)
     return "; ".join(lines)
 
 
-def _nearest(location: tuple[str | int, ...], data: Any) -> str:
-    """What an unknown field may have been meant to be: one of a variant beside it, or of a similar name."""
+def _place(
+    location: tuple[str | int, ...], model: type[Params] = PipelineConfig, union: dict[str, type[Params]] | None = None
+) -> tuple[str, type[Params], dict[str, type[Params]]]:
+    """Where an error lies: the field as a config writes it, the model that it belongs to, and the union of that."""
+    names = [str(step) for step in location]
+    if names and names[0] in model.model_fields:
+        inner, choices, rest = nested(model, names[0]), members(model, names[0]), location[1:]
+        if choices and rest:  # pydantic names the model after the field
+            inner, rest = choices[names[1]], rest[1:]
+        if inner and rest:
+            field, model, union = _place(rest, inner, choices)
+            return f"{names[0]}.{field}", model, union
+    return ".".join(names), model, union or {}
+
+
+def _unknown(field: str, model: type[Params], union: dict[str, type[Params]]) -> str:
+    """What to do about a field that its model does not have."""
     import difflib
 
-    model: Any = PipelineConfig
-    for step in location[:-1]:
-        model, data = model.model_fields[step].annotation, data[step]
-    name = str(location[-1])
-    at = ".".join(str(step) for step in location[:-1])
-    places: dict[str, dict[str, str]] = {}  # of each field inside a variant: {variant: where a config sets it}
-    for one in settable(model):
-        section = nested(model, one) if role(model, one) == "variant" else None
-        for field in settable(section) if section else ():
-            places.setdefault(field, {})[one] = f"{at}.{one}.{field}"
-    close = difflib.get_close_matches(name, [*settable(model), *places], 1)
-    if close and close[0] in places:
-        found = places[close[0]]
-        by = chooser(model, next(iter(found)))
-        chosen = data.get(by, model.model_fields[by].default)
-        wanted = found[chosen] if chosen in found else " or ".join(found.values())
-        return f"; it is {wanted}" if close[0] == name else f"; did you mean {wanted}?"
-    return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(settable(model)) or 'none'}"
+    at, _, name = field.rpartition(".")
+    having = [tag for tag, other in union.items() if name in settable(other)]
+    if having:
+        tag = str(discriminator(model))
+        mine = model.model_fields[tag].default
+        way = f"--set {at}.{tag}={having[0]} or remove it"
+        return f"not a setting of {tag} {mine}; it is one of {', '.join(having)}: {way}"
+    close = difflib.get_close_matches(name, settable(model), 1)
+    hint = f"did you mean {close[0]}?" if close else f"the fields are {', '.join(settable(model)) or 'none'}"
+    return f"unknown field; {hint}"

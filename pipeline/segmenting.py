@@ -10,7 +10,6 @@ from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.store import Store
 from pipeline.exporting import write_label_maps
 from pipeline.session import session
-from pipeline.stages.head import HeadParams
 
 
 def segment(
@@ -21,9 +20,7 @@ def segment(
     pins = {stage: run_artifact(store, record, stage).fingerprint for stage in ("head", "clusters")}
     # What the record of a store, perhaps someone else's, says about Dask would be imported and called here.
     execution = {name: value for name, value in record["config"]["execution"].items() if not name.startswith("dask_")}
-    # The head is taken as it is; its settings may be those of an earlier version, in which STEGO's had no section.
-    settings = {name: value for name, value in record["config"]["head"].items() if name in HeadParams.model_fields}
-    data = {**record["config"], "head": settings, "execution": execution, "store": store.url}
+    data = {**record["config"], "execution": execution, "store": store.url}
     data["dataset"] = {"root": images}
     apply(data, f"masks.crf={str(crf).lower()}")
     config = validate(data, f"run {record['run']}")

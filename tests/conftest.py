@@ -2,7 +2,7 @@
 
 import faulthandler
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,15 @@ settings.load_profile("shared machine")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", metavar="FILE", help="run all of the fault suite, write what was counted to FILE")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for what is remembered per user, so that no test reads or changes what this user has."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +79,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, vit: Path) 
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test waits as long as a run does for a store that is away."""
     monkeypatch.setattr("pipeline.core.retries.PAUSES", (0.05,))
+
+
+@pytest.fixture(autouse=True)
+def workers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of worker processes are about small items, which would be done in this process."""
+    monkeypatch.setattr("pipeline.core.executors.START_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -10,6 +10,14 @@ from PIL import Image
 BACKBONE = "test_vit"  # timm's own: patch 16, 64 channels, 6 blocks
 SHAPES = ((72, 96), (96, 72), (80, 80), (64, 120))  # (height, width) in pixels
 STEGO = {"steps": 20, "batch": 4, "code": 8, "samples": 3, "negatives": 2}
+HEADS: dict[str, dict[str, Any]] = {
+    "stego": STEGO,
+    "stegoflow": STEGO,
+    "smooseg": {"steps": 6, "batch": 4},
+    "cause": {"steps": 12, "batch": 4, "codewords": 12},
+    "primaps": {"steps": 6, "batch": 4},
+}
+"""What makes the training of each method short."""
 CLASSES = ("low", "high", "striped")
 
 
@@ -45,20 +53,13 @@ def write_corpus(root: Path, *, train: int = 6, val: int = 4, labels: bool = Tru
 
 
 def small(root: Path, store: Path | str, weights: Path, **sections: dict[str, Any]) -> dict[str, Any]:
-    """Config data of a run that takes about a second; `sections` are merged over it, section by section, and what a
-    section holds for a head's method likewise."""
+    """Config data of a run that takes about a second; `sections` are merged over it, section by section."""
+    method = sections.get("head", {}).get("method", "stego")
     data: dict[str, Any] = {
         "store": str(store),
         "dataset": {"root": str(root)},
         "features": {"backbone": BACKBONE, "weights": str(weights), "views": {"size": [64, 64]}},
-        "head": {
-            "method": "stego",
-            "stego": dict(STEGO),
-            "stegoflow": dict(STEGO),
-            "smooseg": {"steps": 6, "batch": 4},
-            "cause": {"steps": 12, "batch": 4, "codewords": 12},
-            "primaps": {"steps": 6, "batch": 4},
-        },
+        "head": {"method": method, **HEADS.get(method, {})},
         "clusters": {"k": 4, "restarts": 2, "iterations": 10},
         "probe": {"epochs": 2},
         "masks": {"crf_params": {"iterations": 2}},
@@ -66,8 +67,5 @@ def small(root: Path, store: Path | str, weights: Path, **sections: dict[str, An
         "execution": {"executor": "serial", "device": "cpu", "precision": "fp32"},
     }
     for name, content in sections.items():
-        before = data.get(name, {})
-        data[name] = {**before, **content}
-        if name == "head" and "stego" in content:
-            data[name]["stego"] = {**before["stego"], **content["stego"]}
+        data[name] = {**data.get(name, {}), **content}
     return data

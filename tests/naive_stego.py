@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.heads.correspondence import Head
-from pipeline.heads.stego import StegoParams
+from pipeline.heads.settings import StegoParams
 
 
 def centred(first: Tensor, second: Tensor) -> list[list[list[float]]]:

@@ -672,8 +672,8 @@ def good(tmp_path: Path, corpus: Path, vit: Path, cached: Path) -> Path:
         case(
             "a field that is NaN or infinite",
             2,
-            "head.stego.shift_self=.nan",
-            ("head.stego.shift_self",),
+            "head.shift_self=.nan",
+            ("head.shift_self",),
         ),
         case(
             "true where a number is asked",

@@ -15,8 +15,6 @@ from corpora import SHAPES, small, write_corpus
 from PIL import Image
 
 from pipeline.config import reference, validate
-from pipeline.core.runs import find_run, open_run
-from pipeline.core.store import Store
 
 
 @pytest.fixture
@@ -171,22 +169,6 @@ def test_segment_gives_known_images_the_masks_that_they_have(call, store, finish
     latest = json.loads(call("show", "latest", "--store", store, "--json")[1])
     assert latest["pinned"] == [], "a run of `segment` is not what `latest` means"
     assert max(path.stem for path in Path(store, "runs").iterdir()) != latest["run"]
-
-
-def test_segment_by_a_run_from_before_methods_had_sections(call, store, finished, corpus, tmp_path):
-    """Its record holds STEGO's settings beside `method`."""
-    opened = Store(store)
-    record = find_run(opened, finished.result["run"])
-    head = record["config"]["head"]
-    old = {**{name: head[name] for name in ("method", "center", "memory_gib", "seed")}, **head["stego"]}
-    run = open_run(opened, {**record["config"], "head": old}, record["stages"], pinned=["head"])
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new/copy.png").write_bytes((corpus / "images/val/00.png").read_bytes())
-    status, out, err = call(
-        "segment", run, str(tmp_path / "new"), "--out", str(tmp_path / "b"), "--store", store, "--json"
-    )
-    assert status == 0, err
-    assert json.loads(out)["written"] == 1
 
 
 def test_params_are_a_config(call):

@@ -2,11 +2,8 @@
 
 from typing import Any
 
-from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.errors import ContainsArrayError, ContainsGroupError
-
 from pipeline.artifacts.features import GROUP, arrays, open_group
-from pipeline.backbones.vit import describe
+from pipeline.backbones.facts import describe
 from pipeline.core.engine import Job
 from pipeline.core.params import hashed
 from pipeline.numerics.codecs import LOST
@@ -26,6 +23,8 @@ QUANTISED = "patch tokens of the frozen backbone in steps: token = number * scal
 def create(job: Job, views: int, part: int, encoding: int) -> None:
     """Lay out the group for so many views, `part` of them in a shard, unless it is there. Whoever loses a race for a
     piece of it looks again."""
+    from zarr.errors import ContainsArrayError, ContainsGroupError
+
     for chance in reversed(range(10)):
         try:
             with job.out.store.telling("cannot write", job.out.data(GROUP)):
@@ -36,6 +35,8 @@ def create(job: Job, views: int, part: int, encoding: int) -> None:
 
 
 def _lay_out(job: Job, views: int, part: int, encoding: int) -> None:
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
     patch, channels, _ = describe(job.params.backbone)
     rows, columns = job.params.views.size[0] // patch, job.params.views.size[1] // patch
     group = open_group(job.out, "a")

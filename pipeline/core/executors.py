@@ -1,14 +1,14 @@
 """Where parts run: in this process, in worker processes, or on Dask. An executor knows nothing of the stages.
 
 `open_executor(execution)` gives one object with one method, `run(function, items)`, which yields `(item, result)` as
-the items finish, in any order. A run opens one executor and every stage submits to it; its workers start with the
-first item, so a run that reuses everything starts none. Worker loss and I/O errors are retried; anything else, and
+the items finish, in any order. A run opens one executor and every stage submits to it; its workers start once they save
+more time than they take to start, so a small run and one that reuses everything start none. Worker loss and I/O errors are retried; anything else, and
 what still fails after the retries, is raised.
 """
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -48,18 +48,27 @@ class _Serial:
 
     def run(self, function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
         for item in items:
-            for attempt in range(self.retries + 1):
-                try:
-                    result = function(item)
-                except IO_ERRORS as error:
-                    retry_or_raise(item, attempt + 1, self.retries, error)
-                    time.sleep(pause_after(attempt + 1))
-                else:
-                    yield item, result
-                    break
+            yield item, do(function, item, self.retries)
 
     def close(self) -> None:
         pass
+
+
+def do(function: Callable[[Item], Any], item: Item, retries: int) -> Any:
+    """The result of an item, computed in this process and tried again after I/O errors."""
+    tries = 0
+    while True:
+        try:
+            return function(item)
+        except IO_ERRORS as error:
+            tries += 1
+            retry_or_raise(item, tries, retries, error)
+            time.sleep(pause_after(tries))
+
+
+START_SECONDS = 10.0
+"""What worker processes cost before their first item: each imports torch. Items that take less are done in this
+process. 0: workers do everything."""
 
 
 class _Processes:
@@ -69,6 +78,22 @@ class _Processes:
         self.pool: Any = None
 
     def run(self, function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        queue = deque(items)
+        if self.pool is None:
+            yield from self._here(function, queue)
+        yield from self._on_workers(function, queue)
+
+    def _here(self, function: Callable[[Item], Any], queue: deque[Item]) -> Iterator[tuple[Item, Any]]:
+        """Do items in this process for as long as workers would not save the time that they take to start."""
+        loading, saved = START_SECONDS, 0.0  # the first item also loads what the others find loaded
+        while queue and saved < START_SECONDS:
+            start, item = time.monotonic(), queue.popleft()
+            result = do(function, item, self.retries)
+            each = max(0.0, time.monotonic() - start - loading)
+            loading, saved = 0.0, each * len(queue) * (1 - 1 / self.workers)
+            yield item, result
+
+    def _on_workers(self, function: Callable[[Item], Any], items: deque[Item]) -> Iterator[tuple[Item, Any]]:
         from concurrent.futures import FIRST_COMPLETED, wait
         from concurrent.futures.process import BrokenProcessPool
 

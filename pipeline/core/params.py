@@ -4,14 +4,14 @@ A field is one of
 - plain: part of the fingerprint; a model of its own (a nested section) is looked into;
 - `location(...)`: where something lies (a folder, a file); never hashed, because only content counts;
 - `borrowed("stage.field")`: hashed here, but written once, in another section of the config;
-- `derived(...)`: hashed, and filled in when a run is planned (a digest of weights, say);
-- `variant("method", ...)`: a nested section, hashed only where the field `method` beside it has the section's name.
+- `derived(...)`: hashed, and filled in when a run is planned (a digest of weights, say).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 class Params(BaseModel):
@@ -19,12 +19,16 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    @field_validator("*", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float, int | None):
-            raise ValueError("expected a number, not true or false")
-        return value
+    def _no_bool_for_a_number(cls, data: Any) -> Any:
+        numbers = [name for name, field in cls.model_fields.items() if field.annotation in (int, float, int | None)]
+        wrong = [name for name in numbers if isinstance(data, dict) and isinstance(data.get(name), bool)]
+        if wrong:
+            kind = PydanticCustomError("number", "expected a number, not true or false")
+            found = [InitErrorDetails(type=kind, loc=(name,), input=data[name]) for name in wrong]
+            raise ValidationError.from_exception_data(cls.__name__, found)
+        return data
 
     def packages(self) -> dict[str, str]:
         """The optional packages that these values need: import name → the setting that asks for it."""
@@ -46,13 +50,8 @@ def derived() -> Any:
     return Field(None, json_schema_extra={"role": "derived"})
 
 
-def variant(by: str, default: Params) -> Any:
-    """A nested section that is hashed only where the field `by` beside it holds this field's name."""
-    return Field(default, json_schema_extra={"role": "variant", "by": by})
-
-
 def role(model: type[BaseModel], field: str) -> str:
-    """'plain', 'location', 'borrowed', 'derived' or 'variant'."""
+    """'plain', 'location', 'borrowed' or 'derived'."""
     return str(_facts(model, field).get("role", "plain"))
 
 
@@ -61,14 +60,29 @@ def _facts(model: type[BaseModel], field: str) -> dict[str, Any]:
     return extra if isinstance(extra, dict) else {}
 
 
-def lender(model: type[BaseModel], field: str) -> str:
+def source_of(model: type[BaseModel], field: str) -> str:
     """Where a config sets a borrowed field: "stage.field"."""
     return str(_facts(model, field)["path"])
 
 
-def chooser(model: type[BaseModel], field: str) -> str:
-    """The field beside a variant that decides whether it counts."""
-    return str(_facts(model, field)["by"])
+def borrowed_from(model: type[BaseModel], path: str) -> list[str]:
+    """The fields of a model, those of nested sections left out, that are borrowed from `path`."""
+    return [name for name in model.model_fields if role(model, name) == "borrowed" and source_of(model, name) == path]
+
+
+def discriminator(model: type[BaseModel]) -> str | None:
+    """The field that says which model of a union this one is: a Literal of one value."""
+    for name, field in model.model_fields.items():
+        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
+            return name
+    return None
+
+
+def members(model: type[BaseModel], field: str) -> dict[str, type[Params]]:
+    """The models of a section that is a discriminated union, by the value of the discriminator; else none."""
+    info = model.model_fields[field]
+    tag = info.discriminator
+    return {one.model_fields[tag].default: one for one in get_args(info.annotation)} if isinstance(tag, str) else {}
 
 
 def nested(model: type[BaseModel], field: str) -> type[Params] | None:
@@ -85,14 +99,14 @@ def written_as(stage: str, model: type[BaseModel], field: str) -> str:
         if at is None or name not in at.model_fields:
             break
         if role(at, name) == "borrowed":
-            return lender(at, name)
+            return source_of(at, name)
         at = nested(at, name)
     return f"{stage}.{field}"
 
 
 def settable(model: type[BaseModel]) -> list[str]:
     """The fields that a config may set."""
-    return [name for name in model.model_fields if role(model, name) in ("plain", "location", "variant")]
+    return [name for name in model.model_fields if role(model, name) in ("plain", "location")]
 
 
 def settings(params: Params) -> dict[str, Any]:
@@ -115,7 +129,7 @@ def resolve(section: Params, config: BaseModel, **found: Any) -> Params:
     for name in model.model_fields:
         if role(model, name) == "borrowed":
             value: Any = config
-            for step in lender(model, name).split("."):
+            for step in source_of(model, name).split("."):
                 value = getattr(value, step)
             update[name] = value
         elif isinstance(inner := getattr(section, name), Params):
@@ -124,11 +138,6 @@ def resolve(section: Params, config: BaseModel, **found: Any) -> Params:
 
 
 def hashed(params: Params) -> dict[str, Any]:
-    """The JSON-ready fields that decide an artifact's values, defaults included; of variants, the chosen one."""
+    """The JSON-ready fields that decide an artifact's values, defaults included."""
     model = type(params)
-
-    def counts(name: str) -> bool:
-        kind = role(model, name)
-        return kind != "location" and (kind != "variant" or getattr(params, chooser(model, name)) == name)
-
-    return _dump(params, [name for name in model.model_fields if counts(name)], hashed)
+    return _dump(params, [name for name in model.model_fields if role(model, name) != "location"], hashed)

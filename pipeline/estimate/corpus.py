@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.artifacts.features import PART
 from pipeline.artifacts.labels import stem
 from pipeline.artifacts.views import view_table
-from pipeline.backbones.vit import describe
+from pipeline.backbones.facts import describe
 from pipeline.config import PipelineConfig
 from pipeline.core.engine import Progress
 from pipeline.core.store import Store

@@ -10,7 +10,7 @@ from pipeline.artifacts.features import PART
 from pipeline.estimate.rates import PARTS, Rate
 from pipeline.estimate.setting import Load, Setting, parts
 from pipeline.numerics.kmeans import SAMPLE as STARTS
-from pipeline.stages.clusters import LOOKED_AT
+from pipeline.stages.clusters import PICTURES
 from pipeline.stages.head import SAMPLE as PREPARED
 from pipeline.stages.head import WATCHED
 
@@ -116,7 +116,7 @@ def _search(n: float, channels: int, exact_below: int) -> float:
 
 def _head(s: Setting, rate: Rate) -> Load:
     c, n = s.corpus, s.corpus.training
-    steps = getattr(s.params.section, "steps", 0)
+    steps = getattr(s.params, "steps", 0)
     near = s.table("neighbours", "neighbours.parquet", n)
     written = sum(rate.files.values()) + rate.parts * (rate.part + rate.marker)
     objects = 2 + 3 * rate.parts
@@ -127,7 +127,7 @@ def _head(s: Setting, rate: Rate) -> Load:
             read=near + seen * c.view_bytes, gets=2 * seen, memory=n * HEAD_MEMORY + seen * 2 * c.view_bytes,
         )  # fmt: skip
     fits = s.params.memory_gib * 2**30 // c.view_bytes
-    batch = s.params.section.batch
+    batch = s.params.batch
     if n <= fits:
         pool = loaded = n
         gets = parts(n, PART)
@@ -158,7 +158,7 @@ def _sampled(s: Setting, limit: float, each: float) -> tuple[float, float, float
 
 def _clusters(s: Setting, rate: Rate, each: float = ENCODE, width: int = 0) -> Load:
     views, kept, gets, reading = _sampled(s, s.params.tokens, each)
-    looked = 0 if width else min(s.corpus.training, LOOKED_AT)  # views whose tokens and images may be read once more
+    looked = 0 if width else min(s.corpus.training, PICTURES)  # views whose tokens and images may be read once more
     width = width or s.corpus.grid[2] + 128  # of a code, with the detail behind it; known only where there is a head
     fit = rate.seconds * _fitted(kept, s.params.restarts) / _fitted(max(1, rate.items), s.params.restarts)
     if rate.own:  # the head's clusters: no token is read

@@ -1,21 +1,16 @@
-"""The methods of the `head` stage. One more is a file here, a line in `METHODS`, and its section in HeadParams."""
+"""The methods of the `head` stage: settings in `settings.py`, the network and loss of each in a file of its own."""
 
-from pipeline.heads.cause import Cause
-from pipeline.heads.interface import Method
-from pipeline.heads.none import Tokens
-from pipeline.heads.pca import Pca
-from pipeline.heads.primaps import Primaps
-from pipeline.heads.smooseg import Smooseg
-from pipeline.heads.stego import Stego
-from pipeline.heads.stegoflow import Stegoflow
+from __future__ import annotations
 
-METHODS: dict[str, type[Method]] = {
-    "stego": Stego,
-    "stegoflow": Stegoflow,
-    "smooseg": Smooseg,
-    "cause": Cause,
-    "primaps": Primaps,
-    "pca": Pca,
-    "none": Tokens,
-}
-"""By the value of `head.method`."""
+import pkgutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.heads.interface import Method
+    from pipeline.heads.settings import MethodParams
+
+
+def network(params: MethodParams) -> type[Method]:
+    """The class that a method's settings name. It is imported here, and torch with it."""
+    found: type[Method] = pkgutil.resolve_name(params.network)
+    return found

@@ -19,55 +19,16 @@ here, so published scores are not comparable. Other differences from the publish
 """
 
 import copy
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.core.params import borrowed
 from pipeline.heads.correspondence import Head
-from pipeline.heads.interface import Batch, Method, MethodParams
+from pipeline.heads.interface import Batch, Method
+from pipeline.heads.settings import CauseParams
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans
-
-
-class CauseParams(MethodParams):
-    k: int = borrowed("clusters.k")
-    """Centres of the cluster probe."""
-    steps: int = Field(3000, ge=3)
-    share_codebook: float = Field(0.25, gt=0, lt=0.5)
-    """Share of the steps spent on the codebook."""
-    share_probe: float = Field(0.25, gt=0, lt=0.5)
-    """Share of the steps, the last ones, spent on the cluster probe. The head is trained in between."""
-    probe_start: Literal["kmeans", "random"] = "kmeans"
-    """Where the probe's centres begin; `random` is as published."""
-    batch: int = Field(32, ge=1)
-    """Views per step."""
-    learning_rate: float = Field(1e-3, gt=0)
-    code: int = Field(90, ge=1)
-    """Code size D."""
-    projection: int = Field(256, ge=1)
-    """Size of the projections of codes that are contrasted and banked."""
-    codewords: int = Field(2048, ge=1)
-    """Of the codebook at most; small sets use one per eight tokens of the sample."""
-    cell: int = Field(4, ge=1)
-    """One token is drawn at random from each cell × cell square of a view."""
-    bank: int = Field(2, ge=1)
-    """Newest projections kept per codeword."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """Share of single numbers of the tokens dropped, independently on both branches of both heads."""
-    ema: float = Field(0.99, ge=0, le=1)
-    """Share of the averaged head that a step keeps."""
-    temperature: float = Field(0.07, gt=0)
-    """Of the contrast: cosines of projections are divided by it."""
-    temperature_modularity: float = Field(0.1, gt=0)
-    """Products of two similarities to a codeword are divided by it before the tanh."""
-    positive: float = Field(0.3, ge=-1, le=1)
-    """Tokens whose codewords have a cosine above this are positives."""
-    negative: float = Field(0.1, ge=-1, le=1)
-    """Tokens whose codewords have a cosine below this are negatives."""
-
 
 BLOCK, KMEANS = 64, {"restarts": 5, "iterations": 25}
 
@@ -149,7 +110,6 @@ class Student(nn.Module):
 
 
 class Cause(Method):
-    params_type = CauseParams
     active: Tensor
     bank: Tensor
     banked: Tensor
@@ -213,7 +173,7 @@ class Cause(Method):
 
     @torch.no_grad()
     def _start_probe(self, batch: Batch) -> None:
-        codes = self.encode(batch.maps(batch.anchors.to(batch.table.device)).float()).flatten(0, 2)
+        codes = self.encode(batch.maps(batch.anchors.to(batch.table.device)).float()).compared.flatten(0, 2)
         if len(codes) >= self.params.k:
             unit = F.normalize(codes, dim=-1).cpu().numpy()
             self.probe.copy_(torch.from_numpy(cosine_kmeans(unit, self.params.k, seed=self.params.seed, **KMEANS)[0]))
@@ -261,8 +221,8 @@ class Cause(Method):
         self.bank[words, (self.banked[words] + rank) % slots] = keys[half][order]
         self.banked += counts.clamp(max=slots)
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return self.teacher.head(tokens)
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes(self.teacher.head(tokens))
 
     def prototypes(self) -> Tensor:
         """The centres of the cluster probe."""

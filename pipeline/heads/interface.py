@@ -11,14 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.params import Params, borrowed
-
-
-class MethodParams(Params):
-    """Base of the methods' sections, `head.<method>`. What is trained by steps has at least `steps`, `batch` and
-    `learning_rate`; `schedule` (cosine or constant) is followed where there is one."""
-
-    seed: int = borrowed("head.seed")
+from pipeline.numerics.codes import Codes
 
 
 class Batch(NamedTuple):
@@ -49,19 +42,13 @@ class Batch(NamedTuple):
 
 
 class Method(nn.Module):
-    """Base of the methods. Constructed as `SomeMethod(params, channels)`, `params` being its own section of the config
-    with its borrowed fields resolved; torch's global generator is seeded before. Rebuilt from the same two when an
-    artifact is opened, so the shapes of all tensors follow from them."""
-
-    params_type: type[MethodParams] = MethodParams
-    """Its section of the config."""
+    """Base of the methods. Constructed as `SomeMethod(params, channels)`, `params` being its settings
+    (`pipeline.heads.settings`) with their borrowed fields resolved; torch's global generator is seeded before. Rebuilt
+    from the same two when an artifact is opened, so the shapes of all tensors follow from them."""
 
     regrouped = False
-    """Whether `clusters.method=auto` regroups the clusters that k-means finds in its codes (`models/regroup.py`)."""
-
-    leading: int | None = None
-    """How many channels of a code k-means compares, the first ones; what follows is detail, by which clusters are
-    regrouped. None: all."""
+    """Whether `clusters.method=auto` regroups the clusters that k-means finds in its codes
+    (`pipeline.numerics.regroup`)."""
 
     def prepare(self, sample: Tensor, seed: int) -> None:
         """Fit what gradients do not: principal components, a codebook, first prototypes. Called once, before step 0,
@@ -86,18 +73,18 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Of the optimiser; a group without `lr` takes `params.learning_rate`. All follow `params.schedule` where the
-        method has one."""
+        """Of the optimiser; a group without `lr` takes `params.learning_rate`. All follow `params.schedule`."""
         return [{"params": list(self.parameters())}]
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        """Codes of whole views: (view, row, column, channel) float32, centred, to (view, row, column, D) float32.
+    def encode(self, tokens: Tensor) -> Codes:
+        """Codes of whole views: (view, row, column, channel) float32, centred, to `Codes` of tensors (view, row,
+        column, D or E) float32.
 
         A code may depend on every token of its view, and on no other view: how views are put together does not count.
-        What a code is near to is decided by the cosine to cluster centres. No gradient is needed."""
+        What a code is near to is decided by the cosine to prototypes. No gradient is needed."""
         raise NotImplementedError
 
     def prototypes(self) -> Tensor | None:
-        """(K, D) unit vectors, the method's own clusters in the space of its codes; None where k-means is to find
-        them. K is `clusters.k`, borrowed."""
+        """(K, D) unit vectors, the method's own clusters in the space of what is compared; None where k-means is to
+        find them. K is `clusters.k`, borrowed."""
         return None

@@ -2,7 +2,9 @@
 
 from torch import Tensor
 
-from pipeline.heads.interface import Method, MethodParams
+from pipeline.heads.interface import Method
+from pipeline.heads.settings import MethodParams
+from pipeline.numerics.codes import Codes
 
 
 class Tokens(Method):
@@ -11,5 +13,5 @@ class Tokens(Method):
     def __init__(self, params: MethodParams, channels: int) -> None:
         super().__init__()
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return tokens
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes(tokens)

@@ -1,23 +1,17 @@
 """pca: the first principal components of unit tokens, not whitened. Nothing is trained by steps."""
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from pipeline.core.errors import Set, StageError
-from pipeline.heads.interface import Method, MethodParams
+from pipeline.heads.interface import Method
+from pipeline.heads.settings import PcaParams
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.context import unit
-
-
-class PcaParams(MethodParams):
-    code: int = Field(64, ge=1)
-    """Code size D: how many components; at most as many as tokens have channels."""
 
 
 class Pca(Method):
     """Tokens are centred by the stage and made unit vectors here; codes are their deviations from the sample's mean."""
-
-    params_type = PcaParams
 
     mean: Tensor
     components: Tensor
@@ -26,8 +20,8 @@ class Pca(Method):
         super().__init__()
         if params.code > channels:
             raise StageError(
-                f"head.pca.code: {params.code} components asked of tokens of {channels} channels",
-                next=Set("head.pca.code", channels),
+                f"head.code: {params.code} components asked of tokens of {channels} channels",
+                next=Set("head.code", channels),
             )
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("components", torch.zeros(params.code, channels))
@@ -45,5 +39,5 @@ class Pca(Method):
         self.mean.copy_(mean)
         self.components.copy_(vectors * largest.sign())
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return (unit(tokens) - self.mean) @ self.components.T
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes((unit(tokens) - self.mean) @ self.components.T)

@@ -14,42 +14,14 @@ Where it differs on purpose from the published code:
 - a student's row has no length of its own (theirs learns one), because a prototype is a direction here.
 """
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.core.params import borrowed
-from pipeline.heads.interface import Batch, Method, MethodParams
+from pipeline.heads.interface import Batch, Method
+from pipeline.heads.settings import PrimapsParams
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans
-
-
-class PrimapsParams(MethodParams):
-    k: int = borrowed("clusters.k")
-    """Prototypes: one per cluster."""
-    steps: int = Field(2000, ge=1)
-    batch: int = Field(32, ge=1)
-    """Views per step, all tokens of each."""
-    learning_rate: float = Field(5e-3, gt=0)
-    schedule: Literal["cosine", "constant"] = "constant"
-    """`cosine` lets the learning rate fall to 0 over the steps; the published training holds it constant."""
-    threshold: float = Field(0.4, gt=0, lt=1)
-    """A mask takes the uncovered tokens whose cosine to its first token is above this share of the largest."""
-    covered: float = Field(0.95, gt=0, le=1)
-    """A view has masks enough when they cover this share of its tokens."""
-    rounds: int = Field(16, ge=1)
-    """Masks per view at most."""
-    components: int = Field(64, ge=1)
-    """Principal components of the sample in which masks are searched."""
-    ema: float = Field(0.98, ge=0, le=1)
-    """Share of the prototypes that an update keeps; the rest comes from the student."""
-    ema_every: int = Field(10, ge=1)
-    """Steps per update of the prototypes."""
-    focus: float = Field(2.0, ge=0)
-    """Power of (1 − mean confidence) by which a class is weighted: rare and unsure classes count more."""
-
 
 SQUARINGS = 12
 """Of the covariance, for its first eigenvector: a power iteration of 2¹² steps."""
@@ -111,8 +83,6 @@ def focal_loss(logits: Tensor, labels: Tensor, focus: float) -> Tensor:
 
 
 class Primaps(Method):
-    params_type = PrimapsParams
-
     def __init__(self, params: PrimapsParams, channels: int) -> None:
         super().__init__()
         self.params = params
@@ -159,8 +129,8 @@ class Primaps(Method):
             "largest_cluster": shares.max(),
         }
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return tokens
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes(tokens)
 
     def prototypes(self) -> Tensor:
         """θ_M, the moving average: it names the masks, and it is what the published evaluation follows."""

@@ -11,46 +11,16 @@ Where it differs on purpose from the published code: the other view of a pair co
 name a view twice), and a step sees a random part of a view's tokens (`tokens`).
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.core.params import borrowed
 from pipeline.heads.correspondence import Head, channel_dropout, derangement
-from pipeline.heads.interface import Batch, Method, MethodParams
-
-
-class SmoosegParams(MethodParams):
-    k: int = borrowed("clusters.k")
-    """Prototypes: one per cluster."""
-    steps: int = Field(3000, ge=1)
-    batch: int = Field(32, ge=1)
-    """Views per step."""
-    tokens: int = Field(400, ge=1)
-    """Tokens of each view, drawn anew at every step; the published training takes all. On one core of a CPU a step on
-    32 views costs 0.2 s with 400 and 0.4 s with 884, all of a grid of 26 × 34."""
-    learning_rate: float = Field(1e-4, gt=0)
-    """Of the projector."""
-    learning_rate_prototypes: float = Field(5e-4, gt=0)
-    schedule: Literal["cosine", "constant"] = "constant"
-    """`cosine` lets the learning rates fall to 0 over the steps; the published training holds them constant."""
-    code: int = Field(64, ge=1)
-    """Code size D."""
-    dropout: float = Field(0.2, ge=0, lt=1)
-    """Share of channels dropped per view, independently on both branches of the projector and on the features that
-    the codes are compared with."""
-    temperature: float = Field(0.1, gt=0)
-    """Cosines to the teacher prototypes are divided by this before the softmax."""
-    ema: float = Field(0.998, ge=0, le=1)
-    """Share of the teacher prototypes that a step keeps; the rest comes from the student's."""
-    shift_self: float = -0.02
-    """b1 of the pairs of a view with itself: feature similarities above it ask for one cluster, below for two. Both
-    depend on the backbone; published for DINO's ViT-S/8 (Potsdam-3: 0.1)."""
-    shift_other: float = 0.5
-    """b2 of the pairs with another view (COCO-Stuff: 0.48)."""
+from pipeline.heads.interface import Batch, Method
+from pipeline.heads.settings import SmoosegParams
+from pipeline.numerics.codes import Codes
 
 
 def smoothness(features: Tensor, assigned: Tensor, shift: float, order: Tensor | None = None) -> Tensor:
@@ -75,8 +45,6 @@ def smoothness(features: Tensor, assigned: Tensor, shift: float, order: Tensor |
 
 
 class Smooseg(Method):
-    params_type = SmoosegParams
-
     def __init__(self, params: SmoosegParams, channels: int) -> None:
         super().__init__()
         self.params = params
@@ -124,8 +92,8 @@ class Smooseg(Method):
         largest = {"largest_cluster": shares.max()}
         return loss, {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}, **largest}
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return self.projector(tokens)
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes(self.projector(tokens))
 
     def prototypes(self) -> Tensor:
         """The teacher's, which predict."""

@@ -1,12 +1,11 @@
 """stego: STEGO's small network from token to code, trained with the correspondence loss (arXiv 2203.08414).
 
-The loss itself is in `pipeline.heads.correspondence`; here are its settings and what a step draws and compares.
+The loss itself is in `pipeline.heads.correspondence`; here is what a step draws and compares.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from pipeline.heads.correspondence import (
@@ -20,43 +19,10 @@ from pipeline.heads.correspondence import (
     sample_tokens,
     sampled,
 )
-from pipeline.heads.interface import Batch, Method, MethodParams
+from pipeline.heads.interface import Batch, Method
+from pipeline.heads.settings import CorrespondenceParams
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.context import unit
-
-
-class CorrespondenceParams(MethodParams):
-    """What the two methods that are trained with STEGO's loss have in common."""
-
-    steps: int = Field(2000, ge=1)
-    batch: int = Field(32, ge=1)
-    """Anchor views per step."""
-    code: int = Field(70, ge=1)
-    """Code size D."""
-    samples: int = Field(11, ge=1)
-    """samples² random positions are compared per view."""
-    negatives: int = Field(5, ge=0)
-    """Shuffles of the batch that serve as random pairs."""
-    learning_rate: float = Field(5e-4, gt=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """`cosine` lets the learning rate fall to 0 over the steps; the published training holds it constant. The default
-    was set after seeing one labelled set (CamVid, docs/decisions/015): without it 2 000 steps end worse than 1 000."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """Share of channels dropped per view, independently on both branches and on the teacher's features."""
-    weight_self: float = Field(0.67, ge=0)
-    weight_neighbours: float = Field(0.25, ge=0)
-    weight_random: float = Field(0.63, ge=0)
-    shift_self: float = 0.18
-    """b of the pairs of a view with itself: similarities above attract, below repel. This and the others are the active
-    defaults of the published configuration file, which belong to no benchmark; they depend on the backbone."""
-    shift_neighbours: float = 0.12
-    zero_clamp: bool = True
-    """Code similarities below 0 count as 0."""
-
-
-class StegoParams(CorrespondenceParams):
-    shift_random: float = 0.46
-    """b of random pairs: nearly all of them repel, and by how much decides how many groups the codes fall into."""
-
 
 Pairs = tuple[Sampled, Sampled, Tensor | None]
 """Views of a batch and the views that they are compared with, in which order."""
@@ -64,8 +30,6 @@ Pairs = tuple[Sampled, Sampled, Tensor | None]
 
 class Stego(Head, Method):
     """The network (`linear`, `hidden`, `out`) with its loss; a token's code depends on that token alone."""
-
-    params_type: type[MethodParams] = StegoParams
 
     params: Any
 
@@ -77,8 +41,8 @@ class Stego(Head, Method):
         """b of the random pairs of a step."""
         return self.params.shift_random
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return self(tokens)
+    def encode(self, tokens: Tensor) -> Codes:
+        return Codes(self(tokens))
 
     def loss(self, batch: Batch, dtype: torch.dtype, log: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted terms of pairs of a view with itself, with a neighbour and with others of the batch; logged with

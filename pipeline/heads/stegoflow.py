@@ -14,35 +14,20 @@ Two changes to STEGO (arXiv 2203.08414), neither of which reads a label:
 
 Pairs of a view with itself and with its neighbours are STEGO's.
 
-A code is the network's output, which k-means compares, with the token in its context behind it: what the network has
-made alike on purpose can still be told apart when clusters are regrouped (`models/regroup.py`).
+The network's output is what k-means compares; the token in its context is the detail beside it: what the network has
+made alike on purpose can still be separated when clusters are regrouped (`pipeline.numerics.regroup`).
 """
 
 import math
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from pipeline.core.params import borrowed
 from pipeline.heads.interface import Batch
-from pipeline.heads.stego import CorrespondenceParams, Pairs, Stego
+from pipeline.heads.settings import StegoflowParams
+from pipeline.heads.stego import Pairs, Stego
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.context import find_temperature, in_context, unit
-
-
-class StegoflowParams(CorrespondenceParams):
-    k: int = borrowed("clusters.k")
-    steps: int = Field(500, ge=1)
-    """A quarter of `stego`'s, on half as many positions: where trials on four labelled sets, whose scores were seen,
-    had long stopped gaining (docs/decisions/009)."""
-    samples: int = Field(8, ge=1)
-    """samples² random positions are compared per view."""
-    context: float = Field(0.1, ge=0, le=1)
-    """Share of its image's tokens that a token is averaged with; 0 leaves tokens as they are. This default and the next
-    were set after trials whose scores on four labelled sets were seen (docs/decisions/009)."""
-    groups: float = Field(0.7, gt=0)
-    """Effective number of groups of the codes, as a share of `clusters.k`."""
-
 
 RATE = 0.02
 """Largest change of the shift in one step."""
@@ -51,15 +36,12 @@ RATE = 0.02
 class Stegoflow(Stego):
     """STEGO's network, on tokens in their context; `shift` is b of random pairs, `temperature` that of the context."""
 
-    params_type = StegoflowParams
-
     regrouped = True
     shift: Tensor
     temperature: Tensor
 
     def __init__(self, params: StegoflowParams, channels: int) -> None:
         super().__init__(params, channels)
-        self.leading = params.code
         self.register_buffer("shift", torch.zeros(()))
         self.register_buffer("temperature", torch.ones(()))
 
@@ -70,10 +52,10 @@ class Stegoflow(Stego):
     def context(self, tokens: Tensor) -> Tensor:
         return in_context(tokens, float(self.temperature)) if self.params.context else unit(tokens)
 
-    def encode(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor) -> Codes:
         context = self.context(tokens)
         code = self(context)
-        return torch.cat([code, context * torch.linalg.vector_norm(code, dim=-1, keepdim=True)], -1)
+        return Codes(code, context * torch.linalg.vector_norm(code, dim=-1, keepdim=True))
 
     def shift_random(self, shuffled: list[Pairs], batch: Batch) -> Tensor:
         now = self.shift.clone()

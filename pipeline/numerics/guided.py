@@ -1,15 +1,15 @@
-"""Upsampling that follows the image's edges: the guided filter on the logits of clusters.
+"""Upsampling that follows the image's edges: the guided filter on the cosines to groups.
 
 Sources: He, Sun and Tang, "Guided Image Filtering" (2010; IEEE TPAMI 35, 2013), section 3.4, colour guide; computed on
 a coarse grid as in He and Sun, "Fast Guided Filter" (arXiv 1505.00996). Arrays in, arrays out.
 """
 
-import numpy as np
-import torch
-from PIL import Image
-from scipy.ndimage import uniform_filter
-from torch.nn import functional as F
+from collections.abc import Iterator
 
+import numpy as np
+from PIL import Image
+
+from pipeline.numerics.tree import Cut
 from pipeline.numerics.views import cosine_logits
 
 CELLS = 4
@@ -20,24 +20,25 @@ EPS = 1e-3
 """Ridge: a window whose colours (0..1) vary less than this is taken as flat, and smoothed."""
 
 
-def guided_logits(image: np.ndarray, plane: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Cosine of every pixel to every centroid, in every window a linear function of the image's colours.
+def guided_logits(image: np.ndarray, plane: np.ndarray, vectors: np.ndarray, cut: Cut) -> Iterator[np.ndarray]:
+    """Cosine of every pixel to each group, in every window a linear function of the image's colours.
 
-    image: (height, width, 3) uint8 RGB; plane: (rows, columns, D) codes; centroids: (K, D) unit vectors. Returns
-    (K, height, width) float32. Where the image is flat these are bilinearly upsampled cosines, smoothed; at an edge of
-    colour the values of its two sides part.
+    image: (height, width, 3) uint8 RGB; plane: (rows, columns, D) codes; vectors: (P, D) unit vectors, of which `cut`
+    makes n groups. Gives n maps (height, width) float32, one by one. Where the image is flat these are bilinearly
+    upsampled cosines, smoothed; at an edge of colour the values of its two sides part.
     """
+    import torch
+    from torch.nn import functional as F
+
     height, width = image.shape[:2]
     rows, columns = min(height, CELLS * plane.shape[0]), min(width, CELLS * plane.shape[1])
     reach = round(REACH * rows / plane.shape[0]), round(REACH * columns / plane.shape[1])
     small = Image.fromarray(image).resize((columns, rows), Image.Resampling.BOX)
-    coarse = linear_models(np.asarray(small) / 255, cosine_logits(plane, centroids, rows, columns), reach, EPS)
+    coarse = linear_models(np.asarray(small) / 255, cosine_logits(plane, vectors, cut, rows, columns), reach, EPS)
     pixels = np.concatenate([image / np.float32(255), np.ones((height, width, 1), np.float32)], -1)
-    found = np.empty((len(centroids), height, width), np.float32)
-    for cluster, model in zip(found, coarse, strict=True):
+    for model in coarse:
         fine = F.interpolate(torch.from_numpy(model)[None], (height, width), mode="bilinear")[0]
-        np.einsum("cyx,yxc->yx", fine.numpy(), pixels, out=cluster)
-    return found
+        yield np.einsum("cyx,yxc->yx", fine.numpy(), pixels)
 
 
 def linear_models(guide: np.ndarray, values: np.ndarray, reach: tuple[int, int], eps: float) -> np.ndarray:
@@ -46,6 +47,8 @@ def linear_models(guide: np.ndarray, values: np.ndarray, reach: tuple[int, int],
     guide: (rows, columns, 3) float in 0..1; values: (K, rows, columns); reach: of a window, to each side. Returns
     (K, 4, rows, columns) float32: three slopes and the offset.
     """
+    from scipy.ndimage import uniform_filter
+
     guide = guide.astype(np.float64)
     size = [2 * side + 1 for side in reach]
 

@@ -10,7 +10,6 @@ from typing import TypedDict
 
 import numpy as np
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 
 
 class Scores(TypedDict):
@@ -49,6 +48,8 @@ def match(confusion: np.ndarray) -> np.ndarray:
     min(k, classes) clusters are matched, as in the original, even where a pair shares no pixel. (Kuhn 1955, the
     Hungarian method.)
     """
+    from scipy.optimize import linear_sum_assignment
+
     clusters = confusion[:-1]
     matching = np.full(len(clusters), -1, np.int64)
     rows, columns = linear_sum_assignment(clusters, maximize=True)
@@ -84,6 +85,8 @@ def stability(assign_a: np.ndarray, assign_b: np.ndarray, k: int) -> float:
     Items outside 0..k-1 in either count as disagreeing. (Lange et al. 2004, Stability-based validation of clustering
     solutions, section 2.) Raises ValueError if the shapes differ or there are no items.
     """
+    from scipy.optimize import linear_sum_assignment
+
     if np.size(assign_a) == 0:
         raise ValueError("no items to compare")
     joint = confusion(assign_a, assign_b, k, k)

@@ -1,9 +1,9 @@
-"""K clusters of codes that follow what the images show, from those of k-means. No label is read.
+"""Groups of pieces that follow what the images show, from the clusters of k-means. No label is read.
 
 k-means spends its K clusters where codes vary most: on blood smears two are shades of the same background, while
-nucleus and cytoplasm share the third. Here every cluster is cut into many small pieces, by the detail of codes where
-they have some (`heads/interface.py`: of `stegoflow` the tokens in their context), and a grouping of pieces is worth the
-sum of three shares, each of what all pieces explain:
+nucleus and cytoplasm share the third. Every cluster has been cut into many small pieces, by the detail of codes
+(`pipeline.numerics.prototypes`), and a grouping of pieces is worth the sum of three shares, each of what all pieces
+explain:
 
 - codes: of the variance of codes, what lies between groups (what k-means looks at)
 - colour: of the variance of colour within an image, what lies between groups (Chan and Vese 2001 with one mean per
@@ -12,29 +12,18 @@ sum of three shares, each of what all pieces explain:
   border of less contrast than the mean counts against it
 
 A move makes one group of two and two groups of a third, and then lets single pieces go from one of these three groups
-to another while that gains (Kernighan and Lin 1970). The best one is made for as long as it gains `LEAST`. At last the
-groups become K unit vectors, whose nearest is the group (logistic regression).
+to another while that gains (Kernighan and Lin 1970). The best one is made for as long as it gains `MIN_GAIN`.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
-from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
-
-PIECES = 80
-"""Pieces, spread over the clusters by how much their detail varies, but two of each at least."""
-SAMPLE = 30_000
-"""Codes that pieces and the last step are fitted to, at most."""
-LEAST = 0.1
+MIN_GAIN = 0.1
 """What a move gains at least, of the 3 that the three shares can be together: less may fit the sample alone. Set after
 scores of four labelled sets were seen (docs/decisions/019)."""
-STILL = 0.002
-"""Single pieces go where that gains more than this."""
-SCALE = 20.0
-"""Of cosines, in the logistic regression."""
+MIN_PIECE_GAIN = 0.002
+"""A single piece goes where that gains more than this."""
 
 
 class Evidence(NamedTuple):
@@ -49,58 +38,6 @@ class Evidence(NamedTuple):
     """(view, piece, 3): sum of colours."""
     border: np.ndarray
     """(piece, piece), symmetric: contrast beyond the mean, summed over all adjacent pairs of tokens of the two."""
-
-
-def regroup(
-    vectors: np.ndarray, centroids: np.ndarray, leading: int, codes: np.ndarray, colours: np.ndarray, seed: int
-) -> tuple[np.ndarray, list[float]]:
-    """Unit vectors (K, D) float32 in the place of `centroids`, and what each move gained.
-
-    vectors: (n, D) float32, unit codes of all views. centroids: (K, D) float32, of k-means on their `leading` channels,
-    0 in the rest. codes: (view, row, column, D) float32, unit vectors of some views, with the mean colour of every
-    token, `colours` (view, row, column, 3), 0..255. Of fewer vectors than `PIECES` or 2K the centroids are returned as
-    they are.
-    """
-    k = len(centroids)
-    if len(vectors) > SAMPLE:
-        vectors = vectors[np.sort(np.random.default_rng(seed).choice(len(vectors), SAMPLE, replace=False))]
-    if len(vectors) < max(PIECES, 2 * k) or k < 2:
-        return centroids, []
-    pieces = cut(vectors, centroids, leading, seed)
-    owner = np.repeat(np.arange(k), [len(found) for found in pieces])
-    member = nearest_piece(codes.reshape(-1, codes.shape[-1]), centroids, leading, pieces).reshape(codes.shape[:-1])
-    groups, gains = improve(evidence(member, normalise(codes[..., :leading]), colours, len(owner)), owner, k)
-    return readout(vectors, groups[nearest_piece(vectors, centroids, leading, pieces)], centroids), gains
-
-
-def detail(vectors: np.ndarray, leading: int) -> np.ndarray:
-    """Unit vectors of the channels behind the leading ones, of all where there are no others."""
-    return normalise(vectors[..., leading:]) if vectors.shape[-1] > leading else vectors
-
-
-def cut(vectors: np.ndarray, centroids: np.ndarray, leading: int, seed: int) -> list[np.ndarray]:
-    """Of each cluster the unit vectors (piece, channel) of its pieces: k-means on the detail of its vectors."""
-    label, rest = nearest(vectors, centroids)[0], detail(vectors, leading)
-    own = [rest[label == cluster] for cluster in range(len(centroids))]
-    spread = np.array([len(part) - np.linalg.norm(part.sum(0)) ** 2 / max(1, len(part)) for part in own])
-    counts = np.rint(PIECES * spread / (spread.sum() or 1)).astype(int).clip(2)
-    return [
-        cosine_kmeans(part, min(count, len(part)), restarts=1, iterations=15, seed=seed)[0] if len(part) else part
-        for part, count in zip(own, counts, strict=True)
-    ]
-
-
-def nearest_piece(vectors: np.ndarray, centroids: np.ndarray, leading: int, pieces: list[np.ndarray]) -> np.ndarray:
-    """Of each vector the number of the nearest piece of its cluster; pieces are counted through all clusters. Of a
-    cluster without pieces, the nearest of all."""
-    values = np.where([len(part) > 0 for part in pieces], vectors @ centroids.T, -np.inf)
-    label, rest, found, first = values.argmax(1), detail(vectors, leading), np.empty(len(vectors), np.int64), 0
-    for cluster, part in enumerate(pieces):
-        here = label == cluster
-        if here.any():
-            found[here] = first + nearest(rest[here], part)[0]
-        first += len(part)
-    return found
 
 
 def evidence(member: np.ndarray, codes: np.ndarray, colours: np.ndarray, n: int) -> Evidence:
@@ -180,7 +117,7 @@ def improve(found: Evidence, groups: np.ndarray, k: int) -> tuple[np.ndarray, li
         new = np.where(groups == gone, kept, groups)
         new[halves[third][1]] = gone
         new, more = exchange(found, new, k, [kept, gone, third])
-        if gain + more < LEAST:
+        if gain + more < MIN_GAIN:
             return groups, gains
         groups = new
         gains.append(round(gain + more, 4))
@@ -193,7 +130,7 @@ def exchange(found: Evidence, groups: np.ndarray, k: int, among: list[int]) -> t
     while True:
         now = grouped(found, groups, k)
         beside = found.border @ (groups[:, None] == np.arange(k))  # contrast beyond the mean, of a piece with a group
-        best = (STILL, -1, -1)
+        best = (MIN_PIECE_GAIN, -1, -1)
         for piece in np.flatnonzero(np.isin(groups, among)).tolist():
             old = int(groups[piece])
             if (groups == old).sum() < 2:
@@ -241,23 +178,3 @@ def halve(found: Evidence, pieces: np.ndarray) -> tuple[float, np.ndarray]:
         groups[groups == j] = i
         groups[groups > j] -= 1
     return float(prices(grouped(found, groups, 2))[0, 1]), np.flatnonzero(groups == 1)
-
-
-def readout(vectors: np.ndarray, groups: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Unit vectors (K, D) float32 whose nearest is the group of a vector: logistic regression of `groups` (n,) on unit
-    `vectors` (n, D) without bias, from the groups' means."""
-    sums = np.zeros(centroids.shape, np.float64)
-    np.add.at(sums, groups, vectors)
-    start = np.where(sums.any(1, keepdims=True), normalise(sums), centroids)
-    weight = torch.from_numpy(start.astype(np.float32)).requires_grad_()
-    data, wanted = torch.from_numpy(vectors), torch.from_numpy(groups)
-    optimiser = torch.optim.LBFGS([weight], max_iter=60, history_size=20, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimiser.zero_grad()
-        found = F.cross_entropy(SCALE * data @ F.normalize(weight, dim=1).T, wanted)
-        found.backward()
-        return found
-
-    optimiser.step(loss)
-    return normalise(weight.detach().numpy())

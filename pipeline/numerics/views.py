@@ -4,9 +4,12 @@ Pixel-centre convention throughout: sample i of n covers [i, i + 1) of n, as in 
 `align_corners=False`. Arrays in, arrays out.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+
+from pipeline.numerics.tree import Cut
 
 
 class Window(NamedTuple):
@@ -106,25 +109,27 @@ def _onto(positions: np.ndarray, start: float, length: float, n: int) -> tuple[n
 
 
 def cosine_logits(
-    plane: np.ndarray, centroids: np.ndarray, height: int, width: int, window: tuple[slice, slice] = ALL
+    plane: np.ndarray, vectors: np.ndarray, cut: Cut, height: int, width: int, window: tuple[slice, slice] = ALL
 ) -> np.ndarray:
-    """Cosine of every pixel's bilinearly upsampled code to every centroid.
+    """Cosine of every pixel's bilinearly upsampled code to every group: the largest to one of its prototypes.
 
-    plane: (rows, columns, D); centroids: (K, D) unit vectors. Returns (K, height, width) float32 in −1..1, or of that
-    the `window` (rows and columns of pixels). Codes are upsampled before they are normalised (STEGO, evaluation),
-    strip by strip, so that memory stays at K maps.
+    plane: (rows, columns, D); vectors: (P, D) unit vectors, of which `cut` makes n groups. Returns (n, height, width)
+    float32 in −1..1, or of that the `window` (rows and columns of pixels). Codes are upsampled before they are
+    normalised (STEGO, evaluation), strip by strip, so that memory stays at n maps.
     """
     plane = np.ascontiguousarray(plane, np.float32)
-    rows, columns, depth = plane.shape
+    # Upsampling is linear, so products with prototypes may be upsampled beside the codes, whose length alone is wanted.
+    both = np.concatenate([plane @ vectors.T.astype(np.float32), plane], -1)
+    rows, columns, depth = both.shape
     down, across = resize_matrix(height, rows)[window[0]], resize_matrix(width, columns)[window[1]]
-    out = np.empty((len(centroids), len(down), len(across)), np.float32)
+    out = np.empty((len(cut.nodes), len(down), len(across)), np.float32)
     strip = max(1, 4_000_000 // max(1, len(across) * depth))
-    flat = plane.reshape(rows, columns * depth)
+    flat = both.reshape(rows, columns * depth)
     for top in range(0, len(down), strip):
-        stretched = (down[top : top + strip] @ flat).reshape(-1, columns, depth)
-        codes = np.matmul(across, stretched)
-        norms = np.linalg.norm(codes, axis=-1).clip(1e-8)
-        out[:, top : top + strip] = np.moveaxis(codes @ centroids.T.astype(np.float32) / norms[..., None], -1, 0)
+        stretched = np.matmul(across, (down[top : top + strip] @ flat).reshape(-1, columns, depth))
+        products, codes = np.split(stretched, [len(vectors)], axis=-1)
+        norms = np.linalg.norm(codes, axis=-1, keepdims=True).clip(1e-8)
+        out[:, top : top + strip] = np.moveaxis(cut.best(products) / norms, -1, 0)
     return out
 
 
@@ -134,12 +139,15 @@ def upsample(plane: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.matmul(down, np.moveaxis(plane.astype(np.float32), -1, 0) @ across.T)
 
 
-def winner(maps: np.ndarray) -> np.ndarray:
-    """The first of the largest of K maps at each place: (K, height, width) to (height, width) int64. In strips: numpy's
-    argmax over the first axis copies all that it is given."""
-    out = np.empty(maps.shape[1:], np.int64)
-    for top in range(0, len(out), 64):
-        maps[:, top : top + 64].argmax(0, out=out[top : top + 64])
+def winner(maps: Iterable[np.ndarray]) -> np.ndarray:
+    """The number of the first of the largest of K maps (height, width) at each place: (height, width) int64. Maps may
+    come one by one: two of them are in memory."""
+    each = iter(maps)
+    best = np.array(next(each))
+    out = np.zeros(best.shape, np.int64)
+    for number, values in enumerate(each, 1):
+        np.copyto(out, number, where=values > best)
+        np.maximum(best, values, out=best)
     return out
 
 

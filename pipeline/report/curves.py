@@ -5,10 +5,8 @@ import math
 import re
 from typing import Any
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 CURVE_POINTS = 300  # longer logs are averaged down to this many points
 LINES = 6  # line colours in the style sheet
@@ -34,6 +32,9 @@ def curves(losses: dict[str, np.ndarray]) -> list[dict[str, Any]]:
 
 def panel(columns: dict[str, np.ndarray], step: np.ndarray | None, prefix: str) -> Markup:
     """The curves as SVG that takes its colours from the page and holds no text but numbers."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6.2, 2.7), layout="tight")
     axes = figure.add_subplot()
     ink, grid = "#0000f0", "#0000f1"

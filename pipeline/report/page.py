@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import hsv_to_rgb
 from PIL import Image
 
 from pipeline.report.curves import CURVE_POINTS, curves, panel
@@ -118,6 +117,8 @@ class _Tones:
     """Which colour a class and a cluster has: that of its class wherever clusters are matched to classes."""
 
     def __init__(self, page: Page) -> None:
+        from matplotlib.colors import hsv_to_rgb
+
         self.classes, clusters = page.classes, len(page.colours)
         own = np.asarray(page.colours, np.uint8).reshape(-1, 3)
         hues = [[(0.11 + 0.618034 * i) % 1, 0.6, 0.85] for i in range(clusters, len(page.classes))]

@@ -1,15 +1,20 @@
 """baseline: cosine k-means on the tokens themselves, with the same K and settings: what the head must beat.
 
-Artifact: `baseline.safetensors` with `centroids` (K, channel) float32 and the `center` taken off the tokens first.
+Artifact: `clusters.safetensors` as of the stage `clusters`, a prototype to a cluster, and the `center` that is
+subtracted from tokens first.
 """
 
 from typing import Any
 
+import numpy as np
+
+from pipeline.artifacts.clusters import Clusters, find_tree, write_clusters
 from pipeline.artifacts.features import read_center
-from pipeline.artifacts.sampling import fit, most_tokens, sample_tokens, stack
+from pipeline.artifacts.sampling import fit, sample
 from pipeline.artifacts.suggestion import chosen_k
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, borrowed
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import normalise
 
 
@@ -32,13 +37,16 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     features = job.inputs["features"]
     k = chosen_k(params.k, job.inputs.get("suggestion"))
     center = read_center(features, params.center)
-    blocks = sample_tokens(features, params.tokens, params.seed, work)
-    tokens = stack((normalise(block - center) for block in blocks), most_tokens(features, params.tokens))
+
+    def encode(tokens: np.ndarray) -> Codes:
+        return Codes(normalise(tokens - center))
+
+    tokens = sample(features, params.tokens, params.seed, work, encode).flat().compared
     centroids, objectives = fit(tokens, k, params.restarts, params.iterations, params.seed)
-    job.out.write_tensors("baseline.safetensors", {"centroids": centroids, "center": center})
-    return {"items": len(tokens), "objectives": objectives}
+    found = Clusters(centroids, find_tree(centroids, tokens), k)
+    return {"items": len(tokens), "objectives": objectives, **write_clusters(job.out, found, center=center)}
 
 
 STAGE = Stage(
-    "baseline", version=2, encoding=1, inputs=("features", "suggestion?"), params=BaselineParams, compute=compute
+    "baseline", version=3, encoding=2, inputs=("features", "suggestion?"), params=BaselineParams, compute=compute
 )

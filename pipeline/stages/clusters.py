@@ -1,9 +1,12 @@
-"""clusters: K unit vectors in code space, the head's own where it has them, else by cosine k-means on its codes, which
-may then be regrouped by what the images show.
+"""clusters: prototypes in code space, the tree in which they merge, and its cut into K groups. No label is read.
 
-Artifact: `clusters.safetensors` with `centroids` (K, D) float32, unit vectors. The manifest's `found_by` is `head`,
-`kmeans` or `regrouped`; of the last `moves` says what each move gained. Of a code whose leading channels
-alone are compared (`heads/interface.py`), k-means leaves the rest of a centroid 0.
+K clusters are the head's own where it has them, else those of cosine k-means on its codes. Where there are to be more
+prototypes than K, each cluster is cut into pieces, which may then be regrouped by what the images show; the tree merges
+the pieces of a group first, so that its cut at K is the groups, and finer and coarser cuts need nothing more.
+
+Artifact: `clusters.safetensors` with `prototypes` (P, D or D + E) float32, unit vectors; `merges` (P − 1, 2) int64,
+`heights` (P − 1,) float64 and `sizes` (P,) int64 of the tree (`pipeline.numerics.tree`). The manifest's `k` is K, its
+`found_by` is `head`, `kmeans` or `regrouped`; of the last `moves` says what each move gained.
 Source: STEGO, section 4.3, with k-means in place of its online cluster probe.
 """
 
@@ -13,18 +16,17 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.artifacts.clusters import leading, look
-from pipeline.artifacts.features import Tokens
+from pipeline.artifacts.clusters import Clusters, fewer, find_tree, write_clusters
+from pipeline.artifacts.features import Tokens, training_views
 from pipeline.artifacts.head import TrainedHead, open_head
-from pipeline.artifacts.sampling import fit, most_tokens, sample_tokens, stack
+from pipeline.artifacts.sampling import fit, sample
 from pipeline.artifacts.suggestion import chosen_k
 from pipeline.artifacts.view_reader import ViewReader
-from pipeline.artifacts.views import training_views
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import Set, StageError
 from pipeline.core.params import Params
+from pipeline.numerics import prototypes, regroup
 from pipeline.numerics.kmeans import normalise
-from pipeline.numerics.regroup import regroup
 
 log = logging.getLogger("stegoflow")
 
@@ -33,13 +35,16 @@ class ClustersParams(Params):
     k: int | None = Field(None, ge=1, le=65535)
     """Number of clusters K: how many categories to look for; none: as many as the stage `suggestion` finds in the
     tokens. Never taken from the labels."""
-    method: Literal["auto", "kmeans", "regrouped"] = "auto"
-    """`kmeans`: cosine k-means on the codes. `regrouped`: the same, after which two clusters may become one and a third
-    one two, where that fits the colours and borders in the images better. `auto`: the head's own clusters where it has
-    them, `regrouped` for `stegoflow`, otherwise `kmeans`."""
+    prototypes: int | None = Field(None, ge=1, le=512)
+    """Number of prototypes P, the finest cut that there is; none: 8 K, but 64 at least and 512 at most, where clusters
+    are regrouped, otherwise K."""
+    method: Literal["auto", "kmeans"] = "auto"
+    """`kmeans`: cosine k-means on the codes. `auto`: the head's own clusters where it has them; for `stegoflow` those
+    of k-means, after which two clusters may become one and a third one two, where that fits the colours and borders in
+    the images better; otherwise `kmeans`."""
     restarts: int = Field(10, ge=1)
-    """k-means starts from a Ward tree, and this often anew, on a sample; the start with the best objective is finished
-    on all tokens."""
+    """k-means starts from a Ward tree, and this often from random centroids, on a sample; the start with the best
+    objective is finished on all tokens."""
     iterations: int = Field(30, ge=1)
     tokens: int = Field(500_000, ge=1)
     """k-means reads at most this many training tokens, the same number of every view."""
@@ -49,7 +54,7 @@ class ClustersParams(Params):
         return {"faiss": "k-means"}
 
 
-LOOKED_AT = 128
+PICTURES = 128
 """Training views whose images decide about a regrouping."""
 
 
@@ -57,49 +62,67 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     params: ClustersParams = job.params
     k = chosen_k(params.k, job.inputs.get("suggestion"))
     head = open_head(job.inputs["head"], job.execution.device)
+    codes = sample(job.inputs["features"], params.tokens, params.seed, work, lambda tokens: head(tokens).unit()).flat()
+    facts: dict[str, Any] = {"items": len(codes.compared), "found_by": "kmeans"}
     own = head.prototypes() if params.method == "auto" else None
-    if own is not None:
-        if len(own) != k:
-            raise StageError(f"clusters.k: the head has {len(own)}, not {k}", next=Set("clusters.method", "kmeans"))
-        job.out.write_tensors("clusters.safetensors", {"centroids": normalise(own)})
-        return {"items": len(own), "found_by": "head", **look(normalise(own))}
-    sample = sample_tokens(job.inputs["features"], params.tokens, params.seed, work, head)
-    codes = stack(map(normalise, sample), most_tokens(job.inputs["features"], params.tokens))
-    compared = leading(codes, head)
-    centroids, objectives = fit(compared, k, params.restarts, params.iterations, params.seed)
-    centroids = np.pad(centroids, ((0, 0), (0, codes.shape[1] - compared.shape[1])))
-    facts: dict[str, Any] = {"found_by": "kmeans"}
-    if params.method == "regrouped" or (params.method == "auto" and head.method.regrouped):
-        centroids, moves = regroup(codes, centroids, compared.shape[1], *appearance(job, head, work), params.seed)
-        facts = {"found_by": "regrouped", "moves": moves}
-    job.out.write_tensors("clusters.safetensors", {"centroids": centroids})
-    return {"items": len(codes), "objectives": objectives, **facts, **look(centroids, codes)}
+    if own is None:
+        centroids, facts["objectives"] = fit(codes.directions(), k, params.restarts, params.iterations, params.seed)
+    elif len(own) == k:
+        centroids, facts["found_by"] = normalise(own), "head"
+    else:
+        raise StageError(f"clusters.k: the head has {len(own)}, not {k}", next=Set("clusters.method", "kmeans"))
+    regrouped = own is None and params.method == "auto" and head.method.regrouped
+    count = params.prototypes or (max(k, int(np.clip(8 * k, 64, 512))) if regrouped else k)
+    if count < k:
+        raise StageError(
+            f"clusters.prototypes: {count} are fewer than {k} clusters", next=Set("clusters.prototypes", k)
+        )
+    if count == k or len(codes.compared) < max(count, 2 * k):
+        found = Clusters(centroids, find_tree(centroids, codes.directions()), k)
+    else:
+        few = codes.some(prototypes.SAMPLE, params.seed)
+        pieces = prototypes.split(few, centroids, count, params.seed)
+        groups = np.repeat(np.arange(k), [len(part) for part in pieces])
+        if regrouped:
+            groups, moves = regroup.improve(evidence(job, head, centroids, pieces, work), groups, k)
+            facts |= {"found_by": "regrouped", "moves": moves}
+        nearest = prototypes.nearest_piece(few, centroids, pieces)
+        vectors = prototypes.readout(few.joint(), nearest, groups)
+        found = Clusters(vectors, find_tree(vectors, codes.joint(), groups), k)
+    facts |= write_clusters(job.out, found)
+    if trouble := fewer(facts):
+        log.warning("clusters: %s", trouble)
+    return facts
 
 
-def appearance(job: Job, head: TrainedHead, work: Work) -> tuple[np.ndarray, np.ndarray]:
-    """Unit codes (view, row, column, D) of some training views, and the mean colour of every token (view, row, column,
-    3), float32, 0..255, read from the images."""
+def evidence(
+    job: Job, head: TrainedHead, centroids: np.ndarray, pieces: list[np.ndarray], work: Work
+) -> regroup.Evidence:
+    """What the pieces of all clusters look like in some training views, from their images."""
     tokens = Tokens(job.inputs["features"])
     table = job.inputs["features"].read_table("views.parquet")
     rows = training_views(table)
-    if len(rows) > LOOKED_AT:
-        rows = np.sort(np.random.default_rng([job.params.seed, 1]).choice(rows, LOOKED_AT, replace=False))
-    codes, colours = [], []
+    if len(rows) > PICTURES:
+        rows = np.sort(np.random.default_rng([job.params.seed, 1]).choice(rows, PICTURES, replace=False))
+    member, directions, colours = [], [], []
     images = ViewReader(job.roots["dataset"])
     for number, view in enumerate(table.take(rows).to_pylist()):
         work.tick(number, len(rows), "images")
-        code = head(tokens.read(rows[number : number + 1]))[0]
-        if np.isfinite(code[0, 0, 0]):  # else the image could not be decoded
-            codes.append(normalise(code))
-            colours.append(images.read(view, code.shape[:2]))
+        codes = head(tokens.read(rows[number : number + 1])).unit().each(lambda part: part[0])
+        height, width, _ = codes.compared.shape
+        if np.isfinite(codes.compared[0, 0, 0]):  # else the image could not be decoded
+            member.append(prototypes.nearest_piece(codes.flat(), centroids, pieces).reshape(height, width))
+            directions.append(codes.directions())
+            colours.append(images.read(view, (height, width)))
     work.tick(len(rows), len(rows), "images")
-    return np.stack(codes), np.stack(colours).astype(np.float32)
+    count = sum(len(part) for part in pieces)
+    return regroup.evidence(np.stack(member), np.stack(directions), np.stack(colours).astype(np.float32), count)
 
 
 STAGE = Stage(
     "clusters",
-    version=4,
-    encoding=1,
+    version=5,
+    encoding=2,
     inputs=("features", "suggestion?", "head"),
     params=ClustersParams,
     compute=compute,

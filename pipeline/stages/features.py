@@ -5,25 +5,36 @@ channel) float32; `mean` and `pooled` (view, channel) float32, `center` (channel
 view. A hole or an undecodable image is NaN, in int8 −128.
 """
 
+from __future__ import annotations
+
 import hashlib
 import logging
 from collections import deque
 from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import model_validator
 
 from pipeline.artifacts.feature_layout import create
-from pipeline.artifacts.features import GROUP, PART, arrays, checksums, metadata_files, open_group
+from pipeline.artifacts.features import (
+    GROUP,
+    PART,
+    arrays,
+    checksums,
+    metadata_files,
+    open_group,
+    training_views,
+)
 from pipeline.artifacts.known_rows import copy_known, known_rows
 from pipeline.artifacts.view_reader import ViewReader
-from pipeline.artifacts.views import ViewParams, training_views, view_table
+from pipeline.artifacts.views import ViewParams, view_table
 from pipeline.backbones.devices import autocast, pick_device
-from pipeline.backbones.vit import Backbone, create_backbone, describe, find_weights
+from pipeline.backbones.facts import describe, file_sha256
+from pipeline.backbones.weights import find_weights
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import ConfigError, Set, StageError
@@ -33,6 +44,9 @@ from pipeline.images.pixels import DecodeError
 from pipeline.numerics.codecs import quantise
 
 log = logging.getLogger("stegoflow")
+
+if TYPE_CHECKING:
+    from pipeline.backbones.vit import Backbone
 
 
 class FeaturesParams(Params):
@@ -56,7 +70,7 @@ class FeaturesParams(Params):
     quarter of the bytes. Whatever it is, tokens are read as float16."""
 
     @model_validator(mode="after")
-    def _fits(self) -> "FeaturesParams":
+    def _fits(self) -> FeaturesParams:
         patch, _, blocks = describe(self.backbone)
         for name, side in zip(("height", "width"), self.views.size, strict=True):
             if side % patch or side <= 0:
@@ -68,14 +82,18 @@ class FeaturesParams(Params):
 
 
 def weights_digest(backbone: str, weights: str) -> str:
-    """sha256 of the file that `weights` means: how weights enter the fingerprint."""
+    """sha256 of the file that `weights` means: how weights enter the fingerprint. It is remembered."""
     path = find_weights(backbone, weights)
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path, _digest)
     except OSError as error:
         why = f"features.weights: {path} cannot be read: {error.strerror}"
         raise ConfigError(why, next=("make it readable, or ", Set("features.weights", "FILE"))) from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
@@ -183,6 +201,8 @@ def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: Contain
 def _encode(job: Job, rows: dict[int, dict[str, Any]], tokens: np.ndarray) -> dict[str, str]:
     """Run the backbone on some rows of a part, into `tokens`; the paths that cannot be decoded, and why. A thread
     decodes and resizes the next batches meanwhile."""
+    import torch
+
     params: FeaturesParams = job.params
     failed: dict[str, str] = {}
     if not rows:
@@ -200,7 +220,9 @@ def _encode(job: Job, rows: dict[int, dict[str, Any]], tokens: np.ndarray) -> di
 
 @lru_cache(maxsize=2)
 def _backbone(name: str, weights: str, sha256: str, block: int | None, facet: Any, norm: Any, device: str) -> Backbone:
-    if weights_digest(name, weights) != sha256:
+    from pipeline.backbones.vit import create_backbone
+
+    if _digest(find_weights(name, weights)) != sha256:
         raise StageError(f"the weights {weights} changed since the run was planned", next="run the same command again")
     return create_backbone(name, weights, block=block, facet=facet, norm=norm).to(device)
 

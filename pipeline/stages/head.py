@@ -7,16 +7,16 @@ steps), and a checkpoint part every few hundred steps, from which a killed run g
 Every random draw of step t comes from a generator seeded with (seed, t), so a checkpoint holds no generator state.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import math
 from contextlib import closing
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from pydantic import Field
 
 from pipeline.artifacts.features import PART, Tokens, read_center
 from pipeline.artifacts.head import COLLAPSED, collapse, tensors
@@ -25,43 +25,17 @@ from pipeline.backbones.devices import compute_dtype, keep_freed_memory, pick_de
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import Set, StageError
-from pipeline.core.params import Params, hashed, variant
-from pipeline.heads import METHODS
-from pipeline.heads.cause import CauseParams
-from pipeline.heads.interface import Batch, Method, MethodParams
-from pipeline.heads.pca import PcaParams
-from pipeline.heads.pool import Pools
-from pipeline.heads.primaps import PrimapsParams
-from pipeline.heads.smooseg import SmoosegParams
-from pipeline.heads.stego import StegoParams
-from pipeline.heads.stegoflow import StegoflowParams
+from pipeline.core.params import borrowed_from, hashed
+from pipeline.heads import network
+from pipeline.heads.settings import MethodParams, TrainedParams
 from pipeline.numerics.kmeans import effective_groups, normalise
 
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.heads.interface import Method
+
 log = logging.getLogger("stegoflow")
-
-
-class HeadParams(Params):
-    method: Literal["stego", "stegoflow", "smooseg", "cause", "primaps", "pca", "none"] = "stegoflow"
-    """`stego`: a small network trained with the correspondence loss, as published. `stegoflow`: the same on tokens in
-    their context, balanced to K groups. `smooseg`, `cause`, `primaps`: successors of STEGO, as far as cached tokens and
-    no labels go. `pca`: principal components of the tokens. `none`: the tokens themselves. Only the section of the
-    chosen method counts."""
-    center: Literal["dataset", "none"] = "dataset"
-    """`dataset` subtracts the training splits' mean token before neighbours, clustering and head."""
-    memory_gib: float = Field(1.5, gt=0)
-    """Training tokens up to this size are held whole; of larger sets a pool of this size, changed in the background."""
-    seed: int = Field(0, ge=0, lt=2**32)
-    stego: StegoParams = variant("method", StegoParams())
-    stegoflow: StegoflowParams = variant("method", StegoflowParams())
-    smooseg: SmoosegParams = variant("method", SmoosegParams())
-    cause: CauseParams = variant("method", CauseParams())
-    primaps: PrimapsParams = variant("method", PrimapsParams())
-    pca: PcaParams = variant("method", PcaParams())
-
-    @property
-    def section(self) -> Any:
-        """The chosen method's settings; the bare seed for one that has none."""
-        return getattr(self, self.method, None) or MethodParams(seed=self.seed)
 
 
 CHECKPOINT = 500
@@ -74,15 +48,17 @@ WATCHED = 32
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
-    params: HeadParams = with_k(job.params, job.inputs.get("suggestion"))
+    import torch
+
+    params = with_k(job.params, job.inputs.get("suggestion"))
     near = job.inputs["neighbours"].read_table("neighbours.parquet", ["view", "neighbours"])
     center = read_center(job.inputs["features"], params.center)
     tokens = Tokens(job.inputs["features"])
     keep_freed_memory()
     device = pick_device(job.execution.device)
     torch.manual_seed(params.seed)  # the initial weights; all later draws have generators of their own
-    method = METHODS[params.method](params.section, len(center)).to(device)
-    if getattr(params.section, "steps", 0):
+    method = network(params)(params, len(center)).to(device)
+    if isinstance(params, TrainedParams):
         facts = train(method, tokens, center, near, params, job, work)
         table = pa.concat_tables(job.out.read_table(f"steps/{name}.parquet") for name in sorted(job.out.markers()))
     else:
@@ -92,16 +68,20 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     job.out.write_table("losses.parquet", table)
     facts["groups"] = watch(method, tokens, center, np.asarray(near["view"]), params)
     weights = {name: value.detach().cpu().numpy() for name, value in method.state_dict().items()}
-    settings = json.dumps(hashed(params.section), sort_keys=True)
-    rebuilt = {"method": params.method, "params": settings, "channels": str(len(center))}
+    settings = json.dumps(hashed(params), sort_keys=True)
+    rebuilt = {"params": settings, "channels": str(len(center))}
     job.out.write_tensors("head.safetensors", {**weights, "center": center}, **rebuilt)
     return {**facts, "bytes": sum(w.nbytes for w in weights.values())}
 
 
 def prepare(
-    method: Method, tokens: Tokens, center: np.ndarray, views: np.ndarray, params: HeadParams, work: Work
+    method: Method, tokens: Tokens, center: np.ndarray, views: np.ndarray, params: MethodParams, work: Work
 ) -> int:
     """Let a method see a sample of the training views, at most `SAMPLE` and what `memory_gib` holds; how many."""
+    import torch
+
+    from pipeline.heads.interface import Method
+
     if type(method).prepare is Method.prepare:
         return 0
     each = int(np.prod(tokens.shape[1:])) * 4  # bytes of a view
@@ -119,12 +99,11 @@ def prepare(
     return count
 
 
-def with_k(params: HeadParams, suggestion: Artifact | None) -> HeadParams:
-    """The params with the suggested K in the chosen section, where that wants one and none was given."""
-    section = params.section
-    if getattr(section, "k", 0) is not None:
-        return params
-    return params.model_copy(update={params.method: section.model_copy(update={"k": chosen_k(None, suggestion)})})
+def with_k(params: MethodParams, suggestion: Artifact | None) -> MethodParams:
+    """The params with the suggested K, where the method needs one and none was given."""
+    names = borrowed_from(type(params), "clusters.k")
+    missing = [name for name in names if getattr(params, name) is None]
+    return params.model_copy(update={name: chosen_k(None, suggestion) for name in missing})
 
 
 def train(
@@ -132,21 +111,25 @@ def train(
     tokens: Tokens,
     center: np.ndarray,
     near: pa.Table,
-    params: HeadParams,
+    params: TrainedParams,
     job: Job,
     work: Work,
 ) -> dict[str, Any]:
     """The loop of a method that is trained by steps, from its last checkpoint or the beginning."""
-    section = params.section
-    steps, cosine = section.steps, getattr(section, "schedule", "constant") == "cosine"
+    import torch
+
+    from pipeline.heads.interface import Batch
+    from pipeline.heads.pool import Pools
+
+    steps, cosine = params.steps, params.schedule == "cosine"
     device = pick_device(job.execution.device)
-    optimiser = torch.optim.Adam(method.parameter_groups(), section.learning_rate, fused=True)
+    optimiser = torch.optim.Adam(method.parameter_groups(), params.learning_rate, fused=True)
     rates = [group["lr"] for group in optimiser.param_groups]
     start = _resume(job.out, method, optimiser)
     if not start:
         prepare(method, tokens, center, np.asarray(near["view"]), params, work)
     dtype = compute_dtype(device, job.execution.precision)
-    pools = Pools(tokens, center, near, section.batch, params.memory_gib, params.seed, device, dtype, method.context)
+    pools = Pools(tokens, center, near, params.batch, params.memory_gib, params.seed, device, dtype, method.context)
 
     rows: list[dict[str, float]] = []
     with closing(pools):
@@ -163,10 +146,9 @@ def train(
             if due:
                 values = {"loss": float(loss.detach())} | {name: float(value) for name, value in terms.items()}
                 if not math.isfinite(values["loss"]):
-                    field = f"head.{params.method}.learning_rate"
                     raise StageError(
                         f"step {step}: the loss is {values['loss']}",
-                        next=Set(field, f"{section.learning_rate / 10:g}"),
+                        next=Set("head.learning_rate", f"{params.learning_rate / 10:g}"),
                     )
                 rows.append({"step": step, **values})
                 work.tick(step + 1, steps, "steps")
@@ -180,14 +162,16 @@ def train(
     return {"items": steps, "views": len(near), "pool": pools.size}
 
 
-def watch(method: Method, tokens: Tokens, center: np.ndarray, views: np.ndarray, params: HeadParams) -> float:
+def watch(method: Method, tokens: Tokens, center: np.ndarray, views: np.ndarray, params: MethodParams) -> float:
     """Effective number of groups of the codes of some training views, the same ones every time."""
+    import torch
+
     views = views[np.linspace(0, len(views) - 1, min(len(views), WATCHED)).astype(int)]
     device = next(iter(method.state_dict().values()), torch.empty(0)).device
     values = torch.from_numpy(tokens.read(views)).to(device).float() - torch.from_numpy(center).to(device)
     method.eval()  # where a method has dropout of its own
     with torch.no_grad():
-        codes = method.encode(values).flatten(1, 2)[..., : method.leading].float().cpu().numpy()
+        codes = method.encode(values).compared.flatten(1, 2).float().cpu().numpy()
     method.train()
     return round(effective_groups(normalise(codes)), 3)
 
@@ -227,5 +211,10 @@ def _resume(out: Artifact, method: Method, optimiser: torch.optim.Optimizer) -> 
 
 
 STAGE = Stage(
-    "head", version=1, encoding=1, inputs=("features", "suggestion?", "neighbours"), params=HeadParams, compute=compute
+    "head",
+    version=1,
+    encoding=1,
+    inputs=("features", "suggestion?", "neighbours"),
+    params=MethodParams,
+    compute=compute,
 )

@@ -5,12 +5,14 @@ or uint16 for more than 255 clusters; the largest value of the type marks an ima
 Sources: STEGO, section 4.3 (mirror averaging, bilinear upsampling of codes, dense CRF); `pipeline.numerics.guided`.
 """
 
+import logging
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
+from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.masks import encode_png, ignore_value, mask_dtype
 from pipeline.artifacts.planes import Views
@@ -19,12 +21,14 @@ from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
 from pipeline.datasets import folder
 from pipeline.images.formats import open_source
-from pipeline.images.pixels import DecodeError
 from pipeline.images.source import MAX_PIXELS
 from pipeline.numerics.crf import CrfParams, dense_crf, tiles
 from pipeline.numerics.guided import guided_logits
-from pipeline.numerics.regroup import SCALE
+from pipeline.numerics.prototypes import SCALE
+from pipeline.numerics.tree import Cut
 from pipeline.numerics.views import cosine_logits, winner
+
+log = logging.getLogger("stegoflow")
 
 PART = 8
 """Images per part: a few seconds of CRF."""
@@ -40,8 +44,8 @@ class MasksParams(Params):
     """Also write masks refined by a dense CRF; false writes those without alone."""
     crf_params: CrfParams = CrfParams()
     sharpness: float | None = Field(None, gt=0)
-    """The CRF starts from log-softmax(sharpness × cosine to each cluster). None: 2, as published; for regrouped
-    clusters 20, the scale that they were fitted at."""
+    """The CRF starts from log-softmax(sharpness × cosine to each group). None: 2, as published; for regrouped clusters
+    20, the scale that prototypes were fitted at."""
 
     @field_validator("splits")
     @classmethod
@@ -74,11 +78,14 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     table = job.inputs["dataset"].read_table("images.parquet")
     rows = predicted_images(table, job.params.splits)
     job.out.write_json("images.json", rows.tolist())
+    large = [row["path"] for row in table.take(rows).to_pylist() if row["height"] * row["width"] > MAX_PIXELS]
+    if large:
+        log.warning(
+            "%d of %d images get no mask, because they have more than %.0f megapixels: %s",
+            *(len(large), len(rows), MAX_PIXELS / 1e6, folder.some(large)),
+        )
     work.parts(predict_part, len(rows), PART, "images")
-    return {
-        "items": len(rows),
-        "clusters": len(job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]),
-    }
+    return {"items": len(rows), "clusters": job.inputs["clusters"].manifest["k"]}
 
 
 def predicted_images(dataset: pa.Table, splits: list[str]) -> np.ndarray:
@@ -89,51 +96,74 @@ def predicted_images(dataset: pa.Table, splits: list[str]) -> np.ndarray:
 
 def predict_part(job: Job, part: Part) -> dict[str, Any]:
     """Masks of images start..stop−1 of those that are predicted."""
-    params: MasksParams = job.params
     dataset = job.inputs["dataset"].held("images.parquet", Artifact.read_table)
     chosen = job.out.held("images.json", Artifact.read_json)[part.start : part.stop]
-    head = open_head(job.inputs["head"], job.execution.device)
-    centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
-    fitted = job.inputs["clusters"].manifest.get("found_by") == "regrouped"
-    sharpness = params.sharpness or (SCALE if fitted else PUBLISHED)
-    views = Views(job.inputs["features"])
-    rows, failed = [], {}
+    predict = Predictor(job.inputs, job.roots["dataset"], job.params, job.execution.device)
+    rows, failed = [], []
     for index, image in zip(chosen, dataset.take(chosen).to_pylist(), strict=True):
-        plane = views.plane(index, head)
-        mask = refined = None
-        try:
-            if plane is None:
-                raise DecodeError("it could not be decoded when the features were made")
-            pixels = open_source(job.roots["dataset"], image["path"], image["sha256"], image["size"]).pixels()
-            mask, refined = label_maps(pixels, plane, centroids, params, sharpness)
-        except DecodeError as error:
-            failed[image["path"]] = str(error)
-            if 0 < image["height"] * image["width"] <= MAX_PIXELS:
-                mask = np.full(
-                    (image["height"], image["width"]), ignore_value(len(centroids)), mask_dtype(len(centroids))
-                )
-            refined = mask if params.crf else None
+        found = predict(index, image)
+        if found is None:
+            failed.append(image["path"])
+        mask, refined = found or predict.unknown(image)
         facts = {key: image[key] for key in ("split", "id", "path", "height", "width")}
         rows.append({**facts, "mask": encode_png(mask), "mask_crf": encode_png(refined)})
     job.out.write_table(f"masks/{part.name}.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
     return {"failed": failed}
 
 
+class Predictor:
+    """From cached tokens, a head and a cut of clusters to label maps."""
+
+    def __init__(
+        self, inputs: dict[str, Artifact], root: str, params: MasksParams, device: str, n: int | None = None
+    ) -> None:
+        """`inputs` holds the artifacts features, head and clusters; n groups, the clusters' own K by default."""
+        self.root, self.params = root, params
+        self.head = open_head(inputs["head"], device)
+        self.clusters = read_clusters(inputs["clusters"])
+        self.cut = self.clusters.cut(n)
+        fitted = inputs["clusters"].manifest["found_by"] == "regrouped"
+        self.sharpness = params.sharpness or (SCALE if fitted else PUBLISHED)
+        self.views = Views(inputs["features"])
+
+    def __call__(self, index: int, image: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """Label maps of an image, a row of the images table and its number there, without and with CRF; None where it
+        could not be decoded, or is too large to be."""
+        if image["height"] * image["width"] > MAX_PIXELS:
+            return None
+        plane = self.views.plane(index, lambda tokens: self.clusters.seen(self.head(tokens)))
+        if plane is None:
+            return None
+        pixels = open_source(self.root, image["path"], image["sha256"], image["size"]).pixels()
+        return label_maps(pixels, plane, self.clusters.vectors, self.cut, self.params, self.sharpness)
+
+    def unknown(self, image: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The label maps of an image that could not be decoded; None where its size is not known, or too large."""
+        n = len(self.cut.nodes)
+        size = (image["height"], image["width"])
+        mask = np.full(size, ignore_value(n), mask_dtype(n)) if 0 < size[0] * size[1] <= MAX_PIXELS else None
+        return mask, mask if self.params.crf else None
+
+
 def label_maps(
-    image: np.ndarray, plane: np.ndarray, centroids: np.ndarray, params: MasksParams, sharpness: float = PUBLISHED
+    image: np.ndarray,
+    plane: np.ndarray,
+    vectors: np.ndarray,
+    cut: Cut,
+    params: MasksParams,
+    sharpness: float = PUBLISHED,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The mask of an image (height, width, 3 uint8) with codes `plane`, and that with CRF where params want it."""
-    k, height, width = len(centroids), *image.shape[:2]
-    plane = plane[..., : centroids.shape[1]]  # clusters of runs from before codes had detail know the first channels
+    k, height, width = len(cut.nodes), *image.shape[:2]
     guided = params.upsampling == "guided"
     mask = np.empty((height, width), mask_dtype(k))
     refined = np.empty_like(mask) if params.crf else None
     if guided:
-        mask[:] = winner(guided_logits(image, plane, centroids))
+        mask[:] = winner(guided_logits(image, plane, vectors, cut))
         if refined is None:
             return mask, None
     for tile in tiles(k, height, width, params.crf_params):
-        logits = cosine_logits(plane, centroids, height, width, tile.seen)
+        logits = cosine_logits(plane, vectors, cut, height, width, tile.seen)
         if not guided:
             mask[tile.kept] = winner(logits)[tile.inside]
         if refined is not None:
@@ -151,7 +181,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 STAGE = Stage(
     "masks",
-    version=3,
+    version=4,
     encoding=1,
     inputs=("dataset", "features", "head", "clusters"),
     params=MasksParams,

@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.artifacts.features import read_center, read_rows
-from pipeline.artifacts.views import training_views
+from pipeline.artifacts.features import read_center, read_rows, training_views
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.extras import require
 from pipeline.core.params import Params, borrowed

@@ -1,26 +1,28 @@
 """probe: linear classifiers trained with labels, on codes and on tokens. Only to measure; never in the output.
 
 Artifact: `probe.safetensors` with `codes.weight` (class, D), `codes.bias`, `tokens.weight` (class, channel),
-`tokens.bias`, and the `center` taken off tokens first; all float32.
+`tokens.bias`, and the `center` that is subtracted from tokens first; all float32. Of codes, what is compared.
 A token's target is the share of each class in its patch, so that no label map is resampled.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch.nn import functional as F
 
-from pipeline.artifacts.features import PART, Tokens
+from pipeline.artifacts.features import PART, Tokens, training_views
 from pipeline.artifacts.head import TrainedHead, open_head
 from pipeline.artifacts.labels import LabelMaps, check_size
-from pipeline.artifacts.views import training_views
 from pipeline.backbones.devices import pick_device
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError
 from pipeline.core.params import Params, borrowed
 from pipeline.numerics.views import Window, area_fractions
+
+if TYPE_CHECKING:
+    import torch
 
 
 class ProbeParams(Params):
@@ -59,8 +61,8 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 def labelled_tokens(
     job: Job, maps: LabelMaps, head: TrainedHead, work: Work
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens (n, channel) float16 of labelled training views, their codes (n, D) float32, the head being applied to
-    whole views, and their class shares (n, class) float32."""
+    """Tokens (n, channel) float16 of labelled training views, of their codes what is compared, (n, D) float32, the head
+    being applied to whole views, and their class shares (n, class) float32."""
     params: ProbeParams = job.params
     tokens = Tokens(job.inputs["features"])
     table = job.inputs["features"].read_table("views.parquet")
@@ -76,8 +78,8 @@ def labelled_tokens(
         work.tick(start, len(labelled), "views")
         part = table.take(labelled[start : start + PART]).to_pylist()
         block = tokens.read(np.asarray([view["view"] for view in part]))
-        encoded = head(block)
-        for view, values, code in zip(part, *(_flat(both) for both in (block, encoded)), strict=True):
+        encoded = head(block).compared
+        for view, values, code in zip(part, _flat(block), _flat(encoded), strict=True):
             if not np.isfinite(values[0, 0]):  # its image could not be decoded
                 continue
             label = maps.read(view["split"], view["id"])
@@ -110,6 +112,9 @@ def fit_linear(
     Inputs are standardised for the optimiser's sake (Adam, cosine decay to 0) and the scaling folded back into the
     weights. A token counts by its labelled share.
     """
+    import torch
+    from torch.nn import functional as F
+
     generator = torch.Generator().manual_seed(params.seed)
     x, y = torch.from_numpy(np.ascontiguousarray(inputs, np.float32)), torch.from_numpy(shares)
     mean, scale = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
@@ -136,7 +141,7 @@ def fit_linear(
 
 STAGE = Stage(
     "probe",
-    version=2,
+    version=3,
     encoding=1,
     inputs=("features", "head", "labels"),
     params=ProbeParams,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from pipeline.artifacts.clusters import fewer
+from pipeline.artifacts.clusters import fewer, read_clusters
 from pipeline.artifacts.features import Tokens
 from pipeline.artifacts.head import COLLAPSED, TrainedHead, collapse
 from pipeline.artifacts.labels import LabelMaps
@@ -19,7 +19,6 @@ from pipeline.core.params import Params
 from pipeline.images.formats import open_source
 from pipeline.images.pixels import DecodeError
 from pipeline.images.source import Source
-from pipeline.numerics.kmeans import normalise
 from pipeline.numerics.palette import palette
 from pipeline.report.page import Page, Picture, render
 
@@ -108,7 +107,7 @@ def facts(job: Job, features: dict[str, Any], k: int, found: dict[str, Any]) -> 
         "Views": f"{params['views']['kind']}, {size[0]}×{size[1]} px, {grid[0]}×{grid[1]} tokens",
         "Head": job.inputs["head"].manifest["params"]["method"],
         "Codes": codes(job.inputs["head"].manifest),
-        "Clusters": f"{k}; ⚠ {trouble}" if (trouble := fewer(job.inputs["clusters"].manifest, k)) else str(k),
+        "Clusters": f"{k}; ⚠ {trouble}" if (trouble := fewer(job.inputs["clusters"].manifest)) else str(k),
         "Protocol": f"{found['protocol']}: {PROTOCOLS[found['protocol']]}, one Hungarian match over "
         f"{found['images']} labelled images"
         if found["images"]
@@ -165,19 +164,19 @@ def pictures(job: Job, maps: LabelMaps | None, count: int) -> list[Picture]:
 
 
 def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
-    """Per cluster, patches around the tokens that lie nearest to its centroid, at most one of each image."""
+    """Per cluster, patches around the tokens that lie nearest to one of its prototypes, at most one of each image."""
     features = job.inputs["features"]
-    centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
-    found: list[list[np.ndarray]] = [[] for _ in centroids]
+    clusters = read_clusters(job.inputs["clusters"])
+    found: list[list[np.ndarray]] = [[] for _ in range(clusters.k)]
     table = features.read_table("views.parquet")
     rows = np.flatnonzero(np.asarray(table["training"]))
     rows = rows[np.linspace(0, len(rows) - 1, min(params.gallery_images, len(rows))).round().astype(int)]
     views = table.take(rows).to_pylist()
-    cosines = normalise(TrainedHead(job.inputs["head"])(Tokens(features).read(rows))) @ centroids.T
+    cosines = clusters.cosines(TrainedHead(job.inputs["head"])(Tokens(features).read(rows)))
     columns = cosines.shape[2]
     own = cosines.argmax(-1)
     wanted: dict[int, list[tuple[int, int]]] = {}
-    for cluster in range(len(centroids)):
+    for cluster in range(clusters.k):
         value = np.where(own == cluster, cosines[..., cluster], -np.inf).reshape(len(views), -1)
         best = value.argmax(1)
         order = np.argsort(-value[np.arange(len(views)), best])[: params.patches]

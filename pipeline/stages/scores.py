@@ -12,16 +12,16 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.artifacts.clusters import leading
+from pipeline.artifacts.clusters import FILE, read_clusters
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.labels import LabelMaps, check_size
 from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.artifacts.planes import Views
-from pipeline.artifacts.sampling import sample_tokens
+from pipeline.artifacts.sampling import sample
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
-from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
+from pipeline.numerics.kmeans import cosine_kmeans, nearest
 from pipeline.numerics.metrics import confusion, match, scores, stability, stego_crop
 from pipeline.numerics.views import upsample, winner
 
@@ -81,8 +81,8 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
     head = open_head(job.inputs["head"], job.execution.device)
     views = Views(job.inputs["features"])
     probe = job.inputs["probe"].read_tensors("probe.safetensors") if "probe" in job.inputs else None
-    baseline = job.inputs["baseline"].read_tensors("baseline.safetensors")
-    k = len(baseline["centroids"])
+    baseline = read_clusters(job.inputs["baseline"])
+    center = job.inputs["baseline"].held(FILE, Artifact.read_tensors)["center"]
     chosen = job.inputs["masks"].held("images.json", Artifact.read_json)[part.start : part.stop]
     totals: dict[str, np.ndarray] = {}
     labelled = 0
@@ -98,15 +98,15 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
             for name, column in (("cluster", "mask"), ("cluster_crf", "mask_crf"))
             if row[column]
         }
-        both = views.plane(index, lambda values: np.concatenate([head(values), values.astype(np.float32)], -1))
+        both = views.plane(index, lambda values: np.concatenate([head(values).compared, values.astype(np.float32)], -1))
         if both is None:
             crf = job.inputs["masks"].manifest["params"]["crf"]
             absent = ([] if crf else ["cluster_crf"]) + ([] if probe else ["linear", "linear_tokens"])
             names = [name for name in METHODS if name not in absent]
             predicted = dict.fromkeys(names, np.full(label.shape, -1))
         else:
-            codes, tokens = np.split(both, [both.shape[-1] - len(baseline["center"])], axis=-1)
-            logits = {"baseline": (tokens - baseline["center"]) @ baseline["centroids"].T}
+            codes, tokens = np.split(both, [both.shape[-1] - len(center)], axis=-1)
+            logits = {"baseline": baseline.cut().best((tokens - center) @ baseline.vectors.T)}
             if probe is not None:
                 logits["linear"] = codes @ probe["codes.weight"].T + probe["codes.bias"]
                 logits["linear_tokens"] = (tokens - probe["center"]) @ probe["tokens.weight"].T + probe["tokens.bias"]
@@ -114,7 +114,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
         if job.params.protocol == "stego":
             label, predicted = stego_crop(label), {name: stego_crop(mask) for name, mask in predicted.items()}
         for name, mask in predicted.items():
-            size = classes if name.startswith("linear") else k
+            size = classes if name.startswith("linear") else baseline.k
             totals[name] = totals.get(name, 0) + confusion(mask, label, size, classes, maps.ignore)
     return {"labelled": labelled, "confusion": {name: counts.tolist() for name, counts in totals.items()}}
 
@@ -151,31 +151,30 @@ def label_free(job: Job, work: Work) -> dict[str, float | None]:
     stability in 0..1: how far the clusterings of two halves of the views agree after matching (Lange et al. 2004)."""
     params: ScoresParams = job.params
     head = open_head(job.inputs["head"], job.execution.device)
-    centroids = job.inputs["clusters"].read_tensors("clusters.safetensors")["centroids"]
-    k = len(centroids)
-    sample = sample_tokens(job.inputs["features"], params.stability_tokens, params.seed, work, head)
-    views = [normalise(codes) for codes in sample]
+    found = read_clusters(job.inputs["clusters"])
+    views = sample(
+        job.inputs["features"], params.stability_tokens, params.seed, work, lambda tokens: head(tokens).unit()
+    )
     generator = np.random.default_rng(params.seed)
-    order = generator.permutation(len(views))
-    codes = np.concatenate(views)
-    halves = [leading(np.concatenate([views[i] for i in order[side::2]] or [codes[:0]]), head) for side in (0, 1)]
+    order = generator.permutation(len(views.compared))
+    whole, codes = views.flat().directions(), found.seen(views.flat())
+    halves = [views.each(lambda part, side=side: part[order[side::2]]).flat().directions() for side in (0, 1)]
     steady = silhouette = None
-    if min(len(half) for half in halves) >= k:
-        fits = [cosine_kmeans(half, k, restarts=2, iterations=20, seed=params.seed)[0] for half in halves]
-        whole = leading(codes, head)
-        steady = stability(nearest(whole, fits[0])[0], nearest(whole, fits[1])[0], k)
+    if min(len(half) for half in halves) >= found.k:
+        fits = [cosine_kmeans(half, found.k, restarts=2, iterations=20, seed=params.seed)[0] for half in halves]
+        steady = stability(nearest(whole, fits[0])[0], nearest(whole, fits[1])[0], found.k)
     pick = generator.choice(len(codes), min(len(codes), params.sample), replace=False)
-    found = nearest(codes[pick], centroids)[0]
-    if 1 < len(np.unique(found)) < len(found):
+    groups = found.cut().group[nearest(codes[pick], found.vectors)[0]]
+    if 1 < len(np.unique(groups)) < len(groups):
         from sklearn.metrics import silhouette_score  # takes two seconds to import, in every process that only scores
 
-        silhouette = float(silhouette_score(codes[pick], found, metric="cosine"))
+        silhouette = float(silhouette_score(codes[pick], groups, metric="cosine"))
     return {"silhouette": silhouette, "stability": steady}
 
 
 STAGE = Stage(
     "scores",
-    version=2,
+    version=3,
     encoding=1,
     inputs=("features", "head", "clusters", "baseline", "masks", "labels?", "probe?"),
     params=ScoresParams,

@@ -37,7 +37,7 @@ def main(name: str) -> None:
             "store",
             Path("tiny.safetensors"),
             features={"views": {"size": [32, 32]}},
-            head={"stego": {"steps": 4, "batch": 2}},
+            head={"steps": 4, "batch": 2},
             clusters={"k": 3},
             report={"images": 1, "patches": 1},
         )

@@ -59,7 +59,7 @@ def test_an_archive_is_read(archive: Path):
     near = artifacts["neighbours"].read_table("neighbours.parquet").to_pylist()
     assert len(near) == 3
     codes = TrainedHead(artifacts["head"])(np.zeros((1, 2, 2, 64), np.float16))
-    assert codes.shape == (1, 2, 2, 8)
+    assert codes.compared.shape == (1, 2, 2, 8)
     assert artifacts["head"].read_table("losses.parquet").num_rows > 0
     assert artifacts["clusters"].read_tensors("clusters.safetensors")["centroids"].shape == (3, 8)
     assert artifacts["baseline"].read_tensors("baseline.safetensors")["centroids"].shape == (3, 64)

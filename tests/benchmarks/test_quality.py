@@ -232,7 +232,7 @@ def test_a_cell_is_a_config_of_its_own(tmp_path: Path):
         config = quality.config_of(quality.BASE, root, "store", "stego", 3, False, 7)
         assert config.features.views.size == size
         assert (config.head.seed, config.clusters.seed, config.clusters.k) == (3, 3, 3)
-        assert (config.head.method, config.head.stego.steps, config.masks.crf) == ("stego", 7, False)
+        assert (config.head.method, config.head.steps, config.masks.crf) == ("stego", 7, False)
     assert "head" not in quality.BASE
 
 

@@ -154,3 +154,17 @@ def test_a_cluster_that_is_not_there(options: dict, message: str, monkeypatch: p
 def test_worker_count():
     assert Execution(workers=3).worker_count() == 3
     assert Execution().worker_count() == execution.cores() >= 1
+
+
+def test_workers_start_where_they_save_time(monkeypatch: pytest.MonkeyPatch):
+    """Quick items are done in this process; of slow ones the first, and then workers do the rest."""
+    import os
+
+    with open_executor(Execution(executor="processes", workers=2)) as executor:
+        monkeypatch.setattr(executors, "START_SECONDS", 10.0)
+        assert {pid for _, (_, pid) in executor.run(toys.triple, range(9))} == {os.getpid()}
+        monkeypatch.setattr(executors, "START_SECONDS", 0.1)
+        found = list(executor.run(toys.slow_triple, range(9)))
+        assert sorted(item for item, _ in found) == list(range(9))
+        here = [item for item, (_, pid) in found if pid == os.getpid()]
+        assert here == [0]

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import PipelineConfig, validate
+from pipeline.config import PipelineConfig, load, validate
 from pipeline.core.engine import Node
 from pipeline.core.errors import ConfigError
 from pipeline.core.fingerprint import canonical, digest, fingerprint
 from pipeline.core.params import Params, hashed, resolve, role
+from pipeline.heads.settings import StegoflowParams, StegoParams
 from pipeline.planning import STAGES
 
 GOLDEN = Path(__file__).parents[1] / "golden/fingerprints.json"
@@ -96,10 +97,8 @@ def resolved(section: str, **changes) -> Params:
 
 
 @pytest.mark.parametrize(("section", "field"), FIELDS)
-def test_locations_and_variants_not_chosen_are_not_hashed(section: str, field: str):
-    kind = role(SECTIONS[section], field)
-    counts = field == resolved(section).method if kind == "variant" else kind != "location"  # type: ignore[attr-defined]
-    assert (field in hashed(resolved(section))) == counts
+def test_only_locations_are_not_hashed(section: str, field: str):
+    assert (field in hashed(resolved(section))) == (role(SECTIONS[section], field) != "location")
 
 
 def test_there_are_two_locations():
@@ -125,9 +124,9 @@ def test_a_borrowed_field_is_refused_in_the_wrong_section(section: str, field: s
         validate({"dataset": {"root": "x"}, section: {field: 1}})
 
 
-def test_a_borrowed_field_of_a_variant_is_refused():
-    with pytest.raises(ConfigError, match=r"head\.pca\.seed cannot be set here: it is head\.seed; set that"):
-        validate({"dataset": {"root": "x"}, "head": {"pca": {"seed": 1}}})
+def test_a_borrowed_field_of_a_method_is_refused():
+    with pytest.raises(ConfigError, match=r"head\.k cannot be set here: it is clusters\.k; set that"):
+        validate({"dataset": {"root": "x"}, "head": {"method": "smooseg", "k": 1}})
 
 
 def test_a_computed_field_cannot_be_set():
@@ -136,32 +135,53 @@ def test_a_computed_field_cannot_be_set():
 
 
 def test_an_unknown_field_names_the_nearest():
-    with pytest.raises(ConfigError, match=r"head\.stego\.step: unknown field; did you mean steps\?"):
-        validate({"dataset": {"root": "x"}, "head": {"stego": {"step": 3}}})
+    with pytest.raises(ConfigError, match=r"features\.views\.siz: unknown field; did you mean size\?"):
+        validate({"dataset": {"root": "x"}, "features": {"views": {"siz": 3}}})
 
 
 @pytest.mark.parametrize(
     ("head", "error"),
     [
-        ({"steps": 3}, r"head\.steps: unknown field; it is head\.stegoflow\.steps"),
-        ({"code": 3}, r"head\.code: unknown field; it is head\.stegoflow\.code"),
-        ({"code": 3, "method": "stego"}, r"head\.code: unknown field; it is head\.stego\.code"),
-        ({"code": 3, "method": "pca"}, r"head\.code: unknown field; it is head\.pca\.code"),
-        ({"code": 3, "method": "none"}, r"it is head\.stego\.code or head\.stegoflow\.code or head\.smooseg\.code"),
-        ({"step": 3}, r"head\.step: unknown field; did you mean head\.stegoflow\.steps\?"),
+        (
+            {"shift_random": 1},
+            r"head\.shift_random: not a setting of method stegoflow; it is one of stego: --set head\.met",
+        ),
+        (
+            {"code": 3, "method": "none"},
+            r"it is one of stego, stegoflow, smooseg, cause, pca: --set head.method=stego or ",
+        ),
+        ({"step": 3}, r"head\.step: unknown field; did you mean steps\?"),
         ({"sed": 3}, r"head\.sed: unknown field; did you mean seed\?"),
         (
-            {"zzz": 3},
-            r"head\.zzz: unknown field; the fields are method, center, memory_gib, seed, stego, stegoflow, ",
+            {"zzz": 3, "method": "pca"},
+            r"head\.zzz: unknown field; the fields are method, center, memory_gib, seed, code",
         ),
-        ({"none": {}}, r"head\.none: unknown field"),
-        ({"method": "dino"}, r"head\.method: Input should be 'stego'"),
-        ({"pca": 3}, r"head\.pca: "),
+        (
+            {"method": "dino"},
+            r"head\.method: must be one of 'stego', 'stegoflow', 'smooseg', 'cause', 'primaps', 'pca', 'no",
+        ),
+        ({"method": None}, r"head\.method: must be one of 'stego'"),
+        ({"steps": "many"}, r"head\.steps: Input should be a valid integer"),
+        ({"steps": True}, r"head\.steps: expected a number, not true or false"),
+        (3, r"head: Input should be a valid dictionary"),
     ],
 )
-def test_a_field_of_a_variant_in_the_wrong_place(head: dict, error: str):
+def test_a_head_that_cannot_be(head: dict, error: str):
     with pytest.raises(ConfigError, match=error):
         validate({"dataset": {"root": "x"}, "head": head})
+
+
+def test_a_head_without_a_method_has_the_default_one():
+    assert validate({"dataset": {"root": "x"}, "head": {"steps": 3}}).head == StegoflowParams(steps=3)
+
+
+def test_another_method_by_a_change(tmp_path: Path):
+    path = tmp_path / "my.yaml"
+    path.write_text("dataset: {root: x}\nhead: {seed: 5}")
+    assert load(path, ["head.method=stego"]).head == StegoParams(seed=5)
+    path.write_text("dataset: {root: x}\nhead: {context: 0.2}")
+    with pytest.raises(ConfigError, match=r"head\.context: not a setting of method stego; it is one of stegoflow"):
+        load(path, ["head.method=stego"])
 
 
 def test_params_cannot_be_changed_after_they_were_hashed():
@@ -173,7 +193,7 @@ def test_params_cannot_be_changed_after_they_were_hashed():
 
 
 def test_equal_numbers_written_differently_have_one_name():
-    one, other = (resolved("head", head={"stegoflow": {"learning_rate": rate}}) for rate in (5e-4, "0.0005"))
+    one, other = (resolved("head", head={"learning_rate": rate}) for rate in (5e-4, "0.0005"))
     assert digest(hashed(one)) == digest(hashed(other)) == digest(hashed(resolved("head")))
     assert digest(hashed(resolved("masks", masks={"splits": ["b", "a", "a"]}))) == digest(
         hashed(resolved("masks", masks={"splits": ["a", "b"]}))

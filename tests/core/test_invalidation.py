@@ -10,9 +10,11 @@ import safetensors.torch
 from benchmark_trees import write_benchmark
 
 from pipeline.config import PipelineConfig
+from pipeline.core.engine import Stage
 from pipeline.core.execution import Execution
-from pipeline.core.params import Params, lender, nested, role, settings
+from pipeline.core.params import Params, borrowed_from, members, nested, role, settable, settings
 from pipeline.core.store import Store
+from pipeline.heads.settings import MethodParams, StegoParams
 from pipeline.planning import STAGES, nodes, plan
 
 CHANGED: dict[str, Any] = {
@@ -32,23 +34,24 @@ CHANGED: dict[str, Any] = {
     "head.center": "none",
     "head.memory_gib": 1.0,
     "head.seed": 1,
-    "head.stego.steps": 21,
-    "head.stego.batch": 3,
-    "head.stego.code": 9,
-    "head.stego.samples": 2,
-    "head.stego.negatives": 1,
-    "head.stego.learning_rate": 1e-3,
-    "head.stego.schedule": "constant",
-    "head.stego.dropout": 0.2,
-    "head.stego.weight_self": 1.0,
-    "head.stego.weight_neighbours": 1.0,
-    "head.stego.weight_random": 1.0,
-    "head.stego.shift_self": 0.0,
-    "head.stego.shift_neighbours": 0.0,
-    "head.stego.shift_random": 0.0,
-    "head.stego.zero_clamp": False,
+    "head.steps": 21,
+    "head.batch": 3,
+    "head.code": 9,
+    "head.samples": 2,
+    "head.negatives": 1,
+    "head.learning_rate": 1e-3,
+    "head.schedule": "constant",
+    "head.dropout": 0.2,
+    "head.weight_self": 1.0,
+    "head.weight_neighbours": 1.0,
+    "head.weight_random": 1.0,
+    "head.shift_self": 0.0,
+    "head.shift_neighbours": 0.0,
+    "head.shift_random": 0.0,
+    "head.zero_clamp": False,
     "clusters.k": 3,
     "clusters.method": "kmeans",
+    "clusters.prototypes": 64,
     "clusters.restarts": 1,
     "clusters.iterations": 9,
     "clusters.tokens": 1000,
@@ -84,12 +87,12 @@ SUGGESTION: dict[str, Any] = {
     "suggestion.seed": 1,
 }
 """… and for those of the stage that runs only where K is not given."""
-UNCHOSEN: dict[str, Any] = {"head.pca.code": 9, "head.stegoflow.context": 0.5, "head.stegoflow.groups": 1.0} | {
-    name.replace("stego", "stegoflow"): value
-    for name, value in CHANGED.items()
-    if name.startswith("head.stego.") and name != "head.stego.shift_random"
-}
-for _method, _values in {
+OTHER_METHODS: dict[str, dict[str, Any]] = {
+    "stegoflow": {
+        "context": 0.5, "groups": 1.0, "steps": 21, "batch": 3, "code": 9, "samples": 2, "negatives": 1,
+        "learning_rate": 1e-3, "schedule": "constant", "dropout": 0.2, "weight_self": 1.0, "weight_neighbours": 1.0,
+        "weight_random": 1.0, "shift_self": 0.0, "shift_neighbours": 0.0, "zero_clamp": False,
+    },
     "smooseg": {
         "steps": 21, "batch": 3, "tokens": 9, "learning_rate": 1e-3, "learning_rate_prototypes": 1e-3,
         "schedule": "cosine", "code": 9, "dropout": 0.3, "temperature": 0.2, "ema": 0.9, "shift_self": 0.0,
@@ -97,16 +100,17 @@ for _method, _values in {
     },
     "cause": {
         "steps": 21, "share_codebook": 0.3, "share_probe": 0.3, "probe_start": "random", "batch": 3,
-        "learning_rate": 1e-2, "code": 9, "projection": 9, "codewords": 99, "cell": 2, "bank": 1, "dropout": 0.3,
-        "ema": 0.9, "temperature": 0.1, "temperature_modularity": 0.2, "positive": 0.4, "negative": 0.2,
+        "learning_rate": 1e-2, "schedule": "cosine", "code": 9, "projection": 9, "codewords": 99, "cell": 2, "bank": 1,
+        "dropout": 0.3, "ema": 0.9, "temperature": 0.1, "temperature_modularity": 0.2, "positive": 0.4, "negative": 0.2,
     },
     "primaps": {
         "steps": 21, "batch": 3, "learning_rate": 1e-2, "schedule": "cosine", "threshold": 0.5, "covered": 0.9,
         "rounds": 3, "components": 9, "ema": 0.9, "ema_every": 2, "focus": 1.0,
     },
-}.items():  # fmt: skip
-    UNCHOSEN |= {f"head.{_method}.{name}": value for name, value in _values.items()}
-"""… and for those of variants that the configs here do not choose."""
+    "pca": {"code": 9},
+    "none": {},
+}  # fmt: skip
+"""… and for those of methods that the configs here do not choose, but what all methods have."""
 DERIVED = {"features.weights_sha256"}
 PLACES = {"dataset.root", "features.weights"}
 EXECUTION: dict[str, Any] = {
@@ -135,17 +139,19 @@ def fields(kind: str, section: str, model: type[Params]) -> Iterator[str]:
             yield f"{section}.{name}"
 
 
+def model_of(stage: Stage) -> type[Params]:
+    """What the params of a stage are in the configs here."""
+    return StegoParams if stage.name == "head" else stage.params
+
+
 def borrowers(field: str) -> set[str]:
-    """Stages whose params take this field over, with the variants that the configs here choose."""
+    """Stages whose params take this field over."""
 
     def borrows(model: type[Params]) -> bool:
-        chosen = [n for n in model.model_fields if role(model, n) != "variant" or n == "stego"]
-        sections = (nested(model, name) for name in chosen)
-        return any(
-            role(model, name) == "borrowed" and lender(model, name) == field for name in model.model_fields
-        ) or any(borrows(section) for section in sections if section is not None)
+        sections = (nested(model, name) for name in model.model_fields)
+        return bool(borrowed_from(model, field)) or any(borrows(section) for section in sections if section is not None)
 
-    return {stage.name for stage in BY_NAME.values() if borrows(stage.params)}
+    return {stage.name for stage in BY_NAME.values() if borrows(model_of(stage))}
 
 
 def downstream(changed: set[str]) -> set[str]:
@@ -176,8 +182,12 @@ def changed_config(
 
 def test_every_field_has_a_case():
     """A new field: add it to CHANGED (or to EXECUTION, if it changes no value)."""
-    for kind, cases in (("plain", {*CHANGED, *SUGGESTION, *UNCHOSEN}), ("derived", DERIVED), ("location", PLACES)):
-        assert {field for stage in STAGES for field in fields(kind, stage.name, stage.params)} == cases
+    for kind, cases in (("plain", {*CHANGED, *SUGGESTION}), ("derived", DERIVED), ("location", PLACES)):
+        assert {field for stage in STAGES for field in fields(kind, stage.name, model_of(stage))} == cases
+    others = {name: model for name, model in members(PipelineConfig, "head").items() if model is not StegoParams}
+    assert {name: set(settable(model)) - set(MethodParams.model_fields) for name, model in others.items()} == {
+        name: set(values) for name, values in OTHER_METHODS.items()
+    }
     assert set(Execution.model_fields) == set(EXECUTION)
 
 
@@ -204,19 +214,13 @@ def test_a_field_renames_what_it_decides(field: str, finished, make_config, tmp_
         assert rows[name].items is not None, "the nearest artifact says what it will cost"
 
 
-@pytest.mark.parametrize("field", UNCHOSEN)
-def test_a_variant_that_is_not_chosen_renames_nothing(field: str, finished, make_config, tmp_path: Path):
-    config = changed_config(field, UNCHOSEN[field], finished, make_config, tmp_path)
-    assert config.head != finished.config.head
-    assert fingerprints(config) == fingerprints(finished.config)
-    assert {row.action for row in plan(config)} == {"reuse"}
-
-
-@pytest.mark.parametrize("field", UNCHOSEN)
-def test_a_variant_that_is_chosen_counts(field: str, finished, make_config):
-    _, method, name = field.split(".")
+@pytest.mark.parametrize(
+    ("method", "field"), [(method, field) for method, values in OTHER_METHODS.items() for field in values]
+)
+def test_a_field_of_another_method_counts(method: str, field: str, finished, make_config):
     chosen = make_config(store=finished.config.store, head={"method": method})
-    changed = make_config(store=finished.config.store, head={"method": method, method: {name: UNCHOSEN[field]}})
+    content = {"method": method, field: OTHER_METHODS[method][field]}
+    changed = make_config(store=finished.config.store, head=content)
     before, after = fingerprints(chosen), fingerprints(changed)
     assert {name for name in before if before[name] != after[name]} == downstream({"head"})
 
@@ -235,7 +239,7 @@ def test_a_field_of_the_suggestion_counts_where_k_is_not_given(field: str, finis
 
 
 def test_another_method_is_one_change(finished, make_config):
-    """… and not one for every field of the sections that it changes between."""
+    """… and not one for every field that only one of the two has."""
     (row,) = (
         row for row in plan(make_config(store=finished.config.store, head={"method": "none"})) if row.stage == "head"
     )

@@ -1,39 +1,52 @@
-"""Nested sections: variants that count where they are chosen, and fields that they borrow."""
+"""Nested sections, sections that are one of several models, and fields that they borrow."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pipeline.core.engine import Node, Stage, why
+import pytest
+from pydantic import Field, ValidationError
+
+from pipeline.core.engine import Job, Node, Stage, Work, ensure, silent, why
+from pipeline.core.execution import Execution
+from pipeline.core.executors import open_executor
 from pipeline.core.fingerprint import digest
 from pipeline.core.params import (
     Params,
     borrowed,
+    borrowed_from,
+    discriminator,
     hashed,
     location,
+    members,
     resolve,
-    role,
     settable,
     settings,
-    variant,
     written_as,
 )
 from pipeline.core.store import Store
 
 
-class Left(Params):
+class Inner(Params):
+    place: str = location("here")
+    size: int = 3
+    k: int = borrowed("clusters.k")
+
+
+class Side(Params):
+    method: str
+    seed: int = 0
+    inner: Inner = Inner()
+
+
+class Left(Side):
+    method: Literal["left"] = "left"
     k: int = borrowed("clusters.k")
     rate: float = 0.5
 
 
-class Right(Params):
-    place: str = location("here")
+class Right(Side):
+    method: Literal["right"] = "right"
+    rate: float = 0.7
     size: int = 3
-
-
-class Chosen(Params):
-    method: Literal["left", "right", "neither"] = "left"
-    left: Left = variant("method", Left())
-    right: Right = variant("method", Right())
-    always: Right = Right()
 
 
 class Clusters(Params):
@@ -41,63 +54,74 @@ class Clusters(Params):
 
 
 class Config(Params):
-    chosen: Chosen = Chosen()
+    side: Annotated[Left | Right, Field(discriminator="method")] = Left()
     clusters: Clusters = Clusters()
 
 
 def found(**sections: dict) -> dict:
     config = Config.model_validate(sections)
-    return hashed(resolve(config.chosen, config))
+    return hashed(resolve(config.side, config))
 
 
-def test_only_the_chosen_variant_is_hashed():
-    assert found() == {"method": "left", "left": {"k": 4, "rate": 0.5}, "always": {"size": 3}}
-    assert found(chosen={"method": "right"}) == {"method": "right", "right": {"size": 3}, "always": {"size": 3}}
-    assert found(chosen={"method": "neither"}) == {"method": "neither", "always": {"size": 3}}
-    assert found(chosen={"right": {"size": 4}}) == found()
-    assert found(chosen={"always": {"size": 4}}) != found()
-    assert digest(found(chosen={"always": {"place": "there"}})) == digest(found()), "a place, wherever it is nested"
+def test_what_is_hashed():
+    inner = {"size": 3, "k": 4}
+    assert found() == {"method": "left", "seed": 0, "inner": inner, "k": 4, "rate": 0.5}
+    right = found(side={"method": "right"})
+    assert right == {"method": "right", "seed": 0, "inner": inner, "rate": 0.7, "size": 3}
+    assert found(side={"method": "left", "inner": {"size": 4}}) != found()
+    assert digest(found(side={"method": "left", "inner": {"place": "there"}})) == digest(found()), "a place"
 
 
-def test_a_nested_field_may_be_borrowed():
-    assert found(clusters={"k": 7})["left"] == {"k": 7, "rate": 0.5}
-    assert written_as("chosen", Chosen, "left.k") == "clusters.k"
-    assert written_as("chosen", Chosen, "left.rate") == "chosen.left.rate"
-    assert written_as("chosen", Chosen, "gone.since") == "chosen.gone.since"
-    assert written_as("chosen", Chosen, "method.no") == "chosen.method.no"
+def test_a_borrowed_field_is_written_in_one_place():
+    assert found(clusters={"k": 7})["k"] == found(clusters={"k": 7})["inner"]["k"] == 7
+    assert borrowed_from(Left, "clusters.k") == ["k"]
+    assert borrowed_from(Right, "clusters.k") == []
+    assert written_as("side", Left, "k") == written_as("side", Left, "inner.k") == "clusters.k"
+    assert written_as("side", Left, "inner.size") == "side.inner.size"
+    assert written_as("side", Left, "gone.since") == "side.gone.since"
+    assert written_as("side", Left, "method.no") == "side.method.no"
+
+
+def test_the_models_of_a_union():
+    assert members(Config, "side") == {"left": Left, "right": Right}
+    assert members(Config, "clusters") == members(Clusters, "k") == {}
+    assert (discriminator(Left), discriminator(Side), discriminator(Clusters)) == ("method", None, None)
 
 
 def test_what_a_config_may_say():
-    assert settable(Chosen) == ["method", "left", "right", "always"]
-    assert role(Chosen, "left") == "variant"
-    assert settable(Left) == ["rate"]
-    resolved = resolve(Chosen(), Config())
-    assert settings(resolved) == {
-        "method": "left",
-        "left": {"rate": 0.5},
-        "right": {"place": "here", "size": 3},
-        "always": {"place": "here", "size": 3},
-    }
-    assert Chosen.model_validate(settings(resolved)) == Chosen()
+    assert settable(Left) == ["method", "seed", "inner", "rate"]
+    resolved = resolve(Left(), Config())
+    assert settings(resolved) == {"method": "left", "seed": 0, "inner": {"place": "here", "size": 3}, "rate": 0.5}
+    assert Left.model_validate(settings(resolved)) == Left()
 
 
-def test_a_change_of_a_nested_borrowed_field_is_named_where_it_is_written(tmp_path):
-    from pipeline.core.engine import Job, Work, ensure, silent
-    from pipeline.core.execution import Execution
-    from pipeline.core.executors import open_executor
+def test_true_is_no_number():
+    with pytest.raises(ValidationError) as caught:
+        Config.model_validate({"side": {"method": "left", "seed": True, "inner": {"size": False}}})
+    (error,) = caught.value.errors()
+    assert error["loc"] == ("side", "left", "seed")
+    assert error["msg"] == "expected a number, not true or false"
 
+
+def test_a_change_is_named_where_a_config_writes_it(tmp_path):
     def nothing(job: Job, work: Work) -> dict:
         return {"items": 0}
 
-    stage = Stage("chosen", 1, 1, (), Chosen, nothing)
+    stage = Stage("side", 1, 1, (), Side, nothing)
     store, execution = Store(str(tmp_path)), Execution(executor="serial")
 
-    def node(**sections: dict) -> Node:
+    def changes(**sections: dict) -> list[str]:
         config = Config.model_validate(sections)
-        return Node(stage, resolve(config.chosen, config), {})
+        return why(Node(stage, resolve(config.side, config), {}), store)[0]
 
+    node = Node(stage, resolve(Left(), Config()), {})
     with open_executor(execution) as executor:
-        ensure(node(), store, roots={}, execution=execution, executor=executor, progress=silent)
-    assert why(node(clusters={"k": 5}), store)[0] == ["clusters.k 4 → 5"]
-    assert why(node(chosen={"left": {"rate": 1.0}}), store)[0] == ["chosen.left.rate 0.5 → 1.0"]
-    assert why(node(chosen={"method": "right"}), store)[0] == ["chosen.method left → right"]
+        ensure(node, store, roots={}, execution=execution, executor=executor, progress=silent)
+    assert changes(clusters={"k": 5}) == ["clusters.k 4 → 5"]
+    assert changes(side={"method": "left", "rate": 1.0}) == ["side.rate 0.5 → 1.0"]
+    assert changes(side={"method": "right"}) == ["side.method left → right"], "their rates are not the same thing"
+    assert changes(side={"method": "right", "seed": 1, "inner": {"size": 4}}) == [
+        "side.method left → right",
+        "side.seed 0 → 1",
+        "side.inner.size 3 → 4",
+    ]

@@ -3,7 +3,8 @@
 A stage's code is its module and every module that it imports, directly or through others, of the packages in `COUNTED`,
 and `core.fingerprint` and `core.params`, which decide names. The rest of `pipeline.core` (store, artifact, engine,
 executors, errors) is left out: it moves values and makes none. Files of other kinds count with the module beside them
-that names them (the report's template). What is imported by a name that is computed is not seen.
+that names them (the report's template), and a text such as "pipeline.heads.stego:Stego" counts as an import. What is
+imported by a name that is computed is not seen.
 
     python tests/core/test_stage_code.py --acknowledge          (or: make acknowledge)
 
@@ -64,6 +65,8 @@ def imported(module: str, path: Path) -> Iterator[str]:
             above = package[: len(package) + 1 - node.level] if node.level else []
             start = ".".join([*above, *([node.module] if node.module else [])])
             yield from (f"{start}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"pipeline(\.\w+)+:\w+", str(node.value)):
+            yield node.value.partition(":")[0]
 
 
 def reached(module: str, root: Path = ROOT) -> dict[str, Path]:
@@ -268,6 +271,7 @@ def write(root: Path, **modules: str) -> None:
         "from ..datasets.folder import scan as s",
         "from .. import datasets\nfrom ..datasets import other, folder",
         "def compute():\n    from pipeline.datasets import folder",
+        "network = 'pipeline.datasets.folder:scan'",
         "if True:\n    try:\n        import pipeline.datasets.folder\n    except ImportError:\n        pass",
     ],
 )
@@ -307,7 +311,8 @@ def test_stages_reach_what_decides_their_values():
     assert set(reach["pipeline.core.params"]) == {stage.name for stage in STAGES}
     assert "features" in reach["pipeline.backbones.vit"]
     assert "masks" in reach["pipeline.numerics.crf"]
-    assert {"clusters", "baseline"} <= set(reach["pipeline.artifacts.sampling"])
+    assert {"clusters", "baseline"} <= set(reach["pipeline.artifacts.clusters"])
+    assert "baseline" not in reach["pipeline.heads.interface"]
     assert {"head", "clusters", "masks"} <= set(reach["pipeline.heads.stego"])
     assert "neighbours" not in reach["pipeline.heads.pca"]
     assert not {"pipeline.core.engine", "pipeline.datasets.demo.corpus", "pipeline.session"} & set(reach)

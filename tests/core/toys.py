@@ -99,6 +99,11 @@ def triple(item: int) -> tuple[int, int]:
     return item * 3, os.getpid()
 
 
+def slow_triple(item: int) -> tuple[int, int]:
+    time.sleep(0.3)
+    return triple(item)
+
+
 def flaky(item: int, *, folder: str, times: int, bad: int) -> int:
     """Item `bad` fails with an I/O error the first `times` times."""
     if leave_mark(folder, str(item)) < times and item == bad:

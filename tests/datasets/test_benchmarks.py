@@ -389,8 +389,8 @@ PUBLISHED = {  # backbone, K, code, weights, shifts
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_preset_holds_the_published_settings(layout: str):
     config = load(configs.path(layout))
-    head = config.head.stego
-    assert (config.head.method, config.masks.upsampling) == ("stego", "bilinear")
+    head = config.head
+    assert (head.method, config.masks.upsampling) == ("stego", "bilinear")
     assert config.dataset.layout == layout
     assert PUBLISHED[layout] == (
         config.features.backbone,
@@ -401,5 +401,5 @@ def test_a_preset_holds_the_published_settings(layout: str):
         config.features.views.kind,
     )
     assert (head.steps, head.batch, head.learning_rate, head.schedule) == (5000, 16, 5e-4, "constant")
-    assert (head.samples, head.negatives, head.dropout, config.head.center) == (11, 5, 0.1, "none")
+    assert (head.samples, head.negatives, head.dropout, head.center) == (11, 5, 0.1, "none")
     assert (config.masks.crf, config.masks.splits, config.neighbours.k) == (True, ["val"], 7)

@@ -90,7 +90,7 @@ def place(
     def make(store: str, **sections: dict[str, Any]) -> dict[str, Any]:
         base = {
             "features": {"views": {"size": [32, 48]}},
-            "head": {"method": "stego", "stego": {**STEGO, "steps": 30, "batch": 8}},
+            "head": {"method": "stego", **STEGO, "steps": 30, "batch": 8},
             "masks": {"crf_params": {"iterations": 1}},
             "scores": {"sample": 200, "stability_tokens": 2000},
         }

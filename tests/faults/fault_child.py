@@ -12,7 +12,7 @@ import obstore
 from obstore.exceptions import GenericError
 
 from pipeline.config import validate
-from pipeline.core import engine, gc, retries
+from pipeline.core import engine, executors, gc, retries
 from pipeline.core import runs as roots
 from pipeline.core.store import Store
 from pipeline.session import run
@@ -51,6 +51,7 @@ ACTIONS = {"run": run_config, "collect": collect, "run_and_forget": run_and_forg
 
 
 def _prepare(command: dict[str, Any]) -> None:
+    executors.START_SECONDS = 0.0
     retries.PAUSES = tuple(command.get("pauses", (0.1, 0.5, 1.0)))
     head.CHECKPOINT = 10
     if "counted" in command:

@@ -153,7 +153,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, corpus: Path, vit: Path) ->
     content = {
         "dataset": {"root": str(folder / "corpus")},
         "features": {"backbone": "test_vit", "weights": str(vit), "views": {"size": [64, 64]}},
-        "head": {"stegoflow": {"steps": 20, "batch": 4, "code": 8, "samples": 3, "negatives": 2}},
+        "head": {"steps": 20, "batch": 4, "code": 8, "samples": 3, "negatives": 2},
         "clusters": {"k": 4, "restarts": 2, "iterations": 10},
         "masks": {"crf_params": {"iterations": 2}},
         "report": {"images": 2, "patches": 2},

@@ -84,7 +84,7 @@ def agreement(method: Method, maps: Tensor, truth: Tensor) -> float:
     assert prototypes is not None
     torch.testing.assert_close(prototypes.norm(dim=-1), torch.ones(CLUSTERS))
     with torch.no_grad():
-        found = (F.normalize(method.encode(maps), dim=-1) @ prototypes.T).argmax(-1)
+        found = (F.normalize(method.encode(maps).compared, dim=-1) @ prototypes.T).argmax(-1)
     return float(adjusted_rand_score(truth.flatten(), found.flatten()))
 
 

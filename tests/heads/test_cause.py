@@ -8,7 +8,8 @@ from planted import CHANNELS, GRID, a_batch, adam, agreement, assert_resumes, co
 from planted import planted as planted_tokens
 from torch.nn import functional as F
 
-from pipeline.heads.cause import Cause, CauseParams, _best_shared, contrast, modularity_loss, one_per_cell
+from pipeline.heads.cause import Cause, _best_shared, contrast, modularity_loss, one_per_cell
+from pipeline.heads.settings import CauseParams
 
 STEPS = 40
 """Phases of a run of this many: codebook from 0, head from 10, probe from 30."""
@@ -227,10 +228,10 @@ def test_codes_are_those_of_the_averaged_head_without_dropout(planted):
     with torch.no_grad():
         for parameter in method.student.parameters():
             parameter.zero_()
-    codes = method.encode(planted[0][:2])
+    codes = method.encode(planted[0][:2]).compared
     assert codes.shape == (2, *GRID, 12)
     assert (codes != 0).any()
-    assert torch.equal(codes, method.encode(planted[0][:2]))
+    assert torch.equal(codes, method.encode(planted[0][:2]).compared)
 
 
 @pytest.mark.parametrize(("start", "views"), [("kmeans", [0, 1, 2, 3]), ("random", [0, 1, 2, 3]), ("kmeans", [])])
@@ -243,7 +244,7 @@ def test_the_probe_starts_from_k_means_of_the_codes(planted, start, views):
     after = method.probe.detach().clone()
     assert torch.equal(after, before) == (start == "random" or not views)
     if not torch.equal(after, before):
-        unit = F.normalize(method.encode(maps[views]).flatten(0, 2), dim=-1)
+        unit = F.normalize(method.encode(maps[views]).compared.flatten(0, 2), dim=-1)
         nearest = (unit @ after.T).argmax(-1)
         means = torch.stack([unit[nearest == centre].sum(0) for centre in range(4)])
         torch.testing.assert_close(after, F.normalize(means, dim=-1), rtol=0, atol=1e-3)

@@ -9,7 +9,8 @@ from planted import CHANNELS, CLUSTERS, a_batch, adam, agreement, assert_resumes
 from planted import planted as planted_tokens
 from torch.nn import functional as F
 
-from pipeline.heads.primaps import Primaps, PrimapsParams, focal_loss, majority, principal_masks
+from pipeline.heads.primaps import Primaps, focal_loss, majority, principal_masks
+from pipeline.heads.settings import PrimapsParams
 
 
 def make(seed: int = 0, **fields) -> Primaps:
@@ -191,7 +192,7 @@ def test_components_beyond_the_channels_change_nothing(planted):
 
 
 def test_codes_are_the_tokens(planted):
-    assert torch.equal(make().encode(planted[0]), planted[0])
+    assert torch.equal(make().encode(planted[0]).compared, planted[0])
 
 
 def test_a_resumed_run_ends_in_the_same_bits(planted):

@@ -7,7 +7,8 @@ from planted import planted as planted_tokens
 from torch.nn import functional as F
 
 from pipeline.heads import smooseg
-from pipeline.heads.smooseg import Smooseg, SmoosegParams, smoothness
+from pipeline.heads.settings import SmoosegParams
+from pipeline.heads.smooseg import Smooseg, smoothness
 
 ALL = GRID[0] * GRID[1]
 

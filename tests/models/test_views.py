@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from pipeline.numerics.tree import Cut
 from pipeline.numerics.views import (
     Window,
     area_fractions,
@@ -24,6 +25,8 @@ from pipeline.numerics.views import (
 )
 
 RNG = np.random.default_rng(0)
+ALONE = Cut(np.arange(4), np.arange(4))
+"""Each of four prototypes a group of its own."""
 SIDES = st.integers(1, 700)
 SIZES = st.tuples(st.integers(4, 20), st.integers(4, 20)).map(lambda n: (n[0] * 16, n[1] * 16))
 
@@ -141,18 +144,26 @@ def test_codes_are_upsampled_before_they_are_normalised(grid, depth, size):
     plane = RNG.normal(size=(*grid, depth)).astype(np.float32)
     centroids = RNG.normal(size=(4, depth)).astype(np.float32)
     centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
-    found = cosine_logits(plane, centroids, *size)
+    found = cosine_logits(plane, centroids, ALONE, *size)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, naive_logits(plane, centroids, *size), atol=1e-5)
     window = slice(size[0] // 3, size[0]), slice(1, size[1] // 2 + 1)
-    np.testing.assert_allclose(cosine_logits(plane, centroids, *size, window), found[:, *window], atol=1e-6)
+    np.testing.assert_allclose(cosine_logits(plane, centroids, ALONE, *size, window), found[:, *window], atol=1e-6)
     unit = plane / np.linalg.norm(plane, axis=-1, keepdims=True)
     other = upsample(unit @ centroids.T, *size)
     assert np.abs(found - other).max() > 0.01, "the other order would have to show"
 
 
 def test_a_zero_code_is_no_nan():
-    assert (cosine_logits(np.zeros((2, 2, 3), np.float32), np.eye(3, dtype=np.float32), 4, 4) == 0).all()
+    cut = Cut(np.arange(3), np.arange(3))
+    assert (cosine_logits(np.zeros((2, 2, 3), np.float32), np.eye(3, dtype=np.float32), cut, 4, 4) == 0).all()
+
+
+def test_a_pixel_of_a_group_has_the_cosine_to_its_best_prototype():
+    plane, vectors = RNG.normal(size=(4, 3, 5)).astype(np.float32), np.eye(5, dtype=np.float32)[[0, 1, 2, 3]]
+    each = cosine_logits(plane, vectors, ALONE, 40, 30)
+    found = cosine_logits(plane, vectors, Cut(np.array([9, 3]), np.array([0, 0, 1, 0])), 40, 30)
+    np.testing.assert_allclose(found, [each[[0, 1, 3]].max(0), each[2]], atol=1e-6)
 
 
 # Merging --------------------------------------------------------------------------------------------------------------
@@ -254,4 +265,5 @@ def test_shares_of_small_label_types():
 def test_the_winner_is_the_first_of_the_largest():
     maps = RNG.integers(0, 3, (5, 150, 7)).astype(np.float32)  # full of ties
     np.testing.assert_array_equal(winner(maps), maps.argmax(0))
+    np.testing.assert_array_equal(winner(iter(maps)), maps.argmax(0))
     assert winner(maps[:, :0]).shape == (0, 7)

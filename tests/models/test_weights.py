@@ -8,12 +8,13 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from random_vits import DINOV2, DINOV3, REGISTERS, TINY, last_tokens, normalised, random_vit, save, shallow_models
 
 from pipeline.backbones import vit as backbones
 from pipeline.backbones import weights
-from pipeline.backbones.vit import create_backbone, find_weights
+from pipeline.backbones.vit import create_backbone
+from pipeline.backbones.weights import find_weights
 from pipeline.core.errors import ConfigError
 
 
@@ -28,6 +29,11 @@ def shallow(monkeypatch):
     shallow_models(monkeypatch)
     yield
     backbones._on_meta.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -224,7 +230,7 @@ def test_a_reachable_hub_is_asked_for_one_file_after_the_other(monkeypatch, tmp_
 
     def probe(url, timeout):
         if url.endswith("model.safetensors"):
-            raise weights.RemoteEntryNotFoundError("no such file", response=Response())
+            raise RemoteEntryNotFoundError("no such file", response=Response())
 
     def download(repo, name, *, local_files_only=False, revision=None):
         asked.append((name, local_files_only))

@@ -13,7 +13,8 @@ from torch import Tensor
 from pipeline.heads import stego
 from pipeline.heads.interface import Batch, Method
 from pipeline.heads.pool import Pools
-from pipeline.heads.stego import Stego, StegoParams
+from pipeline.heads.settings import StegoParams
+from pipeline.heads.stego import Stego
 
 GRID, CHANNELS, CODE = (3, 4), 5, 3
 ANCHORS, OTHERS = [4, 1, 0], [2, 3, 2]

@@ -46,11 +46,11 @@ def names(result: dict[str, Any]) -> dict[str, str]:
 
 
 def output(config: PipelineConfig, result: dict[str, Any]) -> dict[str, Any]:
-    """Neighbours, weights, centroids and masks, byte for byte."""
+    """Neighbours, weights, prototypes and masks, byte for byte."""
     tensors = {
         f"{stage} {name}": value.tobytes()
-        for stage in ("head", "clusters", "baseline")
-        for name, value in found(config, result, stage).read_tensors(f"{stage}.safetensors").items()
+        for stage, file in (("head", "head"), ("clusters", "clusters"), ("baseline", "clusters"))
+        for name, value in found(config, result, stage).read_tensors(f"{file}.safetensors").items()
     }
     near = found(config, result, "neighbours").read_table("neighbours.parquet").to_pydict()
     return {**tensors, "neighbours": near, "masks": list(read_masks(found(config, result, "masks")))}

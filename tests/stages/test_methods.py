@@ -1,38 +1,42 @@
 """Every method of the head through the whole pipeline, and what the stage promises each of them."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import yaml
 from corpora import write_corpus
 from PIL import Image
 from torch import Tensor
 
-from pipeline.artifacts.clusters import fewer, look
-from pipeline.artifacts.features import Tokens, read_center
+from pipeline.artifacts.clusters import Clusters, fewer, find_tree, look, read_clusters
+from pipeline.artifacts.features import Tokens, read_center, training_views
 from pipeline.artifacts.head import TrainedHead, open_head
-from pipeline.artifacts.views import training_views
-from pipeline.config import PipelineConfig, reference
+from pipeline.artifacts.sampling import sample
+from pipeline.config import PipelineConfig, reference, validate
 from pipeline.core.artifact import Artifact
-from pipeline.core.errors import Set, StageError
+from pipeline.core.engine import Work, silent
+from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.store import Store
-from pipeline.heads import METHODS
-from pipeline.heads.interface import Batch, Method, MethodParams
+from pipeline.heads import network
+from pipeline.heads.interface import Batch, Method
 from pipeline.heads.none import Tokens as NoHead
-from pipeline.heads.pca import Pca, PcaParams
+from pipeline.heads.pca import Pca
+from pipeline.heads.settings import METHODS, SETTINGS, MethodParams, NoneParams, PcaParams, StegoParams, TrainedParams
 from pipeline.heads.stego import Stego
+from pipeline.numerics import regroup
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.context import unit
 from pipeline.numerics.views import Window
 from pipeline.session import run, session
-from pipeline.stages import clusters as clusters_stage
 from pipeline.stages import head as stage
 from pipeline.stages import report
-from pipeline.stages.head import HeadParams
 
 Make = Callable[..., PipelineConfig]
 UNTRAINED = ("none", "pca")
@@ -57,36 +61,42 @@ def training_tokens(artifact: Artifact) -> np.ndarray:
 
 
 def test_the_registry_is_what_a_config_may_choose():
-    assert list(get_args(HeadParams.model_fields["method"].annotation)) == list(METHODS)
-    sections = {name for name in HeadParams.model_fields if name in METHODS}
-    assert sections == set(METHODS) - {"none"}
-    for name in METHODS:
-        assert type(HeadParams(method=name).section).__module__ in (
-            f"pipeline.heads.{name}",
-            "pipeline.heads.interface",
-        )
+    assert METHODS == ("stego", "stegoflow", "smooseg", "cause", "primaps", "pca", "none")
+    for name, settings in zip(METHODS, SETTINGS, strict=True):
+        config = validate({"dataset": {"root": "x"}, "head": {"method": name}})
+        assert type(config.head) is settings
+        assert network(config.head).__module__ == f"pipeline.heads.{name}"
+        assert issubclass(network(config.head), Method)
+
+
+def test_the_reference_of_the_head_is_a_section_that_can_be_used():
     text = reference("head")
-    assert "# Counts only where method is pca.\n  pca:\n" in text
-    assert text.count("seed:") == 1, "it is written in one place"
+    data = yaml.safe_load(text)
+    assert validate({"dataset": {"root": "x"}, **data}).head == validate({"dataset": {"root": "x"}}).head
+    other = [line.removeprefix("  # ") for line in text.splitlines() if line.startswith("  # ")]
+    assert [f"method: {name}" in other for name in METHODS] == [name != data["head"]["method"] for name in METHODS]
+    assert text.count("seed:") == 1, "what all methods have is written once"
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["whole", "crops"])
 def test_a_method_runs_to_its_scores(method: str, kind: str, make_config: Make):
-    config = make_config(
-        head={"method": method, "pca": {"code": 7}}, features={"views": {"kind": kind, "size": [64, 64]}}
-    )
+    head = {"method": method} | ({"code": 7} if method == "pca" else {})
+    config = make_config(head=head, features={"views": {"kind": kind, "size": [64, 64]}})
     result = run(config)
     assert [row["status"] for row in result["stages"]] == ["ran"] * 11
     for name in ("cluster", "cluster_crf", "linear"):
         assert 0 < result["scores"][name]["miou"] <= 100
     artifact = found(config, result, "head")
     code = {"stego": 8, "stegoflow": 8 + 64, "smooseg": 64, "cause": 90, "primaps": 64, "pca": 7, "none": 64}[method]
-    assert found(config, result, "clusters").read_tensors("clusters.safetensors")["centroids"].shape == (4, code)
+    clusters = read_clusters(found(config, result, "clusters"))
+    assert clusters.vectors.shape[1] == code
+    assert (len(clusters.vectors) > 4) == (method == "stegoflow")
+    assert len(clusters.cut().nodes) == clusters.k == 4
     way = {"stegoflow": "regrouped"} | dict.fromkeys(("smooseg", "cause", "primaps"), "head")
     assert found(config, result, "clusters").manifest["found_by"] == way.get(method, "kmeans")
     facts = artifact.read_facts("head.safetensors")
-    assert (facts["method"], facts["channels"]) == (method, "64")
+    assert (json.loads(facts["params"])["method"], facts["channels"]) == (method, "64")
     assert [row["status"] for row in run(config)["stages"]] == ["reused"] * 11
 
     losses = artifact.read_table("losses.parquet")
@@ -108,10 +118,9 @@ def test_without_a_head_clusters_are_the_baseline(make_config: Make):
     upsampled before they are compared and the baseline's similarities after."""
     config = make_config(head={"method": "none"}, masks={"upsampling": "bilinear"})
     result = run(config)
-    clusters = found(config, result, "clusters").read_tensors("clusters.safetensors")["centroids"]
-    np.testing.assert_array_equal(
-        clusters, found(config, result, "baseline").read_tensors("baseline.safetensors")["centroids"]
-    )
+    clusters, baseline = (read_clusters(found(config, result, stage)) for stage in ("clusters", "baseline"))
+    np.testing.assert_array_equal(clusters.vectors, baseline.vectors)
+    np.testing.assert_array_equal(clusters.tree.merges, baseline.tree.merges)
     mine, baseline = result["scores"]["cluster"], result["scores"]["baseline"]
     assert mine["accuracy"] == pytest.approx(baseline["accuracy"], abs=0.01)
     assert mine["miou"] == pytest.approx(baseline["miou"], abs=0.01)
@@ -124,13 +133,15 @@ def test_codes_without_a_head_are_the_centred_tokens(make_config: Make):
     features = Artifact(Store(config.store), "features", artifact.manifest["inputs"]["features"])
     tokens = training_tokens(features)
     wanted = tokens.astype(np.float32) - read_center(features, "dataset")
-    np.testing.assert_array_equal(TrainedHead(artifact)(tokens), wanted)
+    codes = TrainedHead(artifact)(tokens)
+    np.testing.assert_array_equal(codes.compared, wanted)
+    assert codes.detail is None
     assert set(artifact.read_tensors("head.safetensors")) == {"center"}
 
 
 def test_principal_components_are_those_of_the_covariance(make_config: Make):
     """Of all training tokens, which are fewer than the sample may hold: an eigenvalue is the variance of a code."""
-    config = make_config(head={"method": "pca", "pca": {"code": 5}})
+    config = make_config(head={"method": "pca", "code": 5})
     artifact = until(config, "head")
     features = Artifact(Store(config.store), "features", artifact.manifest["inputs"]["features"])
     tokens = training_tokens(features)
@@ -147,9 +158,9 @@ def test_principal_components_are_those_of_the_covariance(make_config: Make):
 
 
 def test_more_components_than_channels(make_config: Make):
-    with pytest.raises(StageError, match=r"head\.pca\.code: 65 components asked of tokens of 64 channels") as caught:
-        run(make_config(head={"method": "pca", "pca": {"code": 65}}))
-    assert caught.value.next == Set("head.pca.code", 64)
+    with pytest.raises(StageError, match=r"head\.code: 65 components asked of tokens of 64 channels") as caught:
+        run(make_config(head={"method": "pca", "code": 65}))
+    assert caught.value.next == Set("head.code", 64)
 
 
 def test_whatever_the_components_are_fewer_keep_the_first(tmp_path):
@@ -158,8 +169,8 @@ def test_whatever_the_components_are_fewer_keep_the_first(tmp_path):
     small, large = Pca(PcaParams(code=2), 8), Pca(PcaParams(code=8), 8)
     for method in (small, large):
         method.prepare(sample, 0)
-    torch.testing.assert_close(small.encode(sample), large.encode(sample)[..., :2])
-    assert torch.isfinite(large.encode(torch.zeros(1, 1, 1, 8))).all()
+    torch.testing.assert_close(small.encode(sample).compared, large.encode(sample).compared[..., :2])
+    assert torch.isfinite(large.encode(torch.zeros(1, 1, 1, 8)).compared).all()
 
 
 def test_the_sample_is_drawn_anew_by_another_seed(make_config: Make, monkeypatch: pytest.MonkeyPatch):
@@ -207,14 +218,14 @@ class Taught(Stego):
         loss, terms = super().loss(batch, dtype, log)
         return loss + (self.linear.weight.mean() - self.first.mean()) ** 2, terms
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        codes = super().encode(tokens)
-        return codes - codes.mean((1, 2), keepdim=True)
+    def encode(self, tokens: Tensor) -> Codes:
+        codes = super().encode(tokens).compared
+        return Codes(codes - codes.mean((1, 2), keepdim=True))
 
 
 def test_a_method_resumes_with_its_buffers(make_config: Make, monkeypatch: pytest.MonkeyPatch, tmp_path):
     monkeypatch.setattr(stage, "CHECKPOINT", 10)
-    monkeypatch.setitem(METHODS, "stego", Taught)
+    monkeypatch.setattr(StegoParams, "network", f"{__name__}:Taught")
     straight = until(make_config(store=tmp_path / "straight"), "head").read_tensors("head.safetensors")
     config = make_config(store=tmp_path / "killed")
     loss = Taught.loss
@@ -231,7 +242,7 @@ def test_a_method_resumes_with_its_buffers(make_config: Make, monkeypatch: pytes
     monkeypatch.setattr(Taught, "prepare", lambda *args: pytest.fail("prepared again"))
     resumed = until(config, "head").read_tensors("head.safetensors")
     assert int(straight["count"]) == int(resumed["count"]) == 20
-    assert set(straight) == {*(n for n in Taught(HeadParams().stego, 64).state_dict()), "center"}
+    assert set(straight) == {*(n for n in Taught(StegoParams(), 64).state_dict()), "center"}
     for name, value in straight.items():
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
     np.testing.assert_array_equal(straight["unused"], 1)
@@ -240,11 +251,11 @@ def test_a_method_resumes_with_its_buffers(make_config: Make, monkeypatch: pytes
 
 def test_every_stage_gives_a_head_whole_views(make_config: Make, monkeypatch: pytest.MonkeyPatch):
     """Fewer tokens of each view are asked than it has, and yet the head sees all of them."""
-    monkeypatch.setitem(METHODS, "stego", Taught)
+    monkeypatch.setattr(StegoParams, "network", f"{__name__}:Taught")
     shapes: set[tuple[int, ...]] = set()
     encode = Taught.encode
 
-    def watching(method: Taught, tokens: Tensor) -> Tensor:
+    def watching(method: Taught, tokens: Tensor) -> Codes:
         shapes.add(tuple(tokens.shape[1:]))
         return encode(method, tokens)
 
@@ -259,18 +270,14 @@ def test_every_stage_gives_a_head_whole_views(make_config: Make, monkeypatch: py
 
 
 def test_codes_at_the_sampled_positions_are_those_of_the_tokens(make_config: Make):
-    """`sample_tokens` with and without a head picks the same positions."""
-    from pipeline.artifacts.sampling import sample_tokens
-    from pipeline.core.engine import Work, silent
-
+    """Whatever makes codes of whole views, the same positions are picked."""
     config = make_config(head={"method": "none", "center": "none"})
     artifact = until(config, "head")
     features = Artifact(Store(config.store), "features", artifact.manifest["inputs"]["features"])
     work = Work(type("Job", (), {"out": artifact})(), None, silent)  # type: ignore[arg-type]
-    plain, codes = (list(sample_tokens(features, 30, 0, work, encode)) for encode in (None, TrainedHead(artifact)))
-    assert [len(view) for view in plain] == [5] * 6
-    for tokens, code in zip(plain, codes, strict=True):
-        np.testing.assert_array_equal(tokens.astype(np.float32), code)
+    tokens, codes = (sample(features, 30, 0, work, encode).compared for encode in (Codes, TrainedHead(artifact)))
+    assert tokens.shape == (6, 5, 64)
+    np.testing.assert_array_equal(tokens, codes)
 
 
 @pytest.mark.parametrize("kind", ["whole", "crops"])
@@ -279,14 +286,15 @@ def test_regrouping_sees_codes_and_colours_of_the_same_places(
 ):
     """The colours are means over the pixels of each token's patch, of every training view that can be decoded."""
     given: list[np.ndarray] = []
+    real = regroup.evidence
 
-    def remember(vectors, centroids, leading, codes, colours, seed):
-        assert (leading, vectors.shape[1], centroids.shape[1]) == (8, 8 + 64, 8 + 64)
-        assert not centroids[:, 8:].any()
+    def remember(member, codes, colours, count):
+        assert member.max() < count
+        assert codes.shape[-1] == 8, "what k-means compares, without detail"
         given.extend((codes, colours))
-        return centroids, []
+        return real(member, codes, colours, count)
 
-    monkeypatch.setattr(clusters_stage, "regroup", remember)
+    monkeypatch.setattr(regroup, "evidence", remember)
     root = write_corpus(tmp_path / "corpus")
     lost = root / "images/train/00.png"
     lost.write_bytes(lost.read_bytes()[:100])
@@ -311,16 +319,36 @@ def test_regrouping_sees_codes_and_colours_of_the_same_places(
         means = np.array([[patch.mean((0, 1)) for patch in band] for band in bands])
         assert np.corrcoef(means.ravel(), colour.ravel())[0, 1] > 0.9
     assert made["clusters"].manifest["found_by"] == "regrouped"
-    assert made["clusters"].manifest["moves"] == []
+    assert isinstance(made["clusters"].manifest["moves"], list)
 
 
-def test_a_head_may_be_given_plain_or_regrouped_clusters(make_config: Make):
+def test_a_head_may_be_given_plain_clusters(make_config: Make):
+    """k-means compares codes without their detail, and so do its prototypes."""
     plain = until(make_config(head={"method": "stegoflow"}, clusters={"method": "kmeans"}), "clusters")
     assert plain.manifest["found_by"] == "kmeans"
     assert "moves" not in plain.manifest
-    other = until(make_config(head={"method": "none"}, clusters={"method": "regrouped"}), "clusters")
-    assert other.manifest["found_by"] == "regrouped"
-    assert isinstance(other.manifest["moves"], list)
+    clusters = read_clusters(plain)
+    assert clusters.vectors.shape == (4, 8)
+    codes = Codes(np.ones((2, 8), np.float32), np.ones((2, 64), np.float32))
+    assert clusters.seen(codes).shape == (2, 8)
+    with pytest.raises(ConfigError, match="5 groups cannot be cut from 4 prototypes") as caught:
+        clusters.cut(5)
+    assert caught.value.next == Set("clusters.prototypes", 5)
+
+
+@pytest.mark.parametrize("method", ["none", "smooseg"])
+def test_more_prototypes_than_clusters_may_be_asked_for(method: str, make_config: Make):
+    """Pieces of the clusters that there would be without: the cut at K stays nearly the same."""
+    few, many = (
+        read_clusters(until(make_config(head={"method": method}, clusters={"prototypes": count}), "clusters"))
+        for count in (None, 16)
+    )
+    assert len(few.vectors) == 4
+    assert 12 <= len(many.vectors) <= 20
+    codes = Codes(few.vectors)
+    assert len(set(many.cosines(codes).argmax(-1))) == 4
+    with pytest.raises(StageError, match=r"clusters\.prototypes: 3 are fewer than 4 clusters"):
+        until(make_config(head={"method": method}, clusters={"prototypes": 3}), "clusters")
 
 
 class Found(NoHead):
@@ -338,19 +366,19 @@ class Found(NoHead):
 
 
 def test_a_heads_own_clusters_are_taken(make_config: Make, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(METHODS, "none", Found)
+    monkeypatch.setattr(NoneParams, "network", f"{__name__}:Found")
     config = make_config(head={"method": "none"})
     result = run(config)
     clusters = found(config, result, "clusters")
     axes = found(config, result, "head").read_tensors("head.safetensors")["axes"]
-    np.testing.assert_allclose(clusters.read_tensors("clusters.safetensors")["centroids"], axes, atol=1e-6)
+    np.testing.assert_allclose(read_clusters(clusters).vectors, axes, atol=1e-6)
     assert clusters.manifest["found_by"] == "head"
     assert result["scores"]["cluster"]["miou"] > 0
 
     config = make_config(head={"method": "none"}, clusters={"method": "kmeans"})
     clusters = until(config, "clusters")
     assert clusters.manifest["found_by"] == "kmeans"
-    assert np.abs(clusters.read_tensors("clusters.safetensors")["centroids"] - axes).max() > 0.01
+    assert np.abs(read_clusters(clusters).vectors - axes).max() > 0.01
 
     with pytest.raises(StageError, match=r"clusters\.k: the head has 4, not 5") as caught:
         until(make_config(head={"method": "none"}, clusters={"k": 5}), "clusters")
@@ -358,22 +386,23 @@ def test_a_heads_own_clusters_are_taken(make_config: Make, monkeypatch: pytest.M
 
 
 class Picky(NoHead):
-    def encode(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor) -> Codes:
         assert torch.isfinite(tokens).all()
         assert len(tokens) <= stage.PART
-        return tokens
+        return Codes(tokens, tokens[..., :3])
 
 
 def test_views_that_are_lost_never_reach_a_method(make_config: Make, monkeypatch: pytest.MonkeyPatch):
     artifact = until(make_config(head={"method": "none"}), "head")
-    monkeypatch.setitem(METHODS, "none", Picky)
+    monkeypatch.setattr(NoneParams, "network", f"{__name__}:Picky")
     head = TrainedHead(artifact)
     tokens = np.ones((70, 4, 4, 64), np.float16)
     tokens[[3, 40]] = np.nan
     codes = head(tokens)
-    assert codes.shape == tokens.shape
-    assert np.flatnonzero(np.isnan(codes).any((1, 2, 3))).tolist() == [3, 40]
-    assert head(tokens[:0]).shape == (0, 4, 4, 64)
+    assert (codes.compared.shape, codes.detail.shape) == (tokens.shape, (70, 4, 4, 3))
+    for part in codes:
+        assert np.flatnonzero(np.isnan(part).any((1, 2, 3))).tolist() == [3, 40]
+    assert head(tokens[:0]).compared.shape == (0, 4, 4, 64)
     with pytest.raises(ValueError, match="whole views"):
         head(np.ones((5, 64), np.float16))
 
@@ -405,12 +434,12 @@ def test_a_collapse_of_the_codes_is_told(make_config: Make, monkeypatch: pytest.
     """Pairs that all attract, at a high rate, make all codes alike. It is seen at a checkpoint, not only at the end."""
     monkeypatch.setattr(stage, "CHECKPOINT", 40)
     settings = {"steps": 80, "learning_rate": 0.02, "shift_random": -5.0, "shift_self": -5.0, "zero_clamp": False}
-    config = make_config(head={"stego": settings})
+    config = make_config(head=settings)
     result = run(config)
     artifact = found(config, result, "head")
     assert artifact.manifest["groups"] < stage.COLLAPSED
     assert "head, step 40 of 80: the codes are nearly all alike" in caplog.text
-    assert "raise head.stego.shift_random" in caplog.text
+    assert "raise head.shift_random" in caplog.text
     assert "⚠ the codes are nearly all alike" in facts_row(config, result, "Codes")
 
 
@@ -424,7 +453,9 @@ def test_codes_that_did_not_collapse_are_not_warned_of(make_config: Make, caplog
     assert not caplog.records
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in UNTRAINED])
+@pytest.mark.parametrize(
+    "method", [one.model_fields["method"].default for one in SETTINGS if issubclass(one, TrainedParams)]
+)
 def test_looking_at_the_codes_changes_no_training(method: str, make_config: Make, monkeypatch, tmp_path):
     monkeypatch.setattr(stage, "CHECKPOINT", 3)
     monkeypatch.setattr(stage, "LOG_EVERY", 3)
@@ -449,24 +480,25 @@ def test_a_loss_that_is_no_number_ends_the_training(make_config: Make, monkeypat
         return value * (float("inf") if batch.step > 12 else 1), terms
 
     monkeypatch.setattr(Stego, "loss", broken)
-    with pytest.raises(StageError, match=r"step 19: the loss is (-inf|inf|nan)(.|\n)*head\.stego\.learning_rate=5e-05"):
+    with pytest.raises(StageError, match=r"step 19: the loss is (-inf|inf|nan)(.|\n)*head\.learning_rate=5e-05"):
         until(make_config(), "head")
 
 
+ALIKE = np.array([[1, 0], [0.999, 0.0447]])
+
+
 @pytest.mark.parametrize(
-    ("centroids", "codes", "words"),
+    ("vectors", "codes", "k", "words"),
     [
-        (np.eye(3), np.eye(3)[[0, 0, 1]], "1 of 3 clusters are empty; try clusters.k=2"),
-        (
-            np.array([[1, 0], [0.999, 0.0447]]),
-            None,
-            r"two of 2 clusters are nearly one \(cosine 1.00\); try clusters.k=1",
-        ),
-        (np.eye(3), np.eye(3), None),
-        (np.eye(1), np.eye(1), None),
+        (np.eye(3), np.eye(3)[[0, 0, 1]], 3, "1 of 3 clusters are empty; try clusters.k=2"),
+        (ALIKE, ALIKE, 2, r"two of 2 clusters are nearly one \(cosine 1.00\); try clusters.k=1"),
+        (np.eye(3), np.eye(3), 3, None),
+        (np.eye(1), np.eye(1), 1, None),
+        (np.eye(3)[[0, 0, 1, 2]], np.eye(3), 3, None),  # two prototypes of one group
     ],
 )
-def test_fewer_clusters_than_asked_for_are_told(centroids, codes, words, caplog):
-    facts = look(centroids.astype(np.float32), codes)
-    assert (fewer(facts, len(centroids)) is None) == (words is None)
-    assert re.search(words, caplog.text) if words else not caplog.records
+def test_fewer_clusters_than_asked_for_are_reported(vectors, codes, k, words):
+    vectors = vectors.astype(np.float32)
+    clusters = Clusters(vectors, find_tree(vectors, codes.astype(np.float32)), k)
+    found = fewer({"k": k, **look(clusters)})
+    assert found is None if words is None else re.fullmatch(words, found)

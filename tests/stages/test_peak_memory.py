@@ -2,11 +2,15 @@
 
 import tracemalloc
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
-from pipeline.artifacts.sampling import stack
+from pipeline.artifacts import sampling
+from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import normalise
+from pipeline.numerics.tree import Cut
 from pipeline.stages.masks import MasksParams, label_maps
 
 
@@ -20,29 +24,47 @@ def peak(work: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def blocks(count: int):
-    rng = np.random.default_rng(0)
-    return (rng.normal(size=(64, 32)).astype(np.float32) for _ in range(count))
+class Lake:
+    """Stands for the tokens of 1 000 views."""
+
+    shape = (1000, 8, 8, 32)
+
+    def __init__(self, features: object) -> None:
+        pass
+
+    def read(self, views: np.ndarray) -> np.ndarray:
+        return np.ones((len(views), *self.shape[1:]), np.float16) * views[:, None, None, None].astype(np.float16)
 
 
-def test_tokens_are_gathered_without_a_second_copy():
-    whole = 500 * 64 * 32 * 4
-    assert peak(lambda: stack(map(normalise, blocks(500)), 500 * 64)) < 1.1 * whole
+def drawn(monkeypatch: pytest.MonkeyPatch, limit: int) -> Codes:
+    monkeypatch.setattr(sampling, "Tokens", Lake)
+    monkeypatch.setattr(sampling, "training_views", lambda table: np.arange(1000))
+    work = SimpleNamespace(tick=lambda *progress: None)
+    features = SimpleNamespace(read_table=lambda *names: None)
+    both = lambda tokens: Codes(tokens.astype(np.float32), tokens[..., :3].astype(np.float32))  # noqa: E731
+    return sampling.sample(features, limit, 0, work, both)  # type: ignore[arg-type]
 
 
-def test_what_is_gathered_is_what_was_given():
-    found = stack(blocks(5), 1000)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, np.concatenate(list(blocks(5))))
-    assert stack([], 1000).shape[0] == 0
+def test_codes_are_gathered_without_a_second_copy(monkeypatch: pytest.MonkeyPatch):
+    whole = 1000 * 64 * (32 + 3) * 4
+    assert peak(lambda: drawn(monkeypatch, 64_000)) < 1.15 * whole
 
 
-def test_masks_keep_one_map_per_cluster():
-    """Of a megapixel and 27 clusters: no second set of K maps for the argmax, nor where no CRF wants one."""
+def test_every_view_gives_as_many_codes(monkeypatch: pytest.MonkeyPatch):
+    found = drawn(monkeypatch, 5_500)
+    assert (found.compared.shape, found.detail.shape) == ((1000, 5, 32), (1000, 5, 3))
+    assert found.compared.dtype == np.float32
+    np.testing.assert_array_equal(found.compared[:, 2, 7], np.arange(1000))
+
+
+def test_masks_keep_one_map_per_group():
+    """Of a megapixel and 27 groups of 200 prototypes: no second set of maps for the argmax, and where masks are guided
+    not even one."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (1000, 1000, 3), np.uint8)
-    plane, centroids = rng.normal(size=(8, 8, 16)).astype(np.float32), normalise(rng.normal(size=(27, 16)))
+    plane, vectors = rng.normal(size=(8, 8, 16)).astype(np.float32), normalise(rng.normal(size=(200, 16)))
+    cut = Cut(np.arange(27), np.arange(200) % 27)
     maps = 27 * 1000 * 1000 * 4
-    for upsampling in ("guided", "bilinear"):
+    for upsampling, most in (("guided", 0.7), ("bilinear", 1.7)):
         params = MasksParams(crf=False, upsampling=upsampling)
-        assert peak(lambda params=params: label_maps(image, plane, centroids, params)) < 1.7 * maps
+        assert peak(lambda params=params: label_maps(image, plane, vectors, cut, params)) < most * maps

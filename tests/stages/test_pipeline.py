@@ -613,7 +613,7 @@ def test_windows_that_do_not_end_at_whole_pixels(make_config: Make, tmp_path: Pa
 
 
 def test_the_head_learns(make_config: Make):
-    config = make_config(head={"stego": {"steps": 150, "learning_rate": 3e-3}})
+    config = make_config(head={"steps": 150, "learning_rate": 3e-3})
     with session(config, until="head") as opened:
         for node in opened.nodes:
             opened.ensure(node)
@@ -625,7 +625,7 @@ def test_a_pool_smaller_than_the_tokens(make_config: Make, monkeypatch: pytest.M
     """Tokens that do not fit into memory_gib pass through a pool; where the run was cut does not show."""
     monkeypatch.setattr(head, "CHECKPOINT", 10)
     view = 4 * 4 * 64 * 2 / 2**30
-    options = {"memory_gib": 4.5 * view, "stego": {"batch": 2}}
+    options = {"memory_gib": 4.5 * view, "batch": 2}
 
     def train(store: str) -> dict[str, np.ndarray]:
         config = make_config(store=tmp_path / store, head=options)
@@ -656,7 +656,7 @@ def test_a_batch_larger_than_the_dataset(make_config: Make):
     """… both where the tokens fit into memory and where they do not."""
     view = 4 * 4 * 64 * 2 / 2**30
     for memory in (1.0, 4.5 * view):
-        config = make_config(head={"stego": {"batch": 64}, "memory_gib": memory})
+        config = make_config(head={"batch": 64, "memory_gib": memory})
         assert ran(run(config))[-1] == "report"
 
 

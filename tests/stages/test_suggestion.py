@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.artifacts.clusters import read_clusters
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
@@ -13,7 +14,7 @@ from pipeline.numerics.kmeans import effective_groups, normalise
 from pipeline.planning import nodes, plan
 from pipeline.session import run
 from pipeline.stages import suggestion
-from pipeline.stages.suggestion import agreement, curve_ks, peaks
+from pipeline.stages.suggestion import agreements, curve_ks, peaks
 
 Make = Callable[..., PipelineConfig]
 RNG = np.random.default_rng(0)
@@ -31,15 +32,17 @@ def planted(groups: int, views: int = 30, each: int = 60, noise: float = 0.3) ->
 def test_planted_groups_are_counted_and_most_stable(groups: int):
     vectors = planted(groups)
     assert groups * 0.98 < effective_groups(vectors) < groups * 1.2, "noise adds a little"
-    ks = [k for k in curve_ks(20, 400) if k != groups]
-    stable = agreement(vectors, groups, 0)
-    assert stable > 0.95
-    assert all(agreement(vectors, k, 0) < stable for k in ks)
+    ks = sorted({*curve_ks(20, 400), groups})
+    curve = agreements(vectors, ks, 0)
+    at = ks.index(groups)
+    assert curve[at] > 0.95
+    assert curve[at] > curve[at + 1] > curve[at + 2], "more are cut at random"
+    assert at == 0 or curve[at] > curve[at - 1], "one fewer joins two at random"
 
 
 def test_tokens_without_structure_agree_by_chance_alone():
     vectors = normalise(RNG.normal(size=(30, 60, 64)))
-    assert abs(agreement(vectors, 6, 0)) < 0.2
+    assert abs(agreements(vectors, [6], 0)[0]) < 0.2
 
 
 def test_the_numbers_on_the_curve():
@@ -74,7 +77,7 @@ def test_a_run_without_k(method: str, make_config: Make):
     assert curve["k"].to_pylist() == [2, 3, 4, 5, 6]
     assert all(-0.5 <= value <= 1 for value in curve["stability"].to_pylist())
     assert made(config, result, "masks").manifest["clusters"] == k
-    assert len(made(config, result, "baseline").read_tensors("baseline.safetensors")["centroids"]) == k
+    assert len(read_clusters(made(config, result, "baseline")).vectors) == k
     html = made(config, result, "report").read("report.html").decode()
     assert f"<b>K = {k}</b> was suggested" in html
     assert "The highest peaks" in html

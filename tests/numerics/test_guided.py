@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 
 from pipeline.numerics.guided import guided_logits, linear_models
-from pipeline.numerics.views import cosine_logits
+from pipeline.numerics.tree import Cut
+from pipeline.numerics.views import cosine_logits, winner
 
 RNG = np.random.default_rng(0)
+
+
+def alone(count: int) -> tuple[np.ndarray, Cut]:
+    """Prototypes along the axes, each a group of its own."""
+    return np.eye(count, dtype=np.float32), Cut(np.arange(count), np.arange(count))
 
 
 def naive(guide: np.ndarray, value: np.ndarray, reach: tuple[int, int], eps: float) -> np.ndarray:
@@ -47,8 +53,8 @@ def test_a_border_moves_to_the_edge_of_the_image(edge):
     """Tokens are 14 pixels wide: bilinear borders lie up to 7 pixels off."""
     image, plane = two_sides(edge, (112, 140), (8, 10))
     truth = np.broadcast_to(np.arange(140) >= edge, (112, 140))
-    guided = guided_logits(image, plane, np.eye(2, dtype=np.float32)).argmax(0)
-    bilinear = cosine_logits(plane, np.eye(2, dtype=np.float32), 112, 140).argmax(0)
+    guided = winner(guided_logits(image, plane, *alone(2)))
+    bilinear = winner(cosine_logits(plane, *alone(2), 112, 140))
     wrong = [(mask != truth).sum() / 112 for mask in (guided, bilinear)]  # columns
     assert wrong[1] >= 2, "bilinear upsampling would have to be off"
     assert wrong[0] <= 1
@@ -56,19 +62,31 @@ def test_a_border_moves_to_the_edge_of_the_image(edge):
 
 def test_without_edges_it_is_bilinear_upsampling_smoothed():
     """Codes that turn slowly hardly change, noise is smoothed."""
-    flat, centroids = np.full((180, 140, 3), 128, np.uint8), np.eye(2, dtype=np.float32)
+    flat = np.full((180, 140, 3), 128, np.uint8)
     angle = np.linspace(0, 1.5, 10)[None] * np.ones((12, 1))
     plane = np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
-    found, bilinear = guided_logits(flat, plane, centroids), cosine_logits(plane, centroids, 180, 140)
+    found, bilinear = np.stack(list(guided_logits(flat, plane, *alone(2)))), cosine_logits(plane, *alone(2), 180, 140)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[:, :, 30:-30], bilinear[:, :, 30:-30], atol=0.03)
     noise = RNG.normal(size=plane.shape).astype(np.float32)
-    assert guided_logits(flat, noise, centroids).std() < 0.7 * cosine_logits(noise, centroids, 180, 140).std()
+    smoothed = np.stack(list(guided_logits(flat, noise, *alone(2))))
+    assert smoothed.std() < 0.7 * cosine_logits(noise, *alone(2), 180, 140).std()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (17, 5)])
 def test_images_smaller_than_the_coarse_grid(size):
     image = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
-    found = guided_logits(image, RNG.normal(size=(5, 4, 6)).astype(np.float32), np.eye(6, dtype=np.float32))
-    assert found.shape == (6, *size)
-    assert np.isfinite(found).all()
+    found = list(guided_logits(image, RNG.normal(size=(5, 4, 6)).astype(np.float32), *alone(6)))
+    assert len(found) == 6
+    assert all(one.shape == size and np.isfinite(one).all() for one in found)
+
+
+def test_a_group_is_upsampled_as_the_best_of_its_prototypes():
+    """As a prototype that the group's best one always is would be."""
+    angle = np.linspace(0, 1.5, 5)[None] * np.ones((6, 1))
+    plane = np.stack([np.cos(angle), np.sin(angle), 0 * angle], -1).astype(np.float32)
+    image = RNG.integers(0, 256, (60, 50, 3), dtype=np.uint8)
+    vectors = np.array([[0, 0, 1], [1, 0, 0], [-1, 0, 0]], np.float32)
+    found = list(guided_logits(image, plane, vectors, Cut(np.array([0, 3]), np.array([0, 1, 1]))))
+    wanted = list(guided_logits(image, plane, vectors[:2], Cut(np.arange(2), np.arange(2))))
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
