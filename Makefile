@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 .PHONY: demo test faults bench quality choices lint acknowledge constraints check-tools clean
 
 demo: .venv
-	$(BIN)/python -m flows.demo
+	$(BIN)/stegoflow demo
 
 test: .venv
 	$(BIN)/python -m pytest

@@ -69,7 +69,9 @@ def measure(config: PipelineConfig, progress: Progress = silent) -> tuple[Json, 
         "views": list(config.features.views.size),
         "images": {split: splits.count(split) for split in sorted(set(splits))},
         "k": config.clusters.k,
-        "content": {name: made[name].manifest["inputs"]["content"] for name in ("dataset", "labels")},
+        "content": {
+            name: made[name].manifest["roots"][root] for name, root in (("dataset", "images"), ("labels", "labels"))
+        },
     }
     ran = [row["stage"] for row in result["stages"] if row["status"] == "ran"]
     known = made["clusters"].manifest["environment"]

@@ -9,7 +9,7 @@ A notebook in script form: each `# %%` is a cell.
 import sys
 
 import numpy as np
-from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 
 from pipeline import open_features
 
@@ -31,20 +31,26 @@ rows, columns = features.tokens.shape[1:3]
 row, column = (int(v) for v in sys.argv[3:5]) if len(sys.argv) > 4 else (rows // 2, columns // 2)
 
 # %% Similarity of that patch to every patch of its own image, and of its two nearest images
-pooled = features.pooled - features.pooled[~np.asarray(features.views["mirrored"])].mean(0)
+pooled = features.mean - features.mean[~np.asarray(features.views["mirrored"])].mean(0)
 pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
 order = np.argsort(-(pooled @ pooled[view]))
 ids = features.views["id"].to_pylist()
 near = list(dict.fromkeys(int(v) for v in order if ids[v] != image and not features.views["mirrored"][v].as_py()))[:2]
 
-figure = Figure(figsize=(12, 3.6), layout="constrained")
-for axes, other in zip(figure.subplots(1, 1 + len(near), squeeze=False)[0], [view, *near], strict=True):
-    heat = features.similarity(view, row, column, other)
-    drawn = axes.imshow(heat, vmin=-0.2, vmax=1, cmap="magma")
-    axes.set_title(f"{ids[other]}" + (f"  patch ({row}, {column})" if other == view else ""), fontsize=9)
-    axes.set_axis_off()
-    if other == view:
-        axes.plot(column, row, "c+", markersize=12)
-figure.colorbar(drawn, label="cosine similarity")
-figure.savefig("similarity.png", dpi=120)
-print("similarity.png")
+RAMP = np.array([[12, 8, 38], [88, 22, 110], [190, 55, 84], [249, 142, 9], [252, 255, 164]])  # from −0.2 to 1
+SIDE, GAP, LINE = 360, 8, 18
+maps = []
+for other in [view, *near]:
+    heat = (features.similarity(view, row, column, other).clip(-0.2, 1) + 0.2) / 1.2 * (len(RAMP) - 1)
+    colours = [np.interp(heat, np.arange(len(RAMP)), RAMP[:, channel]) for channel in range(3)]
+    maps.append(Image.fromarray(np.stack(colours, -1).astype(np.uint8)))
+size = (SIDE, SIDE * rows // columns)
+sheet = Image.new("RGB", ((SIDE + GAP) * len(maps) - GAP, size[1] + LINE), "white")
+draw = ImageDraw.Draw(sheet)
+for left, other, drawn in zip(range(0, sheet.width, SIDE + GAP), [view, *near], maps, strict=True):
+    sheet.paste(drawn.resize(size, Image.Resampling.NEAREST), (left, LINE))
+    draw.text((left, 2), ids[other], "black")
+x, y = (column + 0.5) * size[0] / columns, LINE + (row + 0.5) * size[1] / rows
+draw.ellipse((x - 6, y - 6, x + 6, y + 6), outline="cyan", width=2)  # the patch
+sheet.save("similarity.png")
+print(f"similarity.png: cosine to patch ({row}, {column}), dark −0.2 to light 1")

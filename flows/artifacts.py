@@ -68,18 +68,17 @@ def contact_sheet(opened: Session, node: Node) -> tuple[np.ndarray | None, list[
     """Some predicted images above their masks, uint8 (height, width, 3) or None without any, and the images' names."""
     artifacts = {role: Artifact(opened.store, role, name) for role, name in node.inputs.items()}
     masks = node.artifact(opened.store)
-    root = opened.config.dataset.root
-    job = Job(masks, None, {**artifacts, "masks": masks}, {"dataset": root}, opened.config.execution)
-    found = report.pictures(job, None, PICTURES)
+    job = Job(masks, None, {**artifacts, "masks": masks}, node.roots, opened.config.execution)
+    found = report.pictures(job, PICTURES)
     colours = palette(masks.manifest["clusters"])
     columns = []
     for picture in found:
-        mask = list(picture.masks.values())[-1]  # with CRF where there is one
+        mask = list(picture.groups.values())[-1]  # with CRF where there is one
         scale = min(HEIGHT / mask.shape[0], WIDEST / mask.shape[1])
         size = max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale))
         column = Image.new("RGB", (size[0] + GAP, 2 * HEIGHT + GAP), "white")
         painted = Image.fromarray(colourise(mask, colours)).resize(size, Image.Resampling.NEAREST)
-        column.paste(Image.fromarray(picture.image).resize(size, Image.Resampling.LANCZOS), (0, HEIGHT - size[1]))
+        column.paste(Image.fromarray(picture.photo).resize(size, Image.Resampling.LANCZOS), (0, HEIGHT - size[1]))
         column.paste(painted, (0, HEIGHT + GAP))
         columns.append(np.asarray(column))
     return np.hstack(columns)[:, :-GAP] if columns else None, [picture.name for picture in found]

@@ -1,5 +1,6 @@
 """What a person sees of a store: status, and a run or an artifact with its lineage."""
 
+from collections import Counter
 from typing import Any
 
 from pipeline.core.artifact import Artifact
@@ -12,55 +13,115 @@ from pipeline.planning import STAGES
 
 
 def status(store: Store) -> dict[str, Any]:
-    """Every artifact (finished, unfinished, damaged) with its size in bytes and the number of runs that planned it,
-    and every run with its names."""
+    """{"store", "runs", "artifacts"}: every run, oldest first, with what it found (`run_facts`), and every artifact
+    (finished, unfinished, damaged) with its size in bytes and the number of runs that planned it."""
     order = {stage.name: number for number, stage in enumerate(STAGES)}
-    planned: dict[tuple[str, str], int] = {}
+    sizes: Counter[tuple[str, ...]] = Counter()
+    for entry in store.entries("artifacts"):
+        sizes[tuple(entry.path.split("/")[1:3])] += entry.size
+    artifacts = []
+    for artifact in sorted(every_artifact(store), key=lambda a: (order.get(a.stage, len(order)), a.fingerprint)):
+        facts = {"stage": artifact.stage, "fingerprint": artifact.fingerprint, **status_of(artifact)}
+        artifacts.append({**facts, "bytes": sizes[artifact.stage, artifact.fingerprint], "runs": 0})
+    known = {(row["stage"], row["fingerprint"]): row for row in artifacts}
+    named = names_of(store)
     rows = []
-    named: dict[str, list[str]] = {}
-    for name, run in run_names(store).items():
-        named.setdefault(run, []).append(name)
     for name in runs(store):
-        row: dict[str, Any] = {"run": name, "names": named.get(name, []), "dataset": None, "finished": 0, "planned": 0}
+        row: dict[str, Any] = {"run": name, "names": named.get(name, [])}
         rows.append(row)
         try:
             record = read_run(store, name)
         except DamageError:
-            row["dataset"] = "damaged record"
+            row |= {"damaged": True}
             continue
-        row["dataset"], row["stages"] = record["config"]["dataset"]["root"], record["stages"]
-        for pair in record["stages"].items():
-            planned[pair] = planned.get(pair, 0) + 1
-    artifacts = []
-    finished = set()
-    for artifact in sorted(every_artifact(store), key=lambda a: (order.get(a.stage, len(order)), a.fingerprint)):
-        pair = artifact.stage, artifact.fingerprint
-        facts = status_of(artifact)
-        if facts["state"] == "finished":
-            finished.add(pair)
-        size = sum(entry.size for entry in store.entries(artifact.root))
-        row = {"stage": artifact.stage, "fingerprint": artifact.fingerprint, **facts}
-        artifacts.append({**row, "bytes": size, "runs": planned.get(pair, 0)})
-    for row in rows:
-        stages = row.pop("stages", {})
-        row["finished"], row["planned"] = sum(pair in finished for pair in stages.items()), len(stages)
-    return {"store": store.shown, "artifacts": artifacts, "runs": rows}
+        pairs = [pair for pair in record["stages"].items() if pair in known]
+        for pair in pairs:
+            known[pair]["runs"] += 1
+        finished = {stage: Artifact(store, stage, name) for stage, name in pairs if _finished(known[stage, name])}
+        row |= {**run_facts(record, finished), "finished": len(finished), "planned": len(record["stages"])}
+    return {"store": store.shown, "runs": rows, "artifacts": artifacts}
+
+
+def names_of(store: Store) -> dict[str, list[str]]:
+    """{run: its names}."""
+    named: dict[str, list[str]] = {}
+    for name, run in run_names(store).items():
+        named.setdefault(run, []).append(name)
+    return named
+
+
+def run_facts(record: dict[str, Any], finished: dict[str, Artifact]) -> dict[str, Any]:
+    """What tells a run from others: {"written", "dataset", "head", "k", "miou", "pinned"}. K and the mIoU in percent
+    (of the masks with CRF, where there are such) are None where the run has not come that far; without labels there is
+    no mIoU."""
+    config = record["config"]
+    k, miou = config["clusters"].get("k"), None
+    try:
+        if "suggestion" in finished:
+            k = finished["suggestion"].manifest["k"]
+        if "masks" in finished:
+            k = finished["masks"].manifest["clusters"]
+        if "scores" in finished:
+            miou = product(finished["scores"].read_json("scores.json")["scores"]).get("miou")
+    except DamageError:  # `verify` names it
+        pass
+    return {
+        "written": record["written"],
+        "dataset": config["dataset"]["root"],
+        "head": config["head"]["method"],
+        "k": k,
+        "miou": miou,
+        "pinned": record.get("pinned", []),
+    }
+
+
+def product(scores: dict[str, dict[str, float] | None]) -> dict[str, float]:
+    """Of the scores of all methods those of the masks themselves: with CRF where there are. Empty without labels."""
+    return scores.get("cluster_crf") or scores.get("cluster") or {}
+
+
+def _finished(row: dict[str, Any]) -> bool:
+    return row["state"] == "finished"
 
 
 def show(store: Store, ref: str) -> dict[str, Any]:
-    """A run's record with the state of its stages, or an artifact's manifest with its lineage."""
+    """A run's record with what it found and the state of its stages, or an artifact's manifest with its lineage.
+
+    Of a run: its record, and "names", "k", "miou", "scores" (by method, {"accuracy", "miou"} or None), "protocol",
+    "report" (a path or URL), "images" (by split); "stages" {stage: {"fingerprint", "state", "items", "seconds"}}.
+    """
     try:
         record = find_run(store, ref)
     except NotFoundError:
-        artifact = find_artifact(store, ref)
-    else:
-        stages = {
-            stage: {"fingerprint": name, "state": status_of(Artifact(store, stage, name))["state"]}
-            for stage, name in record["stages"].items()
-        }
-        return {**record, "stages": stages}
-    facts = artifact.manifest if artifact.exists else {**artifact.spec, "state": "unfinished"}
-    return {**facts, "lineage": _lineage(artifact), "path": store.path_of(artifact.root)}
+        return show_artifact(find_artifact(store, ref))
+    stages: dict[str, dict[str, Any]] = {}
+    finished: dict[str, Artifact] = {}
+    for stage, name in record["stages"].items():
+        artifact = Artifact(store, stage, name)
+        facts = status_of(artifact)
+        stages[stage] = {"fingerprint": name, "state": facts["state"], "items": facts["items"], "seconds": None}
+        if facts["state"] == "finished":
+            finished[stage] = artifact
+            stages[stage]["seconds"] = artifact.manifest["seconds"]
+    found: dict[str, Any] = {"images": {}, "protocol": None, "scores": {}, "report": None}
+    if "dataset" in finished:
+        found["images"] = finished["dataset"].manifest["splits"]
+    if "scores" in finished:
+        content = finished["scores"].read_json("scores.json")
+        found |= {"protocol": content["protocol"], "scores": content["scores"]}
+    if "report" in finished:
+        found["report"] = finished["report"].path("report.html")
+    names = names_of(store).get(record["run"], [])
+    return {**record, "names": names, **run_facts(record, finished), **found, "stages": stages}
+
+
+def show_artifact(artifact: Artifact) -> dict[str, Any]:
+    """An artifact's manifest (or its spec, where it is unfinished), state, size, path, and lineage."""
+    facts = artifact.manifest if artifact.exists else artifact.spec
+    size = sum(entry.size for entry in artifact.store.entries(artifact.root))
+    more = {"state": "finished" if artifact.exists else "unfinished", "size": size}
+    where = {"lineage": _lineage(artifact), "path": artifact.store.path_of(artifact.root)}
+    return {**facts, "fingerprint": artifact.fingerprint, **more, **where}
 
 
 def _lineage(artifact: Artifact) -> dict[str, Any]:
@@ -72,5 +133,4 @@ def _lineage(artifact: Artifact) -> dict[str, Any]:
     return {
         role: {"fingerprint": name, "inputs": _lineage(Artifact(artifact.store, role, name))}
         for role, name in inputs.items()
-        if role != "content"
     }

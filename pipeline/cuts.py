@@ -10,6 +10,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError
 from pipeline.core.runs import run_artifact
 from pipeline.core.store import Store
+from pipeline.images.pixels import DecodeError
 from pipeline.numerics.tree import parents, shares
 from pipeline.stages.masks import MasksParams, Predictor
 
@@ -51,5 +52,8 @@ def label_maps(
         chosen = np.flatnonzero(np.isin(np.asarray(table["split"].to_pylist()), splits)).tolist()
     predict = Predictor(inputs, record["config"]["dataset"]["root"], params, "auto", n)
     for index, image in zip(chosen, table.take(chosen).to_pylist(), strict=True):
-        mask, _ = predict(index, image) or predict.unknown(image)
+        try:
+            mask, _ = predict(index, image)
+        except DecodeError:
+            mask, _ = predict.unknown(image)
         yield image, mask

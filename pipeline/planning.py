@@ -1,17 +1,18 @@
 """From a config to the artifacts that it means, and what a run of it would do."""
 
 import logging
+from collections.abc import Container
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
-from pipeline.core.engine import Node, Progress, Stage, silent, why
-from pipeline.core.errors import ConfigError
+from pipeline.core.engine import Node, Progress, Root, Stage, silent, why
+from pipeline.core.errors import ConfigError, render
 from pipeline.core.extras import require_all
-from pipeline.core.params import Params, hashed, resolve
+from pipeline.core.params import Params, resolve, suggestions
 from pipeline.core.store import Store, open_store
 from pipeline.datasets import folder
+from pipeline.forecast import Corpus, cost, survey
 from pipeline.stages import (
     baseline,
     clusters,
@@ -49,73 +50,49 @@ class PlanRow:
     action: str
     """`run` or `reuse`."""
     why: str
-    """The first reason, in short."""
+    """The first reason, in short; for a corpus that is not there, where the rate is from."""
     changes: list[str]
     """All that differs from the nearest artifact, which `nearest` names."""
     nearest: str | None
     items: int | None
-    """Items of the nearest earlier artifact, as a hint of the cost; None where nothing is known."""
-    seconds: float | None
-    """Seconds that it took."""
-    bytes: int | None
+    """Items that the artifact has or will have; None for a stage that the forecast knows nothing of."""
+    seconds: float
+    """Expected; 0 where the artifact is reused."""
+    bytes: int
+    """Expected; 0 where the artifact is reused."""
+    measured: bool
+    """Whether the expectation comes from an artifact of the store, not from rates that are built in."""
 
 
 def nodes(
-    config: PipelineConfig, store: Store, *, progress: Progress = silent, pins: dict[str, str] | None = None
+    config: PipelineConfig,
+    store: Store,
+    *,
+    until: str | None = None,
+    pins: dict[str, str] | None = None,
+    progress: Progress = silent,
 ) -> list[Node]:
-    """Every artifact that a config means, inputs first. Reads the dataset's content (digests are remembered).
+    """Every artifact that a config means, inputs first. Reads the content of the dataset (digests are remembered).
 
-    `pins` name artifacts to take as they are, {stage: fingerprint}: new images through an existing head, say. Stages
-    that would lack an input are left out.
+    `until` names a stage that is wanted with what it reads, and nothing else. `pins` name artifacts to take as they
+    are, {stage: fingerprint}: new images through an existing head, say. Left out are stages that lack an input or a
+    root, and those that suggest values where the config gives all of them.
     """
-    root, layout = config.dataset.root, config.dataset.layout
     pins = pins or {}
-    images, notes = folder.scan(
-        root, "images", store, lambda done, total: progress("dataset", done, total, "images"), layout
-    )
-    for note in notes:
-        log.warning("%s", note)
-    content = {"dataset": folder.content_digest(images)}
-    without: tuple[str, ...] = ()
-    if not pins and folder.has_labels(root, layout):
-        maps = folder.scan(
-            root, "labels", store, lambda done, total: progress("labels", done, total, "label maps"), layout
-        ).items
-        content["labels"] = folder.content_digest(maps, folder.read_description(root, layout))
-        trained_on = folder.training_splits({item.split for item in images})
-        without = () if any(item.split in trained_on for item in maps) else ("probe",)
-    if pins or config.clusters.k is not None:
-        without += ("suggestion",)
-    folder.predicted_splits({item.split for item in images}, config.masks.splits)
-    found: dict[str, Any] = {
-        "features": {
-            "weights_sha256": features.weights_digest(config.features.backbone, config.features.weights),
-        }
-    }
-    made: list[Node] = []
+    params = {stage.name: resolve(getattr(config, stage.name), config) for stage in STAGES if stage.name not in pins}
+    wanted = _wanted({name: suggestions(section, config) for name, section in params.items()}, until)
+    stages = [
+        stage for stage in STAGES if stage.name in wanted and (not stage.optional or available(params[stage.name]))
+    ]
+    found = find_roots(config, store, {_name(root) for stage in stages for root in stage.roots}, progress)
     names = dict(pins)
-    for stage in STAGES:
-        if stage.name in names or stage.name in without or (stage.needs_labels and "labels" not in content):
-            continue
-        params = resolve(getattr(config, stage.name), config, **found.get(stage.name, {}))
-        if stage.optional and not available(params):
-            continue
-        inputs = {}
-        for written in stage.inputs:
-            name = written.rstrip("?")
-            # A head that needs no K does not wait for one; the report shows it.
-            if name == "suggestion" and stage.name != "report" and not lacks_k(hashed(params)):
-                continue
-            if name == "content":
-                if stage.name in content:
-                    inputs[name] = content[stage.name]
-            elif name in names:
-                inputs[name] = names[name]
-        if any(not written.endswith("?") and written not in inputs for written in stage.inputs):
-            continue
-        node = Node(stage, params, inputs)
-        made.append(node)
-        names[stage.name] = node.fingerprint
+    made: list[Node] = []
+    for stage in stages:
+        inputs = {name: names[name] for name in wanted[stage.name] if name in names}
+        roots = {_name(root): found[_name(root)] for root in stage.roots if _name(root) in found}
+        if _complete(stage.inputs, inputs) and _complete(stage.roots, roots):
+            made.append(Node(stage, params[stage.name], inputs, roots))
+            names[stage.name] = made[-1].fingerprint
     return made
 
 
@@ -124,40 +101,108 @@ def available(params: Params) -> bool:
     try:
         require_all(params.packages())
     except ConfigError as error:
-        log.warning("%s: the run goes on without. To have it: %s", error.message, error.next)
+        log.warning("%s: the run goes on without. To have it: %s", error.message, render(error.next))
         return False
     return True
 
 
-def lacks_k(values: dict[str, Any]) -> bool:
-    """Whether params want a number of clusters that the config does not give."""
-    return any(lacks_k(v) if isinstance(v, dict) else name == "k" and v is None for name, v in values.items())
+def _wanted(suggesting: dict[str, dict[str, bool]], until: str | None) -> dict[str, list[str]]:
+    """{stage: the stages that it reads} of the stages that a run makes, where roots allow.
+
+    `suggesting` holds for each stage that is not pinned the stages that may suggest one of its values, and whether
+    that value is missing. A stage that suggests values is made for those that lack one, and is read by them; whatever
+    else has it among its inputs, such as the report, reads it where it is made.
+    """
+    makers = {maker for found in suggesting.values() for maker in found}
+    asked = {maker for found in suggesting.values() for maker, missing in found.items() if missing}
+    wanted = {until} if until else set(suggesting) - makers
+    reads: dict[str, list[str]] = {}
+    for stage in reversed(STAGES):
+        if stage.name in wanted and stage.name in suggesting:
+            missing = [maker for maker, missing in suggesting[stage.name].items() if missing]
+            inputs = [_name(role) for role in stage.inputs]
+            reads[stage.name] = [name for name in inputs if name not in makers or name in asked] + missing
+            wanted |= set(reads[stage.name])
+    return reads
 
 
-def plan(config: PipelineConfig, *, progress: Progress = silent) -> list[PlanRow]:
-    """What `run` would do with a config: per stage reuse or run, and why. Writes nothing but the scan cache."""
+def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress: Progress) -> dict[str, Root]:
+    """The roots of a dataset that are wanted and there: `images`, `labels`, and `training_labels`, those label maps
+    that belong to the training splits."""
+    root, layout = config.dataset.root, config.dataset.layout
+
+    def scan(kind: str, unit: str) -> folder.Listing:
+        return folder.scan(root, kind, store, lambda done, total: progress("listing", done, total, unit), layout)
+
+    images, notes = scan("images", "images")
+    for note in notes:
+        log.warning("%s", note)
+    splits = {item.split for item in images}
+    folder.predicted_splits(splits, config.masks.splits)  # refuses a split that is not there
+    found = {"images": Root(root, folder.content_digest(images))}
+    if wanted & {"labels", "training_labels"} and folder.has_labels(root, layout):
+        maps, _ = scan("labels", "label maps")
+        trained_on = folder.training_splits(splits)
+        description = folder.read_description(root, layout)
+        for name, chosen in (
+            ("labels", maps),
+            ("training_labels", [item for item in maps if item.split in trained_on]),
+        ):
+            if chosen:
+                found[name] = Root(root, folder.content_digest(chosen, description))
+    return found
+
+
+def _complete(roles: tuple[str, ...], found: Container[str]) -> bool:
+    """Whether all inputs or roots that a stage must have were found."""
+    return all(role in found for role in roles if not role.endswith("?"))
+
+
+def _name(role: str) -> str:
+    """The name of an input or root, written with a `?` where it may be absent."""
+    return role.removesuffix("?")
+
+
+def plan(config: PipelineConfig, *, views: float | None = None, progress: Progress = silent) -> list[PlanRow]:
+    """What `run` would do with a config: per stage reuse or run, why, and what it is expected to take.
+
+    With `views`, what a run would take on a corpus of so many views of which `dataset.root` is a sample: nothing of it
+    exists. Writes nothing but the scan cache.
+    """
     store = open_store(config.store)
     store.mark()
+    made = nodes(config, store, progress=progress)
+    corpus: Corpus | None = None
+    workers = 1 if config.execution.executor == "serial" else config.execution.worker_count()
     rows = []
     running: set[str] = set()
-    for node in nodes(config, store, progress=progress):
+    for node in made:
         artifact = node.artifact(store)
-        if artifact.exists:
-            rows.append(_row(node, "reuse", "its manifest is in the store", [], artifact))
+        exists = artifact.exists
+        if exists and views is None:
+            facts = artifact.manifest
+            have = PlanRow(
+                node.stage.name, node.fingerprint, "reuse", "in the store", [], artifact.fingerprint,
+                facts.get("items"), 0.0, 0, True,
+            )  # fmt: skip
+            rows.append(have)
             continue
-        changes, nearest = why(node, store)
-        waits = [role for role in node.inputs if role in running]
-        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-        reason = f"{changes[0]}{more}" if changes else "its manifest was removed"
-        if nearest is not None and waits and reason.startswith("input "):
-            reason = f"{waits[0]} runs"
+        changes, nearest = ([], artifact) if exists else why(node, store)
+        if corpus is None:
+            corpus = survey(config, store) if views is None else survey(config, store).scaled(views)
+        expected = cost(node.stage.name, node.params, corpus, nearest, changes, workers)
+        reason = _reason(node, changes, nearest, running)
+        if views is not None:
+            reason = "rate of the nearest artifact" if expected.measured else "built-in rate"
         running.add(node.stage.name)
-        rows.append(_row(node, "run", reason, changes, nearest))
+        name = nearest.fingerprint if nearest else None
+        rows.append(PlanRow(node.stage.name, node.fingerprint, "run", reason, changes, name, *expected))
     return rows
 
 
-def _row(node: Node, action: str, reason: str, changes: list[str], known: Artifact | None) -> PlanRow:
-    facts = known.manifest if known else {}
-    cost = (facts.get("items"), facts.get("seconds"), facts.get("bytes"))
-    name = known.fingerprint if known else None
-    return PlanRow(node.stage.name, node.fingerprint, action, reason, changes, name, *cost)
+def _reason(node: Node, changes: list[str], nearest: Artifact | None, running: set[str]) -> str:
+    """Why a node must run, in short; `running` are the stages that will have run before it."""
+    waits = [role for role in node.inputs if role in running]
+    more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+    reason = f"{changes[0]}{more}" if changes else "its manifest was removed"
+    return f"{waits[0]} runs" if nearest is not None and waits and reason.startswith("input ") else reason

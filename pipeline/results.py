@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.artifacts.features import Tokens, read_center, read_rows
+from pipeline.artifacts.features import Tokens, read_center, read_mean
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import NotFoundError
 from pipeline.core.runs import find_run, run_artifact
@@ -15,7 +15,7 @@ from pipeline.core.store import Store
 
 @dataclass(frozen=True)
 class Features:
-    """A feature store: `tokens` (view, row, column, channel) float16, the table of `views`, `pooled`, `center`."""
+    """A feature store: `tokens` (view, row, column, channel) float16, the table of `views`, `mean`, `center`."""
 
     artifact: Artifact
     views: pa.Table
@@ -26,9 +26,9 @@ class Features:
         return Tokens(self.artifact)
 
     @property
-    def pooled(self) -> np.ndarray:
-        """(view, channel) float32: the L2-normalised mean token of each view."""
-        return read_rows(self.artifact, "pooled")
+    def mean(self) -> np.ndarray:
+        """(view, channel) float32: the mean token of each view."""
+        return read_mean(self.artifact)
 
     @property
     def center(self) -> np.ndarray:

@@ -15,6 +15,7 @@ from pipeline.core.engine import Node, Outcome, Progress, ensure, silent
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.executors import Executor, open_executor
 from pipeline.core.extras import require_all
+from pipeline.core.logs import RUN
 from pipeline.core.params import settings
 from pipeline.core.runs import open_run
 from pipeline.core.store import Store, open_store, redact
@@ -40,7 +41,6 @@ class Session:
         return ensure(
             node,
             self.store,
-            roots={"dataset": self.config.dataset.root, "labels": self.config.dataset.root},
             # Dask's options may hold a password, and a job goes to every worker.
             execution=self.config.execution.model_copy(update={"dask_address": None, "dask_options": {}}),
             executor=self.executor,
@@ -63,21 +63,16 @@ def session(
     """
     store = open_store(config.store)
     store.mark()
-    planned = nodes(config, store, progress=progress, pins=pins)
+    planned = nodes(config, store, until=until, pins=pins, progress=progress)
     by_name = {node.stage.name: node for node in planned}
     wanted = planned
     for name in (stage, until):
         if name is not None and name not in by_name:
             known = ", ".join(by_name)
             raise ConfigError(f"--stage {name}: this run has the stages {known}", next=f"--stage {list(by_name)[-1]}")
-    if until is not None:
-        needed = {until}
-        for node in reversed(planned):  # inputs stand before what reads them
-            needed |= set(node.inputs) if node.stage.name in needed else set()
-        wanted = planned = [node for node in planned if node.stage.name in needed]
     if stage is not None:
         for role, name in by_name[stage].inputs.items():
-            if role != "content" and not Artifact(store, role, name).exists:
+            if not Artifact(store, role, name).exists:
                 raise ConfigError(
                     f"--stage {stage}: its input {role} does not exist yet",
                     next=f"the same command with --stage {role}",
@@ -88,6 +83,8 @@ def session(
             require_all(node.params.packages())
     stages = {**(pins or {}), **{node.stage.name: node.fingerprint for node in planned}}
     run_id = open_run(store, _recorded(config), stages, pinned=sorted(pins or {}))
+    RUN.set(run_id)
+    log.info("%s in %s", ", ".join(node.stage.name for node in wanted), store.shown)
     with open_executor(config.execution) as executor:
         yield Session(run_id, config, store, wanted, executor, progress)
 
@@ -107,8 +104,8 @@ def run(
     """Run all stages of a config, or one, or those up to one; what exists is reused, what was cut short goes on.
 
     Returns {"run", "stages": [{"stage", "fingerprint", "status", "seconds", "parts_run", "parts_total",
-    "parts_repeated"}], "protocol", "scores", "report"}. Raises ConfigError or StageError; an exception's `stage`
-    attribute names the stage that raised it.
+    "parts_repeated"}], "protocol", "scores", "k", "groups" (each one's share of the pixels), "report"}. Raises
+    ConfigError or StageError; an exception's `stage` attribute names the stage that raised it.
     """
     with session(config, stage=stage, until=until, progress=progress) as opened:
         outcomes = []
@@ -128,12 +125,15 @@ def summary(opened: Session, outcomes: list[Outcome]) -> dict[str, Any]:
         if not artifact.exists:
             raise StageError(f"{stage} {artifact.fingerprint} was deleted during the run", next="run it again")
     values: dict[str, Any] = dict.fromkeys(scores.METHODS)
-    protocol = None
+    protocol = shares = None
     if "scores" in found:
         content = found["scores"].read_json("scores.json")
         protocol = content["protocol"]
         for method, value in content["scores"].items():
             values[method] = {key: value[key] for key in ("accuracy", "miou")} if value else None
+        shares = content["cluster_share"]
     path = found["report"].path("report.html") if "report" in found else None
     stages = [asdict(outcome) for outcome in outcomes]
-    return {"run": opened.id, "stages": stages, "protocol": protocol, "scores": values, "report": path}
+    clusters = found["masks"].manifest["clusters"] if "masks" in found else None
+    scored = {"protocol": protocol, "scores": values, "k": clusters, "groups": shares}
+    return {"run": opened.id, "stages": stages, **scored, "report": path}

@@ -62,7 +62,7 @@ def small(root: Path, store: Path | str, weights: Path, **sections: dict[str, An
         "head": {"method": method, **HEADS.get(method, {})},
         "clusters": {"k": 4, "restarts": 2, "iterations": 10},
         "probe": {"epochs": 2},
-        "masks": {"crf_params": {"iterations": 2}},
+        "masks": {"crf": True, "crf_params": {"iterations": 2}},
         "report": {"images": 2, "patches": 2},
         "execution": {"executor": "serial", "device": "cpu", "precision": "fp32"},
     }

@@ -2,11 +2,9 @@
 
 import io
 import json
-import os
 import pickle
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -32,7 +30,7 @@ from pipeline.artifacts.features import open_array
 from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.backbones import packaged
 from pipeline.cli.doctor import examine
-from pipeline.cli.tables import plan_table, status_tables
+from pipeline.cli.tables import artifacts_table, every_artifact_table, plan_table, runs_table, stages_table
 from pipeline.config import PipelineConfig, load
 from pipeline.core.artifact import Artifact, record
 from pipeline.core.engine import Outcome
@@ -246,15 +244,19 @@ def test_visible_text():
 
 def test_tables_take_no_markup_from_names():
     name = "[red]x[/red][/] \x1b[31m\nnew"
+    artifact = dict.fromkeys(("stage", "fingerprint", "state", "written"), name)
+    texts = dict.fromkeys(("run", "dataset", "head", "written"), name)
+    numbers = {"k": 4, "miou": 1.0, "finished": 1, "planned": 1, "pinned": []}
     facts = {
         "store": name,
-        "artifacts": [
-            dict.fromkeys(("stage", "fingerprint", "state", "written", "items", "parts", "runs"), name) | {"bytes": 1}
-        ],
-        "runs": [{"run": name, "names": [name], "dataset": name, "finished": 1, "planned": 1}],
+        "artifacts": [artifact | {"items": 1, "parts": 1, "runs": 1, "bytes": 1}],
+        "runs": [texts | numbers | {"names": [name]}, {"run": name, "names": [name], "damaged": True}],
     }
+    row = PlanRow("head", "a" * 64, "run", name, [name], None, 1, 1.0, 1, True)
+    lines = {name: {"fingerprint": name, "state": name, "items": 1, "seconds": 1.0}}
     console = Console(file=io.StringIO(), width=400)
-    for table in (*status_tables(facts), plan_table([PlanRow("head", "a" * 64, "run", name, [name], None, 1, 1.0, 1)])):
+    made = artifacts_table(facts), every_artifact_table(facts), runs_table(facts), stages_table(lines)
+    for table in (*made, plan_table([row])):
         console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert text.count(r"[red]x[/red][/] \x1b[31m\nnew") >= 8
@@ -472,34 +474,6 @@ def test_a_local_dask_cluster_is_not_open_to_the_network(kind):
         assert listening() == {"127.0.0.1"}
 
 
-def test_the_demos_server_is_not_open_to_the_network(tmp_path):
-    """Prefect's own code is asked for the command that it would start, in a process of its own: it takes settings from
-    the environment when it is imported."""
-    script = """
-import json, subprocess, sys
-import flows.demo
-flows.demo.os.environ.update(flows.demo.PREFECT_SETTINGS)
-from prefect.server.api import server
-from prefect.settings import get_current_settings
-server.subprocess.Popen = lambda args, env: [args, env["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]]
-started = server.SubprocessASGIServer(8000)
-print(json.dumps([started.address, *started._run_uvicorn_command()]))
-"""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env={**env, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    address, command, origins = json.loads(done.stdout.splitlines()[-1])
-    assert address.startswith("http://127.0.0.1:")
-    assert command[command.index("--host") + 1] == "127.0.0.1"
-    assert origins == "http://127.0.0.1"
-
-
 def test_published_ports_are_on_loopback_unless_told():
     services = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]
     ports = [port for service in services.values() for port in service.get("ports", [])]
@@ -583,8 +557,8 @@ def test_an_error_in_a_config_file_says_where_and_not_what(end, tmp_path):
 @pytest.mark.parametrize("url", [f"http://me:{SECRET}@127.0.0.1:1/api", f"http://me:{SECRET}@127.0.0.1/api"])
 def test_the_doctor_hides_credentials_of_prefect(url, monkeypatch, finished):
     monkeypatch.setenv("PREFECT_API_URL", url)
-    found = next(check for check in examine(None, finished.config.store) if check["what"] == "prefect server")
-    assert found["state"] == "warning"
+    found = next(check for check in examine(None, finished.config.store) if check.what == "prefect server")
+    assert found.state == "warning"
     assert SECRET not in str(found)
 
 

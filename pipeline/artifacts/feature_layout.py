@@ -14,7 +14,6 @@ MEANING = {
     "tokens": "patch tokens of the frozen backbone (dimensionless)",
     "scale": "length of a step of the view's int8 tokens",
     "mean": "mean token",
-    "pooled": "L2-normalised mean token",
     "center": "mean token of the training splits' plain views",
 }
 QUANTISED = "patch tokens of the frozen backbone in steps: token = number * scale + mean; -128 is NaN"

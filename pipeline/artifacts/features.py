@@ -30,7 +30,7 @@ STORED = {"fp16": ("tokens",), "int8": ("tokens", "scale", "mean")}
 
 def arrays(codec: str) -> tuple[str, ...]:
     """Names of the arrays of a group whose tokens are kept by a codec, in the order in which they are made."""
-    return tuple(dict.fromkeys((*STORED[codec], "mean", "pooled", "center")))
+    return tuple(dict.fromkeys((*STORED[codec], "mean", "center")))
 
 
 def open_group(artifact: Artifact, mode: Literal["r", "r+", "a"] = "r") -> zarr.Group:
@@ -47,7 +47,7 @@ def metadata_files(codec: str) -> list[str]:
     return [f"{GROUP}/zarr.json", *(f"{GROUP}/{name}/zarr.json" for name in arrays(codec))]
 
 
-def open_array(artifact: Artifact, name: str = "tokens") -> zarr.Array:
+def open_array(artifact: Artifact, name: str = "tokens") -> zarr.Array[Any]:
     """One array of a finished features artifact, as it is stored (`arrays`). DamageError where its metadata are not
     what was written."""
     import zarr
@@ -59,13 +59,13 @@ def open_array(artifact: Artifact, name: str = "tokens") -> zarr.Array:
     return found
 
 
-def read_rows(artifact: Artifact, name: str) -> np.ndarray:
-    """The whole of `mean` or `pooled`, (view, channel) float32, NaN where an image could not be decoded. DamageError
-    where a shard is damaged or gone."""
-    array = open_array(artifact, name)
-    with checksums(artifact, name):
+def read_mean(artifact: Artifact) -> np.ndarray:
+    """The mean token of every view, (view, channel) float32, NaN where an image could not be decoded. DamageError where
+    a shard is damaged or gone."""
+    array = open_array(artifact, "mean")
+    with checksums(artifact, "mean"):
         values = np.asarray(array[:])
-    _check_holes(artifact, name, np.flatnonzero(np.isnan(values[:, 0])))
+    _check_holes(artifact, "mean", np.flatnonzero(np.isnan(values[:, 0])))
     return values
 
 
@@ -85,7 +85,7 @@ def training_views(table: pa.Table) -> np.ndarray:
 
 
 class Rows:
-    """One array of a finished features artifact that has a row per view: `tokens`, `mean`, `pooled` or `scale`."""
+    """One array of a finished features artifact that has a row per view: `tokens`, `mean` or `scale`."""
 
     def __init__(self, artifact: Artifact, name: str) -> None:
         self.artifact, self.name = artifact, name
@@ -119,7 +119,7 @@ class Tokens:
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
-        self.codec = str(artifact.manifest["params"].get("codec", "fp16"))  # artifacts from before codecs name none
+        self.codec = str(artifact.manifest["params"]["codec"])
         self.rows = {name: Rows(artifact, name) for name in STORED[self.codec]}
         self.shape = self.rows["tokens"].shape
 

@@ -1,69 +1,20 @@
-"""The commands that look after a store: status, show, verify, retract, gc, forget, name."""
+"""The commands that keep a store: verify, retract, gc, forget, name."""
 
-import json as json_module
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
-from cyclopts import Parameter
-
-from pipeline.cli.progress import progress_bars
+from pipeline.cli.options import Flag, Json, StoreURL, open_existing, print_json
+from pipeline.cli.progress import reporting
 from pipeline.core.errors import ConfigError, NotFoundError
-from pipeline.terminal import visible
-
-StoreURL = Annotated[
-    str | None, Parameter(name="--store", help="Folder or object-store URL; default: the config's, or ./store")
-]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout and nothing else")]
-Sets = Annotated[
-    list[str] | None,
-    Parameter(
-        name="--set",
-        negative="",
-        help="stage.field=VALUE, VALUE as in YAML; repeatable: --set clusters.k=20 --set masks.crf=false",
-    ),
-]
-Flag = Parameter(negative="")
-
-
-def status(*, store: StoreURL = None, json: Json = False) -> int:
-    """What exists in a store: artifacts (finished, unfinished, damaged) with their sizes, and runs with their names."""
-    from pipeline.cataloguing import status as read_status
-
-    facts = read_status(open_existing(store))
-    if json:
-        return print_json(facts)
-    from rich.console import Console
-
-    from pipeline.cli.tables import status_tables
-
-    for table in status_tables(facts):
-        Console().print(table)
-    return 0
-
-
-def show(ref: str, /, *, store: StoreURL = None, json: Json = False) -> int:
-    """A run or an artifact: its params, and the artifacts that it was made from.
-
-    Parameters
-    ----------
-    ref
-        A run's id or name, `latest`, or a fingerprint; the beginning is enough.
-    """
-    from pipeline.cataloguing import show as read_ref
-
-    facts = read_ref(open_existing(store), ref)
-    if json:
-        return print_json(facts)
-    import yaml
-    from rich.console import Console
-
-    text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).rstrip()
-    Console().print(text, markup=False, emoji=False, soft_wrap=True)
-    return 0
+from pipeline.terminal import size, visible
 
 
 def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = False) -> int:
-    """Read everything back and name each file that is not what was written. Exit status 1 if there is one.
+    """Read everything back and name each damaged file.
+
+    Exit status 1 if there is a file that is not what was written.
+
+        stegoflow verify
 
     Parameters
     ----------
@@ -83,7 +34,7 @@ def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = Fa
             artifacts = [Artifact(opened, *pair) for pair in find_run(opened, ref)["stages"].items()]
         except NotFoundError:
             artifacts = [find_artifact(opened, ref)]
-    with progress_bars() as progress:
+    with reporting() as progress:
         found = read_back(opened, artifacts, lambda done, total: progress("verify", done, total, "artifacts"))
     if json:
         rows = [problem._asdict() for problem in found]
@@ -96,7 +47,7 @@ def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = Fa
         for damaged in sorted({problem.fingerprint for problem in found} - {""}):
             print(f"  next: stegoflow retract {shown(damaged)} --downstream --store {opened.shown}, then run again")
         if any(not problem.fingerprint for problem in found):
-            print("  next: stegoflow forget RUN takes a damaged run record away; name RUN NAME writes a name anew")
+            print("  next: stegoflow forget RUN takes a damaged run record away; name RUN NAME writes a name again")
         return 1
     print(f"{len(artifacts)} artifacts are what was written")
     return 0
@@ -110,7 +61,11 @@ def retract(
     store: StoreURL = None,
     json: Json = False,
 ) -> int:
-    """Remove an artifact that is damaged or wrong, so that the next run makes it again.
+    """Remove an artifact, so that the next run makes it again.
+
+    For one that is damaged or wrong.
+
+        stegoflow retract 0123456789ab --downstream
 
     Parameters
     ----------
@@ -129,12 +84,16 @@ def retract(
         return print_json({"store": opened.shown, "retracted": rows})
     for artifact in gone:
         print(f"removed {artifact.stage} {shown(artifact.fingerprint)}")
-    print("  next: run the config again: it makes these anew and reuses the rest")
+    print("  next: run the config again: it makes these again and reuses the rest")
     return 0
 
 
 def gc(*, store: str, grace: str = "1d", delete: Annotated[bool, Flag] = False, json: Json = False) -> int:
-    """Find what no run of a store wants; remove it with --delete. What `runs/` and names want is never touched.
+    """Find what no run wants, and remove it with --delete.
+
+    What a run or a name wants is never touched.
+
+        stegoflow gc --store store --delete
 
     Parameters
     ----------
@@ -148,15 +107,15 @@ def gc(*, store: str, grace: str = "1d", delete: Annotated[bool, Flag] = False, 
     from pipeline.core.gc import collect
 
     opened = open_existing(store)
-    with progress_bars() as progress:
+    with reporting() as progress:
         found = collect(opened, _seconds(grace), delete=delete, progress=lambda a, b: progress("gc", a, b, "artifacts"))
-    size = sum(row.bytes for row in found)
+    total = sum(row.bytes for row in found)
     if json:
         rows = [row._asdict() for row in found]
-        return print_json({"store": opened.shown, "deleted": delete, "bytes": size, "removals": rows})
+        return print_json({"store": opened.shown, "deleted": delete, "bytes": total, "removals": rows})
     for row in found:
-        print(visible(f"{'removed' if delete else 'would remove'} {row.path} ({row.why}): {row.bytes / 1e6:.1f} MB"))
-    print(f"{len(found)} items, {size / 1e6:.1f} MB")
+        print(visible(f"{'removed' if delete else 'would remove'} {row.path} ({row.why}): {size(row.bytes)}"))
+    print(f"{len(found)} items, {size(total)}")
     if found and not delete:
         print(f"  next: stegoflow gc --store {opened.shown} --grace {grace} --delete")
     elif not found:
@@ -165,7 +124,11 @@ def gc(*, store: str, grace: str = "1d", delete: Annotated[bool, Flag] = False, 
 
 
 def forget(ref: str, /, *, store: StoreURL = None, json: Json = False) -> int:
-    """Let go of a run, or of a name. What no other run wants can then be removed by `gc`; nothing is removed here.
+    """Let go of a run, or of a name.
+
+    What no other run wants can then be removed by `gc`; nothing is removed here.
+
+        stegoflow forget 20251125-234001-ab12
 
     Parameters
     ----------
@@ -183,7 +146,11 @@ def forget(ref: str, /, *, store: StoreURL = None, json: Json = False) -> int:
 
 
 def name(run: str, name: str, /, *, store: StoreURL = None, json: Json = False) -> int:
-    """Give a run a name, which every command then takes in place of its id. A name can be moved to another run.
+    """Give a run a name, which stands for its id.
+
+    A name can be moved to another run.
+
+        stegoflow name latest best
 
     Parameters
     ----------
@@ -199,24 +166,6 @@ def name(run: str, name: str, /, *, store: StoreURL = None, json: Json = False) 
     if json:
         return print_json({"store": opened.shown, **facts})
     print(f"{facts['name']} is run {facts['run']}\n  next: stegoflow show {facts['name']} --store {opened.shown}")
-    return 0
-
-
-COMMANDS = (status, show, verify, retract, gc, forget, name)
-
-
-def open_existing(store: str | None) -> Any:
-    """The store of a command that reads one: ConfigError where there is none."""
-    from pipeline.core.store import Store
-
-    opened = Store(store or "./store", create=False)
-    opened.check_layout()
-    return opened
-
-
-def print_json(value: Any) -> int:
-    """Print one JSON object; exit status 0."""
-    print(json_module.dumps(value, ensure_ascii=False), flush=True)
     return 0
 
 

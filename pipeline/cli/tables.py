@@ -1,152 +1,168 @@
-"""Tables for people, on the terminal (rich). What comes from a store or a config is text, never rich's markup."""
+"""What a store and a plan look like on the terminal (rich). What comes from a store or a config is text, never rich's
+markup."""
 
+import os
+import shlex
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.core.artifact import shown
-from pipeline.estimate import Estimate
-from pipeline.planning import PlanRow
-from pipeline.terminal import visible
+from pipeline.terminal import duration, size, visible
 
-NAMES = {
+METHODS = {
     "cluster": "head + clusters",
     "cluster_crf": "head + clusters + CRF",
     "linear": "linear probe on codes (trained with labels)",
     "linear_tokens": "linear probe on tokens (trained with labels)",
     "baseline": "k-means on tokens (baseline)",
 }
+"""What `scores` measures, in words."""
 
 
-def stages_table(stages: list[dict[str, Any]]) -> Table:
-    """What a run did, stage by stage."""
-    table = Table("stage", "fingerprint", "status", title_justify="left")
-    for name in ("seconds", "parts run", "parts"):
-        table.add_column(name, justify="right")
-    for row in stages:
-        status = Text("reused") if row["status"] == "reused" else Text("ran", "bold")
-        repeated = f" ({row['parts_repeated']} also by another run)" if row["parts_repeated"] else ""
-        counts = (f"{row['seconds']:.1f}", f"{row['parts_run']}{repeated}", str(row["parts_total"]))
-        table.add_row(row["stage"], shown(row["fingerprint"]), status, *counts)
-    return table
+WIDE = 200
+"""Characters of a line where output goes to a file or another program: nothing is folded there."""
 
 
-def scores_table(scores: dict[str, Any], protocol: str) -> Table:
-    """Accuracy and mIoU in percent under a protocol; a dash where there are no labels."""
-    table = Table(f"percent, protocol {protocol}", title_justify="left")
-    table.add_column("accuracy", justify="right")
-    table.add_column("mIoU", justify="right")
+def console() -> Console:
+    """Standard output."""
+    made = Console()
+    return made if made.is_terminal else Console(width=WIDE)
+
+
+def table(*left: str, right: tuple[str, ...] = ()) -> Table:
+    """A table without frames: columns that are text, then columns of numbers."""
+    made = Table(*left, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in right:
+        made.add_column(name, justify="right", no_wrap=True)
+    return made
+
+
+def scores_table(scores: dict[str, Any], protocol: str) -> Table | None:
+    """Accuracy and mIoU in percent of the methods that were scored; None where nothing was."""
+    made = table(f"percent, protocol {protocol}", right=("accuracy", "mIoU"))
     for method, value in scores.items():
-        numbers = [f"{value[key]:.1f}" if value and value[key] is not None else "–" for key in ("accuracy", "miou")]
-        table.add_row(NAMES[method], *numbers)
-    return table
+        if value:
+            made.add_row(METHODS.get(method, method), *(f"{value[name]:.1f}" for name in ("accuracy", "miou")))
+    return made if made.row_count else None
 
 
-def plan_table(rows: list[PlanRow]) -> Table:
-    """Reuse or run, why, and what the nearest earlier artifact cost."""
-    table = Table("stage", "fingerprint", "action", "why")
-    table.add_column("last time", justify="right")
+def plan_table(rows: list[Any]) -> Table:
+    """A plan (PlanRow): what is reused, what runs and why, and what that is expected to take."""
+    made = table("stage", "action", "why", right=("items", "seconds", "bytes"))
     for row in rows:
-        known = [] if row.items is None else [f"{row.items} items"]
-        known += [] if row.seconds is None else [f"{row.seconds:.0f} s"]
-        known += [] if row.bytes is None else [f"{row.bytes / 1e6:.0f} MB"]
-        action = Text("reuse") if row.action == "reuse" else Text("run", "bold")
-        table.add_row(row.stage, shown(row.fingerprint), action, _cell(row.why), ", ".join(known) or "–")
-    return table
+        items = "–" if row.items is None else f"{row.items:,}"
+        why = "new in this store" if row.why.endswith("in this store yet") else row.why
+        if row.action == "reuse":
+            made.add_row(cell(row.stage), "reuse", cell(why), items, "–", "–", style="dim")
+        else:
+            made.add_row(cell(row.stage), Text("run", "bold"), cell(why), items, duration(row.seconds), size(row.bytes))
+    wanted = [row for row in rows if row.action == "run"]
+    made.add_section()
+    took, written = duration(sum(row.seconds for row in wanted)), size(sum(row.bytes for row in wanted))
+    made.add_row("total", f"{len(wanted)} run", "", "", took, written, style="bold")
+    return made
 
 
-def status_tables(facts: dict[str, Any]) -> list[Any]:
-    """Artifacts and runs of a store."""
-    total = sum(row["bytes"] for row in facts["artifacts"])
-    title = _cell(f"artifacts in {facts['store']}, {total / 1e6:.1f} MB")
-    artifacts = Table("stage", "fingerprint", "state", "written", title=title, title_justify="left")
-    for name in ("items", "MB", "runs"):
-        artifacts.add_column(name, justify="right")
-    for row in facts["artifacts"]:
-        state = row["state"] if row["state"] == "finished" else f"{row['state']}, {row['parts']} parts done"
-        size = f"{row['bytes'] / 1e6:.1f}"
-        written = (row["written"] or "–").replace("T", " ")[:16]
-        cells = row["stage"], shown(row["fingerprint"]), state, written, row["items"], size, row["runs"]
-        artifacts.add_row(*(_cell(value) for value in cells))
-    runs = Table("run", "names", "dataset", "stages finished", title="runs", title_justify="left")
+def runs_table(facts: dict[str, Any]) -> Table:
+    """The runs of a store (`cataloguing.status`), oldest first."""
+    made = table(right=())
+    for name in ("run", "name", "date"):
+        made.add_column(name, no_wrap=True)
+    made.add_column("data", overflow="fold")
+    made.add_column("head")
+    for name in ("K", "mIoU", "stages"):
+        made.add_column(name, justify="right", no_wrap=True)
     for row in facts["runs"]:
+        if "damaged" in row:
+            made.add_row(cell(row["run"]), cell(", ".join(row["names"])), Text("damaged record", "red"))
+            continue
+        miou = "–" if row["miou"] is None else f"{row['miou']:.1f}"
+        data = near(row["dataset"]) + (" (segment)" if row["pinned"] else "")
+        text = [row["run"], ", ".join(row["names"]), date(row["written"]), data, row["head"]]
         counts = f"{row['finished']} of {row['planned']}"
-        runs.add_row(*(_cell(value) for value in (row["run"], ", ".join(row["names"]), row["dataset"], counts)))
-    steps = ["show RUN_OR_FINGERPRINT"]
-    if any(row["state"] == "damaged" for row in facts["artifacts"]):
-        steps.insert(0, "verify")
-    if any(not row["runs"] for row in facts["artifacts"]):
-        steps.append(f"gc --store {facts['store']}")
-    return [artifacts, runs, _cell("next: " + "   |   ".join(f"stegoflow {step}" for step in steps))]
+        made.add_row(*map(cell, text), "–" if row["k"] is None else str(row["k"]), miou, counts)
+    return made
 
 
-def estimate_table(found: Estimate) -> Table:
-    """One size, stage by stage."""
-    title = f"{found.views:,} views of {found.images:,} images, {count(found.workers, 'worker')}"
-    table = Table("stage", title=title, title_justify="left")
-    for name in ("items", "1 worker", "all workers", "written", "read", "puts", "gets", "memory", "$", "$/month"):
-        table.add_column(name, justify="right")
-    table.add_column("rate")
-    for row in found.stages:
-        table.add_row(
-            row.stage, f"{row.items:,} {row.unit}", duration(row.seconds_one), duration(row.seconds),
-            size(row.bytes_written), size(row.bytes_read), f"{row.puts:,}", f"{row.gets:,}", size(row.memory),
-            dollars(row.cost), dollars(row.cost_month), row.rate,
-        )  # fmt: skip
-    table.add_section()
-    table.add_row(
-        "all", "", duration(found.total("seconds_one")), duration(found.total("seconds")),
-        size(found.total("bytes_written")), size(found.total("bytes_read")), f"{found.total('puts'):,}",
-        f"{found.total('gets'):,}", size(found.memory), dollars(found.total("cost")),
-        dollars(found.total("cost_month")),
-    )  # fmt: skip
-    return table
+def artifacts_table(facts: dict[str, Any]) -> Table:
+    """The artifacts of a store, a line for each stage; what is unfinished or damaged is named."""
+    made = table("stage", right=("artifacts", "size"))
+    made.add_column("not finished")
+    counts = Counter(row["stage"] for row in facts["artifacts"])
+    for stage, count in counts.items():
+        rows = [row for row in facts["artifacts"] if row["stage"] == stage]
+        odd = [row for row in rows if row["state"] != "finished"]
+        named = cell(", ".join(map(state, odd)), "red" if any(row["state"] == "damaged" for row in odd) else "")
+        made.add_row(cell(stage), f"{count:,}", size(sum(row["bytes"] for row in rows)), named)
+    made.add_section()
+    total = size(sum(row["bytes"] for row in facts["artifacts"]))
+    made.add_row("all", f"{len(facts['artifacts']):,}", total, style="bold")
+    return made
 
 
-def estimates_table(estimates: list[Estimate]) -> Table:
-    """Several sizes, one a line."""
-    table = Table(title=count(estimates[0].workers, "worker"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("views", no_wrap=True)
-    for name in ("time", "written", "requests", "memory", "$", "$/month"):
-        table.add_column(name, justify="right")
-    table.add_column("breaks first")
-    for found in estimates:
-        first = found.breaks[0].stage if found.breaks else "–"
-        table.add_row(
-            f"{found.views:.0e}".replace("e+0", "e"), duration(found.total("seconds")),
-            size(found.total("bytes_written")), f"{found.total('puts') + found.total('gets'):.1e}", size(found.memory),
-            dollars(found.total("cost")), dollars(found.total("cost_month")), first,
-        )  # fmt: skip
-    return table
+def every_artifact_table(facts: dict[str, Any]) -> Table:
+    """The artifacts of a store, a line for each."""
+    made = table("stage", "fingerprint", "state", "date", right=("items", "size", "runs"))
+    for row in facts["artifacts"]:
+        texts = row["stage"], shown(row["fingerprint"]), state(row, named=False), date(row["written"])
+        made.add_row(*map(cell, texts), f"{row['items']:,}", size(row["bytes"]), str(row["runs"]))
+    return made
 
 
-def count(number: int, what: str) -> str:
-    """`1 worker`, `8 workers`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def state(row: dict[str, Any], named: bool = True) -> str:
+    """`unfinished 0123456789ab (3 parts done)`"""
+    if row["state"] == "finished":
+        return "finished"
+    name = f" {shown(row['fingerprint'])}" if named else ""
+    parts = f" ({row['parts']} parts done)" if row["parts"] else ""
+    return f"{row['state']}{name}{parts}"
 
 
-def duration(seconds: float) -> str:
-    """A time that a person can take in: 12 s, 3.4 h, 2.0 years."""
-    for unit, length, most in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48), ("days", 86400, 730)):
-        if seconds < most * length:
-            return f"{seconds / length:.{0 if unit == 's' else 1}f} {unit}"
-    return f"{seconds / 86400 / 365.25:,.0f} years"
+def stages_table(stages: dict[str, dict[str, Any]]) -> Table:
+    """The stages of a run (`cataloguing.show`)."""
+    made = table("stage", "fingerprint", "state", right=("items", "seconds"))
+    for stage, row in stages.items():
+        done = row["state"] == "finished"
+        numbers = (f"{row['items']:,}", duration(row["seconds"])) if done else ("–", "–")
+        look = {"finished": "", "damaged": "red"}.get(row["state"], "yellow")
+        made.add_row(cell(stage), cell(shown(row["fingerprint"])), cell(row["state"], look), *numbers)
+    return made
 
 
-def dollars(amount: float) -> str:
-    """An amount to the cent, from a hundred on to the dollar."""
-    return f"{amount:,.2f}" if amount < 100 else f"{amount:,.0f}"
+def lineage_lines(lineage: dict[str, Any], depth: int = 1) -> list[str]:
+    """What an artifact was made from, a line for each, indented by how far away it is."""
+    lines = []
+    for role, row in lineage.items():
+        lines.append(f"{'  ' * depth}{role} {shown(row['fingerprint'])}")
+        lines += lineage_lines(row["inputs"], depth + 1)
+    return lines
 
 
-def size(bytes: float) -> str:
-    """Bytes as kB, MB, GB, TB, PB, of 1000 each."""
-    value, units = bytes / 1e3, ["kB", "MB", "GB", "TB"]
-    while value >= 1000 and units[1:]:
-        value, units = value / 1000, units[1:]
-    return f"{value:,.1f} {units[0]}" if value < 1000 else f"{value / 1000:,.1f} PB"
+def date(written: str | None) -> str:
+    """`2025-11-25 23:45` (UTC) of a record's time."""
+    return (written or "–").replace("T", " ")[:16]
 
 
-def _cell(value: Any) -> Text:
-    return Text(visible(str(value)))
+def near(path: str) -> str:
+    """A path as short as it can be: relative where it lies in the folder that the program was started in."""
+    if "://" in path:
+        return path
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else f"./{relative}" if relative != "." else "."
+
+
+def command(text: str, store: str = "./store") -> str:
+    """A stegoflow command for a store; `--store` is left out where that is the one that commands take anyway."""
+    usual = "://" not in store and Path(store).resolve() == Path("store").resolve()
+    return visible(f"stegoflow {text}" + ("" if usual else f" --store {shlex.quote(near(store))}"))
+
+
+def cell(value: Any, style: str = "") -> Text:
+    """Whatever it is, as one line of text."""
+    return Text(visible(str(value)), style)

@@ -20,10 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core.errors import Command, ConfigError, DamageError
-from pipeline.core.fingerprint import canonical
 from pipeline.core.store import Store
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 """encoding-version of spec, marker, manifest, run and name records."""
 PART_NAME = re.compile(r"\d{8,}-\d{8,}")
 
@@ -65,7 +64,7 @@ class Artifact:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """The spec record: stage, version, params, inputs, and what the stage fixed when it began."""
+        """The spec record: stage, version, encoding, params, inputs, roots and recipe, written before any data."""
         return self._record("spec.json")
 
     def _record(self, name: str) -> dict[str, Any]:
@@ -206,24 +205,6 @@ def read_record(store: Store, path: str) -> dict[str, Any]:
         text = f"{store.path_of(path)} is damaged: its bytes are not those that were written"
         raise DamageError(text, next=Command("verify", store=store.shown))
     return json.loads(body)
-
-
-def spec_record(
-    stage: str, version: int, encoding: int, params: dict[str, Any], inputs: dict[str, str], recipe: str
-) -> bytes:
-    """The record that opens an artifact's folder. `recipe` hashes the params without any input."""
-    canonical(params)  # refuses what could not be hashed again
-    return record(
-        "spec",
-        {
-            "stage": stage,
-            "version": version,
-            "encoding": encoding,
-            "params": params,
-            "inputs": inputs,
-            "recipe": recipe,
-        },
-    )
 
 
 def environment() -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""Stages, the graph of artifacts that a config means, and `ensure`, which makes one of them exist.
+"""Stages, nodes (a stage with its params, inputs and roots) and `ensure`, which makes the artifact of a node exist.
 
-Knows nothing of images: a stage is a name, a version, the roles it reads, and a function that fills a folder.
+Knows nothing of images: a stage is a name, a version, what it reads, and a function that fills a folder.
 """
 
 import logging
@@ -11,19 +11,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from pipeline.core.artifact import PART_NAME, Artifact, environment, record, shown, spec_record
+from pipeline.core.artifact import PART_NAME, Artifact, environment, record, shown
 from pipeline.core.errors import DamageError, StageError
 from pipeline.core.execution import Execution
 from pipeline.core.executors import Executor
 from pipeline.core.fingerprint import digest, fingerprint
 from pipeline.core.gc import wait_for_removal
+from pipeline.core.logs import STAGE
 from pipeline.core.params import Params, discriminator, hashed, written_as
 from pipeline.core.retries import IO_ERRORS
 from pipeline.core.store import GO_ON, Store
 
 log = logging.getLogger("stegoflow")
 Progress = Callable[[str, int, int, str], None]
-"""Called with (stage, done, total, unit); done == total ends the bar."""
+"""Called with (stage, done, total, unit); total 0 where a stage begins, which cannot say yet how much it has to do."""
 
 
 def silent(stage: str, done: int, total: int, unit: str) -> None:
@@ -44,6 +45,15 @@ class Part(NamedTuple):
         return self.name
 
 
+class Root(NamedTuple):
+    """Something from outside the store that stages read: a dataset's images, say."""
+
+    location: str
+    """Where it lies now: a folder or URL. Never hashed."""
+    digest: str
+    """Of its content."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What a stage's functions get, here or on a worker: picklable, no state."""
@@ -52,8 +62,8 @@ class Job:
     params: Any
     """The stage's resolved Params."""
     inputs: dict[str, Artifact]
-    roots: dict[str, str]
-    """Where the images (`dataset`) and label maps (`labels`) lie now."""
+    """By the name of the stage that made them."""
+    roots: dict[str, Root]
     execution: Execution
 
 
@@ -118,35 +128,42 @@ class Stage:
     encoding: int
     """Bumped when the files on disk change."""
     inputs: tuple[str, ...]
-    """Roles read, each the name of a stage; a trailing `?` marks one that may be absent."""
+    """The stages whose artifacts are read; a trailing `?` marks one that may be absent. A stage whose params lack a
+    value that another one suggests reads that one too."""
     params: type[Params]
     """Of a stage whose params are a discriminated union: what its models have in common."""
     compute: Callable[[Job, Work], dict[str, Any]]
     """Fills the artifact's folder and returns facts for its manifest (`items` at least)."""
-    needs_labels: bool = False
-    """Left out of a run without labels."""
+    roots: tuple[str, ...] = ()
+    """The roots that are read, written as `inputs` are. A stage that lacks an input or a root is left out of a run."""
     optional: bool = False
     """Left out of a run, which warns, where a package that its params ask for is not installed."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One artifact that a config means: a stage with its params resolved and its inputs named."""
+    """One artifact that a config means: a stage with its params resolved, its inputs and roots named."""
 
     stage: Stage
     params: Params
     inputs: dict[str, str]
+    """{stage: fingerprint}."""
+    roots: dict[str, Root] = field(default_factory=dict)
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
-        name = fingerprint(
-            stage=self.stage.name,
-            version=self.stage.version,
-            encoding=self.stage.encoding,
-            params=hashed(self.params),
-            inputs=self.inputs,
-        )
-        object.__setattr__(self, "fingerprint", name)
+        object.__setattr__(self, "fingerprint", fingerprint(**self.facts()))
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the artifact's values, JSON-ready: the arguments of `fingerprint`."""
+        return {
+            "stage": self.stage.name,
+            "version": self.stage.version,
+            "encoding": self.stage.encoding,
+            "params": hashed(self.params),
+            "inputs": self.inputs,
+            "roots": {name: root.digest for name, root in self.roots.items()},
+        }
 
     @property
     def recipe(self) -> str:
@@ -172,50 +189,41 @@ class Outcome:
     """Parts that another run finished while this one computed them too."""
 
 
-def ensure(
-    node: Node, store: Store, *, roots: dict[str, str], execution: Execution, executor: Executor, progress: Progress
-) -> Outcome:
+def ensure(node: Node, store: Store, *, execution: Execution, executor: Executor, progress: Progress) -> Outcome:
     """Make a node's artifact exist: reuse it, or run its stage from wherever an earlier run stopped.
 
     Safe to call from any number of processes at once: each does missing parts, one manifest wins.
 
     StageError where the store cannot be read or written, DamageError where something in it is not what was written.
     """
+    current = STAGE.set(node.stage.name)
     try:
-        return _ensure(node, store, roots=roots, execution=execution, executor=executor, progress=progress)
+        return _ensure(node, store, execution, executor, progress)
     except IO_ERRORS as error:
         raise StageError(
             f"{type(error).__name__}: {error}",
             next=GO_ON,
         ) from error
+    finally:
+        STAGE.reset(current)
 
 
-def _ensure(
-    node: Node, store: Store, *, roots: dict[str, str], execution: Execution, executor: Executor, progress: Progress
-) -> Outcome:
+def _ensure(node: Node, store: Store, execution: Execution, executor: Executor, progress: Progress) -> Outcome:
     started = time.monotonic()
     out = node.artifact(store)
-    roles = {role.rstrip("?") for role in node.stage.inputs}
-    sources = {role: Artifact(store, role, name) for role, name in node.inputs.items() if role in roles - {"content"}}
+    sources = {stage: Artifact(store, stage, name) for stage, name in node.inputs.items()}
     wait_for_removal([out, *sources.values()])
     if out.exists:
         return Outcome(node.stage.name, node.fingerprint, "reused", 0.0, 0, out.manifest["parts"])
-    params, inputs = hashed(node.params), node.inputs
-    opening = spec_record(node.stage.name, node.stage.version, node.stage.encoding, params, inputs, node.recipe)
-    store.create(f"{out.root}/spec.json", opening)
-    content = {role: Artifact(store, role, name) for role, name in inputs.items() if role == "content"}
-    job = Job(out, node.params, {**sources, **content}, roots, execution)
-    work = Work(job, executor, progress)
-    facts = node.stage.compute(job, work)
+    spec = {**node.facts(), "recipe": node.recipe}
+    store.create(f"{out.root}/spec.json", record("spec", spec))
+    work = Work(Job(out, node.params, sources, node.roots, execution), executor, progress)
+    progress(node.stage.name, 0, 0, "")
+    facts = node.stage.compute(work.job, work)
     seconds = round(time.monotonic() - started, 2)
     manifest = {
-        "stage": node.stage.name,
+        **spec,
         "fingerprint": node.fingerprint,
-        "version": node.stage.version,
-        "encoding": node.stage.encoding,
-        "params": params,
-        "inputs": inputs,
-        "recipe": node.recipe,
         **facts,
         "files": {name: file for name, file in out.files.items() if not PART_NAME.search(name)},
         "parts": work.parts_total,
@@ -246,14 +254,13 @@ def finished(store: Store, stage: str) -> Iterator[Artifact]:
 
 def why(node: Node, store: Store) -> tuple[list[str], Artifact | None]:
     """Why a node must run, line by line, and the nearest artifact: the one with the fewest differing fields."""
-    mine = _facts(hashed(node.params), node.inputs, node.stage.version, node.stage.encoding)
+    mine = _flat(node.facts())
     nearest: tuple[int, list[str], Artifact] | None = None
     for artifact in finished(store, node.stage.name):
-        manifest = artifact.manifest
-        theirs = _facts(manifest["params"], manifest["inputs"], manifest["version"], manifest["encoding"])
+        theirs = _flat(artifact.manifest)
         changed = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
         if discriminator(type(node.params)) in changed:  # of two models of a union, what they have in common counts
-            apart = {**hashed(node.params), **manifest["params"]}.keys() - node.stage.params.model_fields
+            apart = {**hashed(node.params), **artifact.manifest["params"]}.keys() - node.stage.params.model_fields
             changed = [key for key in changed if key.split(".")[0] not in apart]
         if nearest is None or len(changed) < nearest[0]:
             lines = [_change(node, key, theirs.get(key), mine.get(key)) for key in changed]
@@ -264,7 +271,8 @@ def why(node: Node, store: Store) -> tuple[list[str], Artifact | None]:
     return lines, artifact
 
 
-def _facts(params: dict[str, Any], inputs: dict[str, str], version: int, encoding: int) -> dict[str, Any]:
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a node or manifest, one value a key: "field", "section.field", "input STAGE", "root NAME"."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -274,17 +282,18 @@ def _facts(params: dict[str, Any], inputs: dict[str, str], version: int, encodin
         else:
             flat[prefix] = value
 
-    walk("", params)
+    walk("", facts["params"])
     return {
         **flat,
-        **{f"input {role}": name for role, name in inputs.items()},
-        "version": version,
-        "encoding": encoding,
+        **{f"input {stage}": name for stage, name in facts["inputs"].items()},
+        **{f"root {name}": value for name, value in facts["roots"].items()},
+        "version": facts["version"],
+        "encoding": facts["encoding"],
     }
 
 
 def _change(node: Node, key: str, old: Any, new: Any) -> str:
-    if key.startswith("input "):
+    if key.startswith(("input ", "root ")):
         if old is None or new is None:
             return f"{key} {'added' if old is None else 'removed'}"
         return f"{key} {shown(str(old))} → {shown(str(new))}"

@@ -29,8 +29,6 @@ class Execution(Params):
     """Keyword arguments of that class."""
     retries: int = Field(3, ge=0)
     """How often a part is tried again after an I/O error (1, 5, then 25 seconds later) or the loss of its worker."""
-    max_failed_fraction: float = Field(0.1, ge=0, le=1)
-    """Share of images that may be undecodable before a stage gives up."""
 
     def worker_count(self) -> int:
         """The number of worker processes that this run will use."""

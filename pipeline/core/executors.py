@@ -1,9 +1,9 @@
 """Where parts run: in this process, in worker processes, or on Dask. An executor knows nothing of the stages.
 
 `open_executor(execution)` gives one object with one method, `run(function, items)`, which yields `(item, result)` as
-the items finish, in any order. A run opens one executor and every stage submits to it; its workers start once they save
-more time than they take to start, so a small run and one that reuses everything start none. Worker loss and I/O errors are retried; anything else, and
-what still fails after the retries, is raised.
+the items finish, in any order. A run opens one executor and every stage submits to it. Worker processes start once they
+save more time than they take to start, so a small run starts none. Worker loss and I/O errors are retried; anything
+else, and what still fails after the retries, is raised.
 """
 
 import logging

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-HASH_VERSION = 1
+HASH_VERSION = 2
 """Bumped when the way of hashing changes; every artifact then gets a new name."""
 
 
@@ -18,11 +18,20 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
-def fingerprint(*, stage: str, version: int, encoding: int, params: dict[str, Any], inputs: dict[str, str]) -> str:
+def fingerprint(
+    *,
+    stage: str,
+    version: int,
+    encoding: int,
+    params: dict[str, Any],
+    inputs: dict[str, str],
+    roots: dict[str, str],
+) -> str:
     """The name of an artifact: 64 hex characters.
 
-    `version` says how the values are computed, `encoding` how they lie on disk, `inputs` maps each role to the
-    fingerprint that fills it. Two runs that agree in all of these share the artifact.
+    `version` says how the values are computed, `encoding` how they lie on disk, `inputs` maps each stage that is read
+    to its artifact's fingerprint, `roots` each root (images, labels) to the digest of its content. Two runs that agree
+    in all of these share the artifact.
     """
     return digest(
         {
@@ -32,5 +41,6 @@ def fingerprint(*, stage: str, version: int, encoding: int, params: dict[str, An
             "encoding": encoding,
             "params": params,
             "inputs": inputs,
+            "roots": roots,
         }
     )

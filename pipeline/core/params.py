@@ -2,9 +2,10 @@
 
 A field is one of
 - plain: part of the fingerprint; a model of its own (a nested section) is looked into;
-- `location(...)`: where something lies (a folder, a file); never hashed, because only content counts;
+- `unhashed(...)`: left out of the fingerprint, such as where a file lies, because only its content counts;
+- `suggested("stage")`: plain; where a config leaves it None, the artifact of that stage holds the value;
 - `borrowed("stage.field")`: hashed here, but written once, in another section of the config;
-- `derived(...)`: hashed, and filled in when a run is planned (a digest of weights, say).
+- `derived(resolver)`: hashed, and computed from its section when a run is planned (a digest of weights, say).
 """
 
 from collections.abc import Callable
@@ -35,9 +36,14 @@ class Params(BaseModel):
         return {}
 
 
-def location(default: Any = ...) -> Any:
-    """A field that says where something lies and never enters a fingerprint."""
-    return Field(default, json_schema_extra={"role": "location"})
+def unhashed(default: Any = ..., **limits: Any) -> Any:
+    """A field that never enters a fingerprint. `limits` are those of pydantic (`ge`, `le`)."""
+    return Field(default, json_schema_extra={"role": "unhashed"}, **limits)
+
+
+def suggested(by: str, **limits: Any) -> Any:
+    """A field, None by default, whose value the artifact of stage `by` holds where a config gives none."""
+    return Field(None, json_schema_extra={"suggested_by": by}, **limits)
 
 
 def borrowed(path: str) -> Any:
@@ -45,13 +51,14 @@ def borrowed(path: str) -> Any:
     return Field(None, json_schema_extra={"role": "borrowed", "path": path})
 
 
-def derived() -> Any:
-    """A field that planning fills in; a config cannot set it."""
-    return Field(None, json_schema_extra={"role": "derived"})
+def derived(resolver: Callable[[Any], Any]) -> Any:
+    """A field that `resolver(section)` computes when a run is planned; a config cannot set it."""
+    facts: dict[str, Any] = {"role": "derived", "resolver": resolver}
+    return Field(None, json_schema_extra=facts)
 
 
 def role(model: type[BaseModel], field: str) -> str:
-    """'plain', 'location', 'borrowed' or 'derived'."""
+    """'plain', 'unhashed', 'borrowed' or 'derived'."""
     return str(_facts(model, field).get("role", "plain"))
 
 
@@ -106,7 +113,7 @@ def written_as(stage: str, model: type[BaseModel], field: str) -> str:
 
 def settable(model: type[BaseModel]) -> list[str]:
     """The fields that a config may set."""
-    return [name for name in model.model_fields if role(model, name) in ("plain", "location")]
+    return [name for name in model.model_fields if role(model, name) in ("plain", "unhashed")]
 
 
 def settings(params: Params) -> dict[str, Any]:
@@ -121,23 +128,50 @@ def _dump(params: Params, names: list[str], inner: Callable[[Params], dict[str, 
     return {name: inner(sections[name]) if name in sections else plain[name] for name in names}
 
 
-def resolve(section: Params, config: BaseModel, **found: Any) -> Params:
-    """`section` with its borrowed fields, those of nested sections too, read from `config` and its derived fields
-    taken from `found`."""
-    update = dict(found)
+def resolve(section: Params, config: BaseModel) -> Params:
+    """`section` with its borrowed fields read from `config` and its derived ones computed, in nested sections too."""
+    update: dict[str, Any] = {}
     model = type(section)
     for name in model.model_fields:
-        if role(model, name) == "borrowed":
-            value: Any = config
-            for step in source_of(model, name).split("."):
-                value = getattr(value, step)
-            update[name] = value
+        kind = role(model, name)
+        if kind == "borrowed":
+            owner, field = _owner(config, source_of(model, name))
+            update[name] = getattr(owner, field)
+        elif kind == "derived":
+            update[name] = _facts(model, name)["resolver"](section)
         elif isinstance(inner := getattr(section, name), Params):
             update[name] = resolve(inner, config)
     return section.model_copy(update=update)
 
 
+def _owner(config: BaseModel, path: str) -> tuple[Any, str]:
+    """The section of a config that holds the field at `path` ("stage.field"), and the field's name."""
+    *steps, field = path.split(".")
+    owner: Any = config
+    for step in steps:
+        owner = getattr(owner, step)
+    return owner, field
+
+
+def suggestions(params: Params, config: BaseModel) -> dict[str, bool]:
+    """{stage: whether a value is missing} for each stage that may suggest a value of these resolved params, which may
+    be borrowed."""
+    found: dict[str, bool] = {}
+    model = type(params)
+    for name in model.model_fields:
+        value = getattr(params, name)
+        if isinstance(value, Params):
+            missing = suggestions(value, config)
+        else:
+            owner, field = _owner(config, source_of(model, name)) if role(model, name) == "borrowed" else (params, name)
+            by = _facts(type(owner), field).get("suggested_by")
+            missing = {by: value is None} if by else {}
+        for stage in missing:
+            found[stage] = found.get(stage, False) or missing[stage]
+    return found
+
+
 def hashed(params: Params) -> dict[str, Any]:
     """The JSON-ready fields that decide an artifact's values, defaults included."""
     model = type(params)
-    return _dump(params, [name for name in model.model_fields if role(model, name) != "location"], hashed)
+    return _dump(params, [name for name in model.model_fields if role(model, name) != "unhashed"], hashed)

@@ -45,7 +45,7 @@ def verify_artifact(artifact: Artifact) -> Iterator[Problem]:
                 yield problem(f"{root}/{record}", "gone")
             continue
         if "inputs" in facts:
-            keys = ("stage", "version", "encoding", "params", "inputs")
+            keys = ("stage", "version", "encoding", "params", "inputs", "roots")
             if fingerprint(**{key: facts[key] for key in keys}) != artifact.fingerprint:
                 yield problem(f"{root}/{record}", "the record of another artifact")
         names += facts.get("files", {})

@@ -96,3 +96,31 @@ def effective_groups(vectors: np.ndarray) -> float:
     if views > 1:
         total, pairs = total - sum(squares(view) for view in vectors), pairs - views * n * n
     return pairs / total if total else float(depth)
+
+
+class WardTree:
+    """A Ward tree over a sample of unit vectors (n, channel) float32 (Ward 1963), for k-means with any K."""
+
+    def __init__(self, vectors: np.ndarray, most: int, seed: int) -> None:
+        from scipy.cluster.hierarchy import linkage
+
+        self.vectors = np.ascontiguousarray(vectors)
+        self.sample = vectors
+        if len(vectors) > most:
+            self.sample = vectors[np.sort(np.random.default_rng([seed, 1]).choice(len(vectors), most, replace=False))]
+        self.tree = linkage(self.sample, "ward") if len(self.sample) > 1 else None
+
+    def kmeans(self, k: int) -> np.ndarray:
+        """(K, channel) float32 centroids of cosine k-means on all vectors, started from the tree cut at K."""
+        import faiss
+        from scipy.cluster.hierarchy import fcluster
+
+        members = np.zeros(len(self.sample), int) if self.tree is None else fcluster(self.tree, k, "maxclust") - 1
+        sums = np.zeros((members.max() + 1, self.sample.shape[1]), np.float64)
+        np.add.at(sums, members, self.sample)
+        means = faiss.Kmeans(
+            self.vectors.shape[1], len(sums), niter=15, spherical=True,
+            min_points_per_centroid=1, max_points_per_centroid=len(self.vectors),
+        )  # fmt: skip
+        means.train(self.vectors, init_centroids=normalise(sums))
+        return normalise(np.asarray(means.centroids))

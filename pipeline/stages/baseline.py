@@ -47,6 +47,4 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     return {"items": len(tokens), "objectives": objectives, **write_clusters(job.out, found, center=center)}
 
 
-STAGE = Stage(
-    "baseline", version=3, encoding=2, inputs=("features", "suggestion?"), params=BaselineParams, compute=compute
-)
+STAGE = Stage("baseline", version=3, encoding=2, inputs=("features",), params=BaselineParams, compute=compute)

@@ -24,7 +24,7 @@ from pipeline.artifacts.suggestion import chosen_k
 from pipeline.artifacts.view_reader import ViewReader
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import Set, StageError
-from pipeline.core.params import Params
+from pipeline.core.params import Params, suggested
 from pipeline.numerics import prototypes, regroup
 from pipeline.numerics.kmeans import normalise
 
@@ -32,11 +32,11 @@ log = logging.getLogger("stegoflow")
 
 
 class ClustersParams(Params):
-    k: int | None = Field(None, ge=1, le=65535)
+    k: int | None = suggested("suggestion", ge=1, le=65535)
     """Number of clusters K: how many categories to look for; none: as many as the stage `suggestion` finds in the
     tokens. Never taken from the labels."""
     prototypes: int | None = Field(None, ge=1, le=512)
-    """Number of prototypes P, the finest cut that there is; none: 8 K, but 64 at least and 512 at most, where clusters
+    """Number of prototypes P, the finest cut that there is; none: 8 K, but 80 at least and 512 at most, where clusters
     are regrouped, otherwise K."""
     method: Literal["auto", "kmeans"] = "auto"
     """`kmeans`: cosine k-means on the codes. `auto`: the head's own clusters where it has them; for `stegoflow` those
@@ -72,7 +72,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     else:
         raise StageError(f"clusters.k: the head has {len(own)}, not {k}", next=Set("clusters.method", "kmeans"))
     regrouped = own is None and params.method == "auto" and head.method.regrouped
-    count = params.prototypes or (max(k, int(np.clip(8 * k, 64, 512))) if regrouped else k)
+    count = params.prototypes or (max(k, int(np.clip(8 * k, 80, 512))) if regrouped else k)
     if count < k:
         raise StageError(
             f"clusters.prototypes: {count} are fewer than {k} clusters", next=Set("clusters.prototypes", k)
@@ -86,8 +86,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         if regrouped:
             groups, moves = regroup.improve(evidence(job, head, centroids, pieces, work), groups, k)
             facts |= {"found_by": "regrouped", "moves": moves}
-        nearest = prototypes.nearest_piece(few, centroids, pieces)
-        vectors = prototypes.readout(few.joint(), nearest, groups)
+        vectors = prototypes.fit(few.joint(), prototypes.nearest_piece(few, centroids, pieces), groups)
         found = Clusters(vectors, find_tree(vectors, codes.joint(), groups), k)
     facts |= write_clusters(job.out, found)
     if trouble := fewer(facts):
@@ -105,7 +104,7 @@ def evidence(
     if len(rows) > PICTURES:
         rows = np.sort(np.random.default_rng([job.params.seed, 1]).choice(rows, PICTURES, replace=False))
     member, directions, colours = [], [], []
-    images = ViewReader(job.roots["dataset"])
+    images = ViewReader(job.roots["images"].location)
     for number, view in enumerate(table.take(rows).to_pylist()):
         work.tick(number, len(rows), "images")
         codes = head(tokens.read(rows[number : number + 1])).unit().each(lambda part: part[0])
@@ -123,7 +122,8 @@ STAGE = Stage(
     "clusters",
     version=5,
     encoding=2,
-    inputs=("features", "suggestion?", "head"),
+    inputs=("features", "head"),
+    roots=("images",),
     params=ClustersParams,
     compute=compute,
 )

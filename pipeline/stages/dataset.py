@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipeline.core.engine import Job, Stage, Work
-from pipeline.core.params import Params, location
+from pipeline.core.params import Params, unhashed
 from pipeline.datasets import folder
 
 SCHEMA = pa.schema(
@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
 
 
 class DatasetParams(Params):
-    root: str = location()
+    root: str = unhashed()
     """Folder or URL: ROOT/images/{train,val}/… with optional ROOT/labels/… and ROOT/dataset.yaml, or any folder of
     images. Content names the artifact, so moving the folder re-runs nothing."""
     layout: Literal["folder", "cocostuff27", "cityscapes27", "potsdam3"] = "folder"
@@ -40,9 +40,9 @@ def table(items: list[folder.Item]) -> pa.Table:
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
-    root, layout = job.roots["dataset"], job.params.layout
+    (root, digest), layout = job.roots["images"], job.params.layout
     items, notes = folder.scan(root, "images", job.out.store, lambda d, t: work.tick(d, t, "images"), layout)
-    folder.check_digest(items, job.inputs["content"].fingerprint)
+    folder.check_digest(items, digest)
     job.out.write_table("images.parquet", table(items))
     counts: dict[str, int] = {}
     for item in items:
@@ -51,4 +51,4 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     return {**facts, "notes": notes} if notes else facts
 
 
-STAGE = Stage("dataset", version=1, encoding=1, inputs=("content",), params=DatasetParams, compute=compute)
+STAGE = Stage("dataset", version=1, encoding=1, inputs=(), roots=("images",), params=DatasetParams, compute=compute)

@@ -1,7 +1,7 @@
 """features: the frozen backbone over every view, once. Its patch tokens go to sharded Zarr.
 
 Artifact: `features.zarr` (group) with `tokens` (view, row, column, channel) float16, or int8 with their `scale` (view,
-channel) float32; `mean` and `pooled` (view, channel) float32, `center` (channel) float32; `views.parquet`, one row per
+channel) float32; `mean` (view, channel) float32, `center` (channel) float32; `views.parquet`, one row per
 view. A hole or an undecodable image is NaN, in int8 −128.
 """
 
@@ -38,7 +38,7 @@ from pipeline.backbones.weights import find_weights
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import ConfigError, Set, StageError
-from pipeline.core.params import Params, borrowed, derived, location
+from pipeline.core.params import Params, borrowed, derived, unhashed
 from pipeline.datasets.folder import some
 from pipeline.images.pixels import DecodeError
 from pipeline.numerics.codecs import quantise
@@ -52,9 +52,9 @@ if TYPE_CHECKING:
 class FeaturesParams(Params):
     backbone: str = "vit_small_patch14_dinov2"
     """A timm ViT by name: DINO, DINOv2 (with registers or not), DINOv3, or any other."""
-    weights: str = location("hub")
+    weights: str = unhashed("hub")
     """`hub` (timm's weights of that name), `packaged` (the demo's), or a .safetensors/.pth file. Hashed by content."""
-    weights_sha256: str = derived()
+    weights_sha256: str = derived(lambda features: weights_digest(features.backbone, features.weights))
     block: int | None = None
     """Which transformer block's output, 0-based, negative from the end; none: the last. Later ones are not computed."""
     facet: Literal["token", "key"] = "token"
@@ -68,6 +68,8 @@ class FeaturesParams(Params):
     codec: Literal["fp16", "int8"] = "fp16"
     """How tokens are stored. `int8`: in steps of 0.3 standard deviations of each channel in its view, compressed: a
     quarter of the bytes. Whatever it is, tokens are read as float16."""
+    max_failed_fraction: float = unhashed(0.1, ge=0, le=1)
+    """Share of images that may be undecodable before the stage gives up."""
 
     @model_validator(mode="after")
     def _fits(self) -> FeaturesParams:
@@ -110,10 +112,10 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     if failed:
         lines = [f"{path}: {failed[path]}" for path in sorted(failed)]
         text = f"{len(failed)} of {len(dataset)} images cannot be decoded: {some(lines)}"
-        if len(failed) > job.execution.max_failed_fraction * len(dataset) or len(failed) == len(dataset):
+        if len(failed) > params.max_failed_fraction * len(dataset) or len(failed) == len(dataset):
             raise StageError(
                 text,
-                next=("mend, convert or remove them, or allow more: ", Set("execution.max_failed_fraction", 0.5)),
+                next=("mend, convert or remove them, or allow more: ", Set("features.max_failed_fraction", 0.5)),
             )
         log.warning("%s", text)
     group = open_group(job.out, "r+")
@@ -173,11 +175,10 @@ def encode_part(job: Job, part: Part) -> dict[str, Any]:
 def _coded(job: Job, tokens: np.ndarray) -> dict[str, np.ndarray]:
     """The rows of every array for tokens (view, row, column, channel) float32."""
     mean = tokens.mean(axis=(1, 2))
-    pooled = mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
     if job.params.codec == "fp16":
-        return {"tokens": tokens.astype(np.float16), "mean": mean, "pooled": pooled}
+        return {"tokens": tokens.astype(np.float16), "mean": mean}
     numbers, scale = quantise(tokens, mean)
-    return {"tokens": numbers, "scale": scale, "mean": mean, "pooled": pooled}
+    return {"tokens": numbers, "scale": scale, "mean": mean}
 
 
 def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: Container[str]) -> None:
@@ -230,7 +231,7 @@ def _backbone(name: str, weights: str, sha256: str, block: int | None, facet: An
 def _batches(
     rows: dict[int, dict[str, Any]], job: Job, failed: dict[str, str]
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    images = ViewReader(job.roots["dataset"])
+    images = ViewReader(job.roots["images"].location)
     indices: list[int] = []
     pixels: list[np.ndarray] = []
     for index, row in rows.items():
@@ -257,4 +258,12 @@ def _ahead(batches: Iterator[Any], depth: int) -> Iterator[Any]:
             yield batch
 
 
-STAGE = Stage("features", version=1, encoding=1, inputs=("dataset",), params=FeaturesParams, compute=compute)
+STAGE = Stage(
+    "features",
+    version=1,
+    encoding=1,
+    inputs=("dataset",),
+    roots=("images",),
+    params=FeaturesParams,
+    compute=compute,
+)

@@ -26,10 +26,10 @@ class LabelsParams(Params):
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
-    root, layout = job.roots["labels"], job.params.layout
+    (root, digest), layout = job.roots["labels"], job.params.layout
     items = folder.scan(root, "labels", job.out.store, lambda d, t: work.tick(d, t, "label maps"), layout).items
     description = folder.read_description(root, layout)
-    folder.check_digest(items, job.inputs["content"].fingerprint, description)
+    folder.check_digest(items, digest, description)
     _check_unique(items)
     names, ignore = description["classes"], description["ignore_index"]
     if not names:
@@ -62,6 +62,4 @@ def _largest(label: np.ndarray, ignore: int) -> int:
     return max(0, int(known.max())) if known.size else 0
 
 
-STAGE = Stage(
-    "labels", version=1, encoding=1, inputs=("content",), params=LabelsParams, compute=compute, needs_labels=True
-)
+STAGE = Stage("labels", version=1, encoding=1, inputs=(), roots=("labels",), params=LabelsParams, compute=compute)

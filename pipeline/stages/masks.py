@@ -21,6 +21,7 @@ from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
 from pipeline.datasets import folder
 from pipeline.images.formats import open_source
+from pipeline.images.pixels import DecodeError
 from pipeline.images.source import MAX_PIXELS
 from pipeline.numerics.crf import CrfParams, dense_crf, tiles
 from pipeline.numerics.guided import guided_logits
@@ -40,8 +41,9 @@ class MasksParams(Params):
     upsampling: Literal["guided", "bilinear"] = "guided"
     """Of the masks without CRF: `guided` by the image's edges, or `bilinear` as published. The CRF starts from
     `bilinear`. The default was set after scores on four labelled sets were seen (docs/decisions/010)."""
-    crf: bool = True
-    """Also write masks refined by a dense CRF; false writes those without alone."""
+    crf: bool = False
+    """Also write masks refined by a dense CRF: seconds per image, for outlines that are a little sharper. Needs the
+    extra `crf`."""
     crf_params: CrfParams = CrfParams()
     sharpness: float | None = Field(None, gt=0)
     """The CRF starts from log-softmax(sharpness × cosine to each group). None: 2, as published; for regrouped clusters
@@ -78,7 +80,8 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     table = job.inputs["dataset"].read_table("images.parquet")
     rows = predicted_images(table, job.params.splits)
     job.out.write_json("images.json", rows.tolist())
-    large = [row["path"] for row in table.take(rows).to_pylist() if row["height"] * row["width"] > MAX_PIXELS]
+    pixels = np.asarray(table["height"], np.int64) * np.asarray(table["width"])
+    large = table["path"].take(rows[pixels[rows] > MAX_PIXELS]).to_pylist()
     if large:
         log.warning(
             "%d of %d images get no mask, because they have more than %.0f megapixels: %s",
@@ -98,13 +101,14 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
     """Masks of images start..stop−1 of those that are predicted."""
     dataset = job.inputs["dataset"].held("images.parquet", Artifact.read_table)
     chosen = job.out.held("images.json", Artifact.read_json)[part.start : part.stop]
-    predict = Predictor(job.inputs, job.roots["dataset"], job.params, job.execution.device)
-    rows, failed = [], []
+    predict = Predictor(job.inputs, job.roots["images"].location, job.params, job.execution.device)
+    rows, failed = [], {}
     for index, image in zip(chosen, dataset.take(chosen).to_pylist(), strict=True):
-        found = predict(index, image)
-        if found is None:
-            failed.append(image["path"])
-        mask, refined = found or predict.unknown(image)
+        try:
+            mask, refined = predict(index, image)
+        except DecodeError as error:
+            failed[image["path"]] = str(error)
+            mask, refined = predict.unknown(image)
         facts = {key: image[key] for key in ("split", "id", "path", "height", "width")}
         rows.append({**facts, "mask": encode_png(mask), "mask_crf": encode_png(refined)})
     job.out.write_table(f"masks/{part.name}.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
@@ -126,14 +130,14 @@ class Predictor:
         self.sharpness = params.sharpness or (SCALE if fitted else PUBLISHED)
         self.views = Views(inputs["features"])
 
-    def __call__(self, index: int, image: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None] | None:
-        """Label maps of an image, a row of the images table and its number there, without and with CRF; None where it
-        could not be decoded, or is too large to be."""
+    def __call__(self, index: int, image: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Label maps of an image, a row of the images table and its number there, without and with CRF. DecodeError
+        where it cannot be decoded, or is too large for a mask."""
         if image["height"] * image["width"] > MAX_PIXELS:
-            return None
+            raise DecodeError(f"it has more than {MAX_PIXELS / 1e6:.0f} megapixels")
         plane = self.views.plane(index, lambda tokens: self.clusters.seen(self.head(tokens)))
         if plane is None:
-            return None
+            raise DecodeError("it could not be decoded when the features were made")
         pixels = open_source(self.root, image["path"], image["sha256"], image["size"]).pixels()
         return label_maps(pixels, plane, self.clusters.vectors, self.cut, self.params, self.sharpness)
 
@@ -141,7 +145,8 @@ class Predictor:
         """The label maps of an image that could not be decoded; None where its size is not known, or too large."""
         n = len(self.cut.nodes)
         size = (image["height"], image["width"])
-        mask = np.full(size, ignore_value(n), mask_dtype(n)) if 0 < size[0] * size[1] <= MAX_PIXELS else None
+        small = 0 < image["height"] * image["width"] <= MAX_PIXELS
+        mask = np.full(size, ignore_value(n), mask_dtype(n)) if small else None
         return mask, mask if self.params.crf else None
 
 
@@ -184,6 +189,7 @@ STAGE = Stage(
     version=4,
     encoding=1,
     inputs=("dataset", "features", "head", "clusters"),
+    roots=("images",),
     params=MasksParams,
     compute=compute,
 )

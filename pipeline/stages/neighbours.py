@@ -1,7 +1,7 @@
 """neighbours: for each training view its nearest views of other images, by cosine of centred pooled features.
 
 Artifact: `neighbours.parquet` (view, neighbours, similarities; nearest first, fewer than k where there are fewer other
-images) and `index.faiss`, the FAISS index over the training views in the table's order.
+images).
 Source: STEGO, section 4.2 and its precomputed nearest neighbours.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.artifacts.features import read_center, read_rows, training_views
+from pipeline.artifacts.features import read_center, read_mean, training_views
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.extras import require
 from pipeline.core.params import Params, borrowed
@@ -34,8 +34,6 @@ SAMPLE = 1000
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     require("faiss", "the search for neighbours")
-    import faiss
-
     params: NeighboursParams = job.params
     features = job.inputs["features"]
     table = features.read_table("views.parquet", ["view", "image", "sha256", "training"])
@@ -58,9 +56,6 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         "similarities": lists(ends, pa.array(similarity[there], pa.float32())),
     }
     job.out.write_table("neighbours.parquet", pa.table(columns))
-    on_gpu = facts["index"] == "exact" and faiss.get_num_gpus() > 0
-    cpu = faiss.index_gpu_to_cpu(index) if on_gpu else index
-    job.out.write("index.faiss", faiss.serialize_index(cpu).tobytes())
     return {"items": len(rows), **facts}
 
 
@@ -71,7 +66,7 @@ def lists(ends: np.ndarray, values: pa.Array) -> pa.Array:
 
 def pooled(features: Any, rows: np.ndarray, center: str) -> tuple[np.ndarray, np.ndarray]:
     """Unit pooled features (row, channel) float32 of the given views, centred or not, and which of them are finite."""
-    mean = read_rows(features, "mean")[rows]
+    mean = read_mean(features)[rows]
     mean -= read_center(features, center)
     norms = np.linalg.norm(mean, axis=1, keepdims=True)
     mean /= norms.clip(1e-12)
@@ -133,4 +128,4 @@ def search_others(
     return found, similarity
 
 
-STAGE = Stage("neighbours", version=1, encoding=1, inputs=("features",), params=NeighboursParams, compute=compute)
+STAGE = Stage("neighbours", version=1, encoding=2, inputs=("features",), params=NeighboursParams, compute=compute)

@@ -41,7 +41,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     features = job.inputs["features"]
     device = pick_device(job.execution.device)
     head = open_head(job.inputs["head"], job.execution.device)
-    maps = LabelMaps(job.inputs["labels"], job.roots["labels"])
+    maps = LabelMaps(job.inputs["labels"], job.roots["training_labels"].location)
     tokens, codes, shares = labelled_tokens(job, maps, head, work)
     if not len(tokens):
         raise StageError(
@@ -144,7 +144,7 @@ STAGE = Stage(
     version=3,
     encoding=1,
     inputs=("features", "head", "labels"),
+    roots=("training_labels",),
     params=ProbeParams,
     compute=compute,
-    needs_labels=True,
 )

@@ -1,49 +1,44 @@
-"""report: one HTML file that shows what was found. Gathers what `report_page` draws.
+"""report: one HTML file that shows what was found: pictures beside the baseline, groups, scores, settings.
 
 Artifact: `report.html`, self-contained.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from pipeline.artifacts.clusters import fewer, read_clusters
+from pipeline.artifacts.clusters import FILE, fewer, read_clusters
 from pipeline.artifacts.features import Tokens
 from pipeline.artifacts.head import COLLAPSED, TrainedHead, collapse
 from pipeline.artifacts.labels import LabelMaps
 from pipeline.artifacts.masks import decode_png, read_masks
+from pipeline.artifacts.planes import Views
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params
 from pipeline.images.formats import open_source
 from pipeline.images.pixels import DecodeError
 from pipeline.images.source import Source
-from pipeline.numerics.palette import palette
-from pipeline.report.page import Page, Picture, render
+from pipeline.numerics.views import upsample, winner
+from pipeline.report.page import Page, Picture, Score, render
+from pipeline.report.raster import fitted, nearest
 
 PROTOCOLS = {
     "full": "every labelled pixel at the image's own size",
     "stego": "the centre 320 × 320 pixels of each image at a shorter side of 320",
 }
 """What the protocols of `scores` score."""
-HEADS = {
-    "stego": "STEGO head",
-    "stegoflow": "stegoflow head",
-    "smooseg": "SmooSeg head",
-    "cause": "CAUSE head",
-    "primaps": "PriMaPs head",
-    "pca": "PCA head",
-    "none": "tokens as codes",
-}
-"""What the page calls the methods of `head`."""
+PHOTO_SIDE, PATCH_SIDE = 480, 96
+"""The longer side, in pixels, of an embedded photograph and of a patch in the gallery."""
 
 
 class ReportParams(Params):
     images: int = Field(12, ge=0)
     """Images shown beside their masks, evenly spaced over the predicted ones."""
     patches: int = Field(10, ge=0)
-    """Patches per cluster in the gallery: the tokens nearest to its centroid, at most one per image."""
+    """Patches per group in the gallery: the tokens nearest to it, at most one per image."""
     gallery_images: int = Field(60, ge=1)
     """Images that the gallery's patches are drawn from."""
 
@@ -53,36 +48,38 @@ class ReportParams(Params):
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: ReportParams = job.params
-    found = job.inputs["scores"].read_json("scores.json")
-    maps = LabelMaps(job.inputs["labels"], job.roots["labels"]) if "labels" in job.inputs else None
-    k = job.inputs["masks"].manifest["clusters"]
-    shown = pictures(job, maps, params.images)
+    shown = pictures(job, params.images)
     work.tick(1, 3, "sections")
     patches = gallery(job, params)
     work.tick(2, 3, "sections")
+    found = job.inputs["scores"].read_json("scores.json")
+    result = "cluster_crf" if "cluster_crf" in found["matching"] else "cluster"
     losses = job.inputs["head"].read_table("losses.parquet")
-    method = job.inputs["head"].manifest["params"]["method"]
-    product = "cluster_crf" if "cluster_crf" in found["matching"] else "cluster"
-    features = job.inputs["features"].manifest
     suggestion = job.inputs.get("suggestion")
     curve = suggestion.read_table("curve.parquet", ["k", "stability"]) if suggestion else None
+    features, head = job.inputs["features"].manifest, job.inputs["head"].manifest
     page = Page(
-        title="Segmentation report",
-        facts=facts(job, features, k, found),
-        stages=[stage_row(artifact) for artifact in job.inputs.values()],
-        scores={method: fractions(value) for method, value in found["scores"].items()},
+        title=title(job),
+        images=job.inputs["dataset"].manifest["splits"],
+        share=found["cluster_share"],
+        method=f"the head {head['params']['method']} on {features['params']['backbone']}",
+        warnings=warnings(job),
+        scores=score_rows(found),
+        label_free={
+            name: {"groups": value, "k-means on tokens": found["baseline_label_free"][name]}
+            for name, value in found["label_free"].items()
+        },
         classes=found["classes"],
-        matching=found["matching"].get(product, []),
-        confusion=np.asarray(found["confusion"][product]) if product in found["confusion"] else None,
-        cluster_share=found["cluster_share"],
-        label_free=found["label_free"],
-        head=HEADS.get(method, f"{method} head"),
-        losses={name: np.asarray(losses[name]) for name in losses.column_names},
+        matching=found["matching"].get(result, []),
+        baseline_matching=found["matching"].get("baseline", []),
+        confusion=np.asarray(found["confusion"][result]) if result in found["confusion"] else None,
         pictures=shown,
         gallery=patches,
-        colours=palette(k),
         suggestion=suggestion.read_json("suggestion.json") if suggestion else None,
-        stability={name: np.asarray(curve[name]) for name in curve.column_names} if curve and len(curve) else None,
+        stability={name: np.asarray(curve[name]) for name in curve.column_names} if curve else None,
+        losses={name: np.asarray(losses[name]) for name in losses.column_names},
+        facts=facts(job, found, trained=len(losses) > 0),
+        stages=[stage_row(artifact) for artifact in job.inputs.values()],
     )
     html = render(page).encode()
     job.out.write("report.html", html)
@@ -90,81 +87,124 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     return {"items": len(shown), "bytes": len(html)}
 
 
-def facts(job: Job, features: dict[str, Any], k: int, found: dict[str, Any]) -> dict[str, str]:
-    """What a reader must know to weigh the numbers."""
+def title(job: Job) -> str:
+    """The name of the benchmark, or of the folder that the images lie in when the report is first made."""
+    layout = job.inputs["dataset"].manifest["params"]["layout"]
+    if layout != "folder":
+        return layout
+    root = job.roots["images"].location
+    path = root.split("://", 1)[1].split("?")[0] if "://" in root else str(Path(root).resolve())
+    return Path(path).name or "images"
+
+
+def warnings(job: Job) -> list[str]:
+    """What a reader must know before the numbers."""
+    features, head = job.inputs["features"].manifest, job.inputs["head"].manifest
+    found = list(job.inputs["dataset"].manifest.get("notes", []))
+    if features["weights"] == "packaged":
+        found.append(
+            "The weights are packaged ones: a DINOv2 ViT-S/14 encoder that its author trained further for saliency, "
+            "not Meta's weights. The numbers show that the program works, not what DINOv2 can do."
+        )
+    if features["failed"]:
+        found.append(f"{len(features['failed'])} images could not be decoded.")
+    if head.get("groups") is not None and head["groups"] < COLLAPSED:
+        found.append(f"{head['groups']:.1f} effective groups of codes: {collapse(head['params']['method'])}.")
+    if trouble := fewer(job.inputs["clusters"].manifest):
+        found.append(f"{trouble}.")
+    return found
+
+
+def facts(job: Job, found: dict[str, Any], *, trained: bool) -> dict[str, str]:
+    """What was done, in words."""
+    features, head = job.inputs["features"].manifest, job.inputs["head"].manifest
     params = features["params"]
-    weights = features["weights"]
-    if weights == "packaged":
-        weights = "⚠ packaged: a DINOv2 ViT-S/14 encoder trained further for saliency by its author, not Meta's weights"
-    dataset = job.inputs["dataset"].manifest
-    splits = ", ".join(f"{count} {name}" for name, count in dataset["splits"].items())
-    block = "last" if params["block"] is None else str(params["block"])
-    size, grid = params["views"]["size"], features["shape"][1:3]
+    block = "last" if params["block"] is None else params["block"]
+    (height, width), grid = params["views"]["size"], features["shape"][1:3]
+    protocol = f"{found['protocol']}: {PROTOCOLS[found['protocol']]}, one Hungarian match over {found['images']} images"
     return {
-        "Images": "; ".join([f"{dataset['items']} ({splits})", *dataset.get("notes", [])]),
         "Backbone": f"{params['backbone']}, block {block}, {params['facet']}s",
-        "Weights": weights,
-        "Views": f"{params['views']['kind']}, {size[0]}×{size[1]} px, {grid[0]}×{grid[1]} tokens",
-        "Head": job.inputs["head"].manifest["params"]["method"],
-        "Codes": codes(job.inputs["head"].manifest),
-        "Clusters": f"{k}; ⚠ {trouble}" if (trouble := fewer(job.inputs["clusters"].manifest)) else str(k),
-        "Protocol": f"{found['protocol']}: {PROTOCOLS[found['protocol']]}, one Hungarian match over "
-        f"{found['images']} labelled images"
-        if found["images"]
-        else "no labels: nothing to score against",
-        "Images that could not be decoded": str(len(features["failed"])),
+        "Weights": str(features["weights"]),
+        "Views": f"{params['views']['kind']}, {height}×{width} px, {grid[0]}×{grid[1]} tokens",
+        "Head": head["params"]["method"] + ("" if trained else ", not trained by steps"),
+        "Effective groups of codes": "not measured" if head.get("groups") is None else f"{head['groups']:.1f}",
+        "Protocol": protocol if found["images"] else "no labels, no scores",
     }
 
 
-def codes(head: dict[str, Any]) -> str:
-    """How many groups the codes form, with a warning where there is hardly more than one."""
-    groups = head.get("groups")
-    if groups is None:
-        return "not looked at"
-    warning = f"; ⚠ {collapse(head['params']['method'])}" if groups < COLLAPSED else ""
-    return f"{groups:.1f} effective groups{warning}"
-
-
-def fractions(value: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Scores in percent as the fractions that the page formats."""
-    if value is None:
-        return None
-    part = {key: None if value[key] is None else value[key] / 100 for key in ("accuracy", "miou")}
-    return {**part, "iou": [None if iou is None else iou / 100 for iou in value["iou"]]}
+def score_rows(found: dict[str, Any]) -> list[Score]:
+    """What was scored, the clusterings first."""
+    named: dict[str, tuple[str, str, Any]] = {
+        "baseline": ("k-means on tokens", "the frozen backbone alone, upsampled bilinearly", "baseline"),
+        "cluster": ("groups", "of the head's codes", "groups"),
+        "cluster_crf": ("groups + CRF", "the same groups, refined on the pixels", "groups"),
+        "linear_tokens": ("linear probe on tokens", "trained on labels", "probe"),
+        "linear": ("linear probe on codes", "trained on labels", "probe"),
+    }
+    rows = []
+    for key, (name, note, kind) in named.items():
+        if value := found["scores"].get(key):
+            rows.append(Score(name, note, kind, value["miou"], value["accuracy"], value["iou"]))
+    return rows
 
 
 def stage_row(artifact: Artifact) -> dict[str, Any]:
-    """One line of the stages table."""
+    """One line of the table of stages."""
     manifest = artifact.manifest
     row = {key: manifest[key] for key in ("stage", "fingerprint", "seconds", "items", "version", "params")}
     return {**row, "created": manifest["written"]}
 
 
-def pictures(job: Job, maps: LabelMaps | None, count: int) -> list[Picture]:
-    """Evenly spaced predicted images with their masks and labels."""
-    total = job.inputs["masks"].manifest["items"]
-    wanted = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
+def pictures(job: Job, count: int) -> list[Picture]:
+    """Evenly spaced predicted images with their masks, the baseline's and their labels, all shrunk alike."""
+    masks = job.inputs["masks"]
+    labels = LabelMaps(job.inputs["labels"], job.roots["labels"].location) if "labels" in job.inputs else None
+    images = job.inputs["dataset"].read_table("images.parquet", ["path", "sha256", "size"])
+    rows = masks.read_json("images.json")
+    wanted = set(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int).tolist())
     found = []
-    files = _files(job)
-    for number, row in enumerate(read_masks(job.inputs["masks"])):
+    baseline = Baseline(job) if "baseline" in job.inputs else None
+    for number, row in enumerate(read_masks(masks)):
         if number not in wanted or row["mask"] is None:
             continue
+        (file,) = images.slice(rows[number], 1).to_pylist()
         try:
-            image = open_source(job.roots["dataset"], row["path"], *files[row["path"]]).pixels()
+            image = open_source(job.roots["images"].location, file["path"], file["sha256"], file["size"])
+            size = fitted(*image.size, PHOTO_SIDE)
+            photo = image.read((0, 0, *image.size), size)
         except DecodeError:
             continue
-        label = maps.read(row["split"], row["id"]) if maps else None
-        if label is not None and maps:
-            label = np.where((label == maps.ignore) | (label >= len(maps.names)), -1, label.astype(np.int32))
-        masks = {"clusters": decode_png(row["mask"])}
+        groups = {"groups": nearest(decode_png(row["mask"]), *size)}
         if row["mask_crf"]:
-            masks["clusters + CRF"] = decode_png(row["mask_crf"])
-        found.append(Picture(row["id"], image, masks, label))
+            groups["groups + CRF"] = nearest(decode_png(row["mask_crf"]), *size)
+        label = labels.read(row["split"], row["id"]) if labels else None
+        if label is not None and labels:
+            label = nearest(np.where(label == labels.ignore, -1, label.astype(np.int64)), *size)
+        kmeans = baseline.label_map(rows[number], *size) if baseline else None
+        found.append(Picture(row["id"], photo, groups, kmeans, label))
     return found
 
 
+class Baseline:
+    """K-means on tokens, applied to one image after the other."""
+
+    def __init__(self, job: Job) -> None:
+        self.clusters = read_clusters(job.inputs["baseline"])
+        self.center = job.inputs["baseline"].read_tensors(FILE)["center"]
+        self.views = Views(job.inputs["features"])
+
+    def label_map(self, image: int, height: int, width: int) -> np.ndarray | None:
+        """Its clusters (height, width) int64 in a row of the table of images, as `scores` takes them: cosines are
+        upsampled bilinearly. None where the image could not be decoded."""
+        tokens = self.views.plane(image, lambda values: values.astype(np.float32))
+        if tokens is None:
+            return None
+        logits = self.clusters.cut().best((tokens - self.center) @ self.clusters.vectors.T)
+        return winner(upsample(logits, height, width))
+
+
 def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
-    """Per cluster, patches around the tokens that lie nearest to one of its prototypes, at most one of each image."""
+    """Per group, patches around the tokens that lie nearest to it, at most one of each image."""
     features = job.inputs["features"]
     clusters = read_clusters(job.inputs["clusters"])
     found: list[list[np.ndarray]] = [[] for _ in range(clusters.k)]
@@ -173,43 +213,47 @@ def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
     rows = rows[np.linspace(0, len(rows) - 1, min(params.gallery_images, len(rows))).round().astype(int)]
     views = table.take(rows).to_pylist()
     cosines = clusters.cosines(TrainedHead(job.inputs["head"])(Tokens(features).read(rows)))
-    columns = cosines.shape[2]
-    own = cosines.argmax(-1)
     wanted: dict[int, list[tuple[int, int]]] = {}
-    for cluster in range(clusters.k):
-        value = np.where(own == cluster, cosines[..., cluster], -np.inf).reshape(len(views), -1)
-        best = value.argmax(1)
-        order = np.argsort(-value[np.arange(len(views)), best])[: params.patches]
-        for view in order:
-            if np.isfinite(value[view, best[view]]):
-                wanted.setdefault(int(view), []).append((cluster, int(best[view])))
+    for group, picks in enumerate(nearest_tokens(cosines, params.patches)):
+        for view, token in picks:
+            wanted.setdefault(view, []).append((group, token))
     for number, picks in sorted(wanted.items()):
         view = views[number]
-        image = open_source(job.roots["dataset"], view["path"], view["sha256"], view["bytes"])
-        for cluster, token in picks:
-            row, column = divmod(token, columns)
-            found[cluster].append(_patch(image, view, row, column, cosines.shape[1:3]))
+        image = open_source(job.roots["images"].location, view["path"], view["sha256"], view["bytes"])
+        for group, token in picks:
+            row, column = divmod(token, cosines.shape[2])
+            found[group].append(patch(image, view, row, column, cosines.shape[1:3]))
     return found
 
 
-def _patch(image: Source, view: dict[str, Any], row: int, column: int, grid: tuple[int, ...]) -> np.ndarray:
+def nearest_tokens(cosines: np.ndarray, most: int) -> list[list[tuple[int, int]]]:
+    """Of each group the (view, token) pairs nearest to it, the nearest first: one of a view, among its own tokens.
+
+    cosines: (view, row, column, K); NaN views have none."""
+    views, k = len(cosines), cosines.shape[-1]
+    own = cosines.argmax(-1)
+    found = []
+    for group in range(k):
+        value = np.where(own == group, cosines[..., group], -np.inf).reshape(views, -1)
+        best = value.argmax(1)
+        height = value[np.arange(views), best]
+        order = np.argsort(-height, kind="stable")[:most]
+        found.append([(int(view), int(best[view])) for view in order if np.isfinite(height[view])])
+    return found
+
+
+def patch(image: Source, view: dict[str, Any], row: int, column: int, grid: tuple[int, ...]) -> np.ndarray:
     """The neighbourhood of a token, five tokens wide, moved inside the image."""
     step_y, step_x = view["height"] / grid[0], view["width"] / grid[1]
     side = int(min(max(24, 5 * max(step_y, step_x)), *image.size))
     y, x = view["y0"] + (row + 0.5) * step_y - side / 2, view["x0"] + (column + 0.5) * step_x - side / 2
     y, x = (int(np.clip(v, 0, limit - side)) for v, limit in zip((y, x), image.size, strict=True))
-    return image.read((y, x, side, side), (side, side))
-
-
-def _files(job: Job) -> dict[str, tuple[str, int]]:
-    """Digest and bytes of every image, by path."""
-    table = job.inputs["dataset"].read_table("images.parquet", ["path", "sha256", "size"])
-    return {row["path"]: (row["sha256"], row["size"]) for row in table.to_pylist()}
+    return image.read((y, x, side, side), fitted(side, side, PATCH_SIDE))
 
 
 STAGE = Stage(
     "report",
-    version=2,
+    version=3,
     encoding=1,
     inputs=(
         "dataset",
@@ -224,6 +268,7 @@ STAGE = Stage(
         "masks",
         "scores",
     ),
+    roots=("images", "labels?"),
     params=ReportParams,
     compute=compute,
     optional=True,

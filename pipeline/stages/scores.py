@@ -2,17 +2,19 @@
 
 Artifact: `scores.json`. One confusion matrix over every labelled pixel of the predicted splits at the image's own size
 (protocol `full`; `stego`: as in its evaluation), one Hungarian match, accuracy and mIoU in percent: for the masks with
-and without CRF, the linear probes and the baseline. Without labels the label-free numbers stand alone.
+and without CRF, the linear probes and the baseline. Without labels the label-free numbers stand alone, those of the
+groups and of the baseline.
 """
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from pipeline.artifacts.clusters import FILE, read_clusters
+from pipeline.artifacts.clusters import FILE, Clusters, read_clusters
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.labels import LabelMaps, check_size
 from pipeline.artifacts.masks import decode_png, read_masks
@@ -21,7 +23,8 @@ from pipeline.artifacts.sampling import sample
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
-from pipeline.numerics.kmeans import cosine_kmeans, nearest
+from pipeline.numerics.codes import Codes
+from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
 from pipeline.numerics.metrics import confusion, match, scores, stability, stego_crop
 from pipeline.numerics.views import upsample, winner
 
@@ -51,7 +54,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     }
     images = 0
     if "labels" in job.inputs:
-        maps = LabelMaps(job.inputs["labels"], job.roots["labels"])
+        maps = LabelMaps(job.inputs["labels"], job.roots["labels"].location)
         names = maps.names
         total = job.inputs["masks"].manifest["items"]
         work.parts(score_part, total, PART, "images")
@@ -68,7 +71,9 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
             result["scores"][method] = {key: found[key] for key in ("accuracy", "miou", "iou")}
             result["matching"][method] = matching.tolist()
             result["confusion"][method] = found["confusion"].tolist()
-    result |= {"classes": names, "images": images, "label_free": label_free(job, work)}
+    free = label_free(job, work)
+    result |= {"classes": names, "images": images}
+    result |= {"label_free": free["clusters"], "baseline_label_free": free["baseline"]}
     result["cluster_share"] = cluster_share(job)
     job.out.write_json("scores.json", result)
     return {"items": job.inputs["masks"].manifest["items"], "labelled": images}
@@ -76,7 +81,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 
 def score_part(job: Job, part: Part) -> dict[str, Any]:
     """Confusion counts (K + 1, class) of each method over images start..stop−1 of those that have masks."""
-    maps = LabelMaps(job.inputs["labels"], job.roots["labels"])
+    maps = LabelMaps(job.inputs["labels"], job.roots["labels"].location)
     classes = len(maps.names)
     head = open_head(job.inputs["head"], job.execution.device)
     views = Views(job.inputs["features"])
@@ -146,15 +151,25 @@ def cluster_share(job: Job) -> list[float]:
     return (counts / max(1, counts.sum())).tolist()
 
 
-def label_free(job: Job, work: Work) -> dict[str, float | None]:
-    """Numbers that need no label: silhouette of the training codes in −1..1 (cosine distance, on a sample), and
-    stability in 0..1: how far the clusterings of two halves of the views agree after matching (Lange et al. 2004)."""
+def label_free(job: Job, work: Work) -> dict[str, dict[str, float | None]]:
+    """Numbers that need no label, of the groups and of the baseline, each among the vectors that it was fitted to."""
     params: ScoresParams = job.params
     head = open_head(job.inputs["head"], job.execution.device)
-    found = read_clusters(job.inputs["clusters"])
-    views = sample(
-        job.inputs["features"], params.stability_tokens, params.seed, work, lambda tokens: head(tokens).unit()
-    )
+    center = job.inputs["baseline"].held(FILE, Artifact.read_tensors)["center"]
+    vectors: dict[str, Callable[[np.ndarray], Codes]] = {
+        "clusters": lambda tokens: head(tokens).unit(),
+        "baseline": lambda tokens: Codes(normalise(tokens.astype(np.float32) - center)),
+    }
+    found = {}
+    for role, encode in vectors.items():
+        views = sample(job.inputs["features"], params.stability_tokens, params.seed, work, encode)
+        found[role] = measured(views, read_clusters(job.inputs[role]), params)
+    return found
+
+
+def measured(views: Codes, found: Clusters, params: ScoresParams) -> dict[str, float | None]:
+    """Silhouette in −1..1 (cosine distance, on a sample), and stability in 0..1: how far the clusterings of two halves
+    of the views agree after matching (Lange et al. 2004). views: unit codes (view, token, ·)."""
     generator = np.random.default_rng(params.seed)
     order = generator.permutation(len(views.compared))
     whole, codes = views.flat().directions(), found.seen(views.flat())
@@ -174,9 +189,10 @@ def label_free(job: Job, work: Work) -> dict[str, float | None]:
 
 STAGE = Stage(
     "scores",
-    version=3,
+    version=4,
     encoding=1,
     inputs=("features", "head", "clusters", "baseline", "masks", "labels?", "probe?"),
+    roots=("labels?",),
     params=ScoresParams,
     compute=compute,
 )

@@ -13,7 +13,7 @@ import toys
 from toys import SQUARES, SquaresParams, done, squares
 
 from pipeline.core.artifact import Artifact, record
-from pipeline.core.engine import Job, Node, Stage, Work, ensure, finished, silent, why
+from pipeline.core.engine import Job, Node, Root, Stage, Work, ensure, finished, silent, why
 from pipeline.core.execution import Execution
 from pipeline.core.executors import open_executor
 from pipeline.core.store import Store
@@ -138,7 +138,7 @@ def test_the_loser_keeps_the_winners_manifest(store: Path, log: Path):
     execution = Execution(executor="serial")
     with open_executor(execution) as executor:
         for status in ("ran", "reused"):
-            outcome = ensure(node, Store(store), roots={}, execution=execution, executor=executor, progress=silent)
+            outcome = ensure(node, Store(store), execution=execution, executor=executor, progress=silent)
             assert outcome.status == status
     assert artifact(store).manifest["winner"] == "another"
 
@@ -167,7 +167,8 @@ def test_progress_goes_up_and_ends(store: Path, log: Path):
         squares(store, log, die_after=4, how="exception")
     calls: list[tuple[int, int]] = []
     squares(store, log, progress=lambda stage, at, total, unit: calls.append((at, total)))
-    assert calls == [(at, 20) for at in range(8, 21, 2)]
+    assert calls[0] == (0, 0), "the stage begins"
+    assert calls[1:] == [(at, 20) for at in range(8, 21, 2)]
 
 
 def test_records_say_what_they_are(store: Path, log: Path):
@@ -175,7 +176,7 @@ def test_records_say_what_they_are(store: Path, log: Path):
     made = artifact(store)
     for kind, content in (("spec", made.spec), ("manifest", made.manifest), ("part", made.marker("00000000-00000002"))):
         assert content["encoding-type"] == f"stegoflow-{kind}"
-        assert content["encoding-version"] == 2
+        assert content["encoding-version"] == 3
     assert made.spec["params"] == made.manifest["params"] == {"items": 20, "size": 2, "power": 2}
     assert made.spec["recipe"] == made.manifest["recipe"]
 
@@ -204,6 +205,17 @@ def test_why_names_what_differs_from_the_nearest(store: Path, log: Path):
     )
     inputs = Node(Stage("squares", 1, 1, ("a",), SquaresParams, toys.compute), SquaresParams(), {"a": "f" * 64})
     assert why(inputs, opened)[0] == ["input a added"]
+    rooted = Node(SQUARES, SquaresParams(), {}, {"stones": Root("/quarry", "f" * 64)})
+    assert why(rooted, opened)[0] == ["root stones added"]
+
+
+def test_where_a_root_lies_does_not_count_and_what_it_holds_does():
+    first, moved, changed = (
+        Node(SQUARES, SquaresParams(), {}, {"stones": Root(place, digest * 64)})
+        for place, digest in (("/here", "0"), ("/there", "0"), ("/here", "1"))
+    )
+    assert first.fingerprint == moved.fingerprint != changed.fingerprint
+    assert first.recipe == changed.recipe
 
 
 def test_finished_skips_what_has_no_manifest(store: Path, log: Path):
@@ -213,19 +225,22 @@ def test_finished_skips_what_has_no_manifest(store: Path, log: Path):
     assert [made.manifest["items"] for made in finished(Store(store), "squares")] == [20]
 
 
-def test_a_stage_sees_its_roles(store: Path):
+def test_a_stage_sees_its_inputs_and_roots(store: Path):
     seen: dict[str, Job] = {}
 
     def compute(job: Job, work: Work) -> dict[str, Any]:
         seen["job"] = job
         return {"items": 0}
 
-    node = Node(Stage("b", 1, 1, ("a", "c?"), SquaresParams, compute), SquaresParams(), {"a": "f" * 64})
+    roots = {"stones": Root("/quarry", "e" * 64)}
+    node = Node(Stage("b", 1, 1, ("a", "c?"), SquaresParams, compute), SquaresParams(), {"a": "f" * 64}, roots)
     execution = Execution(executor="serial")
     with open_executor(execution) as executor:
-        ensure(node, Store(store), roots={}, execution=execution, executor=executor, progress=silent)
+        ensure(node, Store(store), execution=execution, executor=executor, progress=silent)
     assert {role: (made.stage, made.fingerprint) for role, made in seen["job"].inputs.items()} == {"a": ("a", "f" * 64)}
     assert seen["job"].out.fingerprint == node.fingerprint
+    assert seen["job"].roots == roots
+    assert node.artifact(Store(store)).manifest["roots"] == {"stones": "e" * 64}
 
 
 def read_and_count(artifact: Artifact, name: str) -> list[bytes]:

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import PipelineConfig, load, validate
-from pipeline.core.engine import Node
+from pipeline.core.engine import Node, Root
 from pipeline.core.errors import ConfigError
 from pipeline.core.fingerprint import canonical, digest, fingerprint
 from pipeline.core.params import Params, hashed, resolve, role
 from pipeline.heads.settings import StegoflowParams, StegoParams
 from pipeline.planning import STAGES
+from pipeline.stages import features
 
 GOLDEN = Path(__file__).parents[1] / "golden/fingerprints.json"
 MEND = "If the change is meant (and `version` is bumped where values change): delete the file and run this test twice."
@@ -26,14 +27,20 @@ JSON = st.recursive(
 )
 
 
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here looks for weights."""
+    monkeypatch.setattr(features, "weights_digest", lambda backbone, weights: "0" * 64)
+
+
 def default_fingerprints() -> dict[str, str]:
-    """The name of each stage's artifact with default params, every input and weights named by 64 zeros."""
+    """The name of each stage's artifact with default params, every input, root and weights named by 64 zeros."""
     config = PipelineConfig.model_validate({"dataset": {"root": "/nowhere"}})
     names = {}
     for stage in STAGES:
-        found = {"weights_sha256": "0" * 64} if stage.name == "features" else {}
-        params = resolve(getattr(config, stage.name), config, **found)
-        names[stage.name] = Node(stage, params, {written.rstrip("?"): "0" * 64 for written in stage.inputs}).fingerprint
+        inputs = {role.rstrip("?"): "0" * 64 for role in stage.inputs}
+        roots = {role.rstrip("?"): Root("/nowhere", "0" * 64) for role in stage.roots}
+        names[stage.name] = Node(stage, resolve(getattr(config, stage.name), config), inputs, roots).fingerprint
     return names
 
 
@@ -71,12 +78,12 @@ def test_the_bytes_are_fixed():
 
 
 def test_every_part_of_the_name_counts():
-    base = {"stage": "a", "version": 1, "encoding": 1, "params": {"k": 1}, "inputs": {"x": "f"}}
+    base = {"stage": "a", "version": 1, "encoding": 1, "params": {"k": 1}, "inputs": {"x": "f"}, "roots": {"r": "f"}}
     others = {
-        "stage": "b", "version": 2, "encoding": 2, "params": {"k": 2}, "inputs": {"y": "f"}
+        "stage": "b", "version": 2, "encoding": 2, "params": {"k": 2}, "inputs": {"y": "f"}, "roots": {"r": "g"}
     }  # fmt: skip
     names = {fingerprint(**base)} | {fingerprint(**{**base, key: value}) for key, value in others.items()}
-    assert len(names) == 6
+    assert len(names) == 7
     assert all(len(name) == 64 for name in names)
 
 
@@ -97,15 +104,16 @@ def resolved(section: str, **changes) -> Params:
 
 
 @pytest.mark.parametrize(("section", "field"), FIELDS)
-def test_only_locations_are_not_hashed(section: str, field: str):
-    assert (field in hashed(resolved(section))) == (role(SECTIONS[section], field) != "location")
+def test_only_what_is_marked_so_is_not_hashed(section: str, field: str):
+    assert (field in hashed(resolved(section))) == (role(SECTIONS[section], field) != "unhashed")
 
 
-def test_there_are_two_locations():
-    """A third one must be argued for: what a location points at has to be hashed by content."""
-    assert [pair for pair in FIELDS if role(SECTIONS[pair[0]], pair[1]) == "location"] == [
+def test_three_fields_are_not_hashed():
+    """A fourth one must be argued for: what a place holds has to be hashed by content, and a limit changes no value."""
+    assert [pair for pair in FIELDS if role(SECTIONS[pair[0]], pair[1]) == "unhashed"] == [
         ("dataset", "root"),
         ("features", "weights"),
+        ("features", "max_failed_fraction"),
     ]
 
 
@@ -201,7 +209,7 @@ def test_equal_numbers_written_differently_have_one_name():
 
 
 def test_a_stage_reads_only_stages_before_it():
-    seen = {"content"}
+    seen: set[str] = set()
     for stage in STAGES:
         assert {written.rstrip("?") for written in stage.inputs} <= seen
         seen.add(stage.name)

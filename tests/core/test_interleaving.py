@@ -112,7 +112,7 @@ class Process(threading.Thread):
         store.objects = self.objects  # type: ignore[assignment]
         try:
             with open_executor(execution) as executor:
-                outcome = ensure(NODE, store, roots={}, execution=execution, executor=executor, progress=silent)
+                outcome = ensure(NODE, store, execution=execution, executor=executor, progress=silent)
             self.status = outcome.status
         except Crash:
             pass

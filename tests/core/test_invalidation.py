@@ -113,6 +113,7 @@ OTHER_METHODS: dict[str, dict[str, Any]] = {
 """… and for those of methods that the configs here do not choose, but what all methods have."""
 DERIVED = {"features.weights_sha256"}
 PLACES = {"dataset.root", "features.weights"}
+LIMITS = {"features.max_failed_fraction": 0.9}
 EXECUTION: dict[str, Any] = {
     "device": "meta",
     "precision": "bf16",
@@ -123,7 +124,6 @@ EXECUTION: dict[str, Any] = {
     "dask_cluster": "dask_jobqueue.SLURMCluster",
     "dask_options": {"cores": 4},
     "retries": 7,
-    "max_failed_fraction": 0.9,
 }
 BY_NAME = {stage.name: stage for stage in STAGES if stage.name != "suggestion"}
 """The stages of the configs here, which give K and choose the head `stego`."""
@@ -182,7 +182,8 @@ def changed_config(
 
 def test_every_field_has_a_case():
     """A new field: add it to CHANGED (or to EXECUTION, if it changes no value)."""
-    for kind, cases in (("plain", {*CHANGED, *SUGGESTION}), ("derived", DERIVED), ("location", PLACES)):
+    cases_of = {"plain": {*CHANGED, *SUGGESTION}, "derived": DERIVED, "unhashed": {*PLACES, *LIMITS}}
+    for kind, cases in cases_of.items():
         assert {field for stage in STAGES for field in fields(kind, stage.name, model_of(stage))} == cases
     others = {name: model for name, model in members(PipelineConfig, "head").items() if model is not StegoParams}
     assert {name: set(settable(model)) - set(MethodParams.model_fields) for name, model in others.items()} == {
@@ -255,6 +256,14 @@ def test_execution_renames_nothing(field: str, finished, make_config):
     assert fingerprints(config) == fingerprints(finished.config)
 
 
+@pytest.mark.parametrize("field", LIMITS)
+def test_a_limit_renames_nothing(field: str, finished, make_config):
+    section, name = field.split(".")
+    config = make_config(store=finished.config.store, **{section: {name: LIMITS[field]}})
+    assert getattr(config, section) != getattr(finished.config, section)
+    assert fingerprints(config) == fingerprints(finished.config)
+
+
 @pytest.mark.parametrize("place", sorted(PLACES))
 def test_a_place_renames_nothing(place: str, finished, make_config, corpus: Path, vit: Path, tmp_path: Path):
     if place == "dataset.root":
@@ -296,7 +305,7 @@ def test_an_image_renames_the_dataset_and_what_follows(finished, make_config, co
     before, after = fingerprints(finished.config), fingerprints(config)
     assert {name for name in before if before[name] != after[name]} == downstream({"dataset"})
     rows = {row.stage: row for row in plan(config)}
-    assert rows["dataset"].why.startswith("input content ")
+    assert rows["dataset"].why.startswith("root images ")
     assert rows["features"].why == "dataset runs"
     assert rows["labels"].action == "reuse"
 

@@ -15,18 +15,20 @@ from pipeline.core.params import (
     borrowed_from,
     discriminator,
     hashed,
-    location,
     members,
     resolve,
     settable,
     settings,
+    suggested,
+    suggestions,
+    unhashed,
     written_as,
 )
 from pipeline.core.store import Store
 
 
 class Inner(Params):
-    place: str = location("here")
+    place: str = unhashed("here")
     size: int = 3
     k: int = borrowed("clusters.k")
 
@@ -49,13 +51,17 @@ class Right(Side):
     size: int = 3
 
 
+class Plain(Params):
+    size: int | None = None
+
+
 class Clusters(Params):
-    k: int = 4
+    k: int | None = suggested("counting", ge=1)
 
 
 class Config(Params):
     side: Annotated[Left | Right, Field(discriminator="method")] = Left()
-    clusters: Clusters = Clusters()
+    clusters: Clusters = Clusters(k=4)
 
 
 def found(**sections: dict) -> dict:
@@ -88,6 +94,16 @@ def test_the_models_of_a_union():
     assert (discriminator(Left), discriminator(Side), discriminator(Clusters)) == ("method", None, None)
 
 
+def test_who_lacks_a_value_that_a_stage_suggests():
+    def lacking(**sections: dict) -> tuple[dict, dict]:
+        config = Config.model_validate(sections)
+        return tuple(suggestions(resolve(part, config), config) for part in (config.side, config.clusters))
+
+    assert lacking(clusters={"k": 4}) == ({"counting": False}, {"counting": False})
+    assert lacking(clusters={"k": None}) == ({"counting": True}, {"counting": True}), "borrowed, and in a section"
+    assert suggestions(Plain(), Config()) == {}
+
+
 def test_what_a_config_may_say():
     assert settable(Left) == ["method", "seed", "inner", "rate"]
     resolved = resolve(Left(), Config())
@@ -116,7 +132,7 @@ def test_a_change_is_named_where_a_config_writes_it(tmp_path):
 
     node = Node(stage, resolve(Left(), Config()), {})
     with open_executor(execution) as executor:
-        ensure(node, store, roots={}, execution=execution, executor=executor, progress=silent)
+        ensure(node, store, execution=execution, executor=executor, progress=silent)
     assert changes(clusters={"k": 5}) == ["clusters.k 4 → 5"]
     assert changes(side={"method": "left", "rate": 1.0}) == ["side.rate 0.5 → 1.0"]
     assert changes(side={"method": "right"}) == ["side.method left → right"], "their rates are not the same thing"

@@ -12,7 +12,7 @@ from pipeline.core.engine import Job, Node, Outcome, Part, Stage, Work, ensure, 
 from pipeline.core.errors import ConfigError
 from pipeline.core.execution import Execution
 from pipeline.core.executors import open_executor
-from pipeline.core.params import Params
+from pipeline.core.params import Params, unhashed
 from pipeline.core.store import Store
 
 
@@ -20,6 +20,8 @@ class SquaresParams(Params):
     items: int = 20
     size: int = 2
     power: int = 2
+    orders: dict[str, Any] = unhashed({})
+    """What a part does beside squaring, and where it leaves its marks."""
 
 
 def leave_mark(folder: str, name: str) -> int:
@@ -40,25 +42,24 @@ def processes(folder: str | Path) -> set[int]:
 
 
 def square_part(job: Job, part: Part) -> dict[str, Any]:
-    log = job.roots["log"]
-    if len(done(log)) == int(job.roots.get("die_after", -1)):
-        if job.roots["how"] == "SIGKILL":
+    orders = job.params.orders
+    log = orders["log"]
+    if len(done(log)) == int(orders.get("die_after", -1)):
+        if orders["how"] == "SIGKILL":
             os.kill(os.getpid(), signal.SIGKILL)
         raise RuntimeError("died")
     leave_mark(log, part.name)
     patience = time.monotonic() + 60
-    while (
-        len(done(log)) > 3 and len(processes(log)) < int(job.roots.get("together", 1)) and time.monotonic() < patience
-    ):
+    while len(done(log)) > 3 and len(processes(log)) < int(orders.get("together", 1)) and time.monotonic() < patience:
         time.sleep(0.01)
     job.out.write_json(f"squares/{part.name}.json", [n**job.params.power for n in range(*part)])
-    time.sleep(float(job.roots.get("slow", 0)))
+    time.sleep(float(orders.get("slow", 0)))
     return {"sum": sum(n**job.params.power for n in range(*part)), "pid": os.getpid()}
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     work.parts(square_part, job.params.items, job.params.size, "items")
-    if "fail_at_end" in job.roots:
+    if "fail_at_end" in job.params.orders:
         raise RuntimeError("after the parts")
     return {"items": job.params.items, "sum": sum(job.out.marker(part)["sum"] for part in job.out.markers())}
 
@@ -75,21 +76,15 @@ def squares(
     *,
     params: dict[str, Any] | None = None,
     execution: Execution = SERIAL,
-    **roots: Any,
+    **orders: Any,
 ) -> Outcome:
     """Make the artifact exist."""
     Path(log).mkdir(exist_ok=True)
-    places = {"log": str(log), **{name: str(value) for name, value in roots.items()}}
+    progress = orders.pop("progress", silent)
+    given = SquaresParams(**params or {}, orders={"log": str(log), **orders})
     with open_executor(execution) as executor:
-        node = Node(SQUARES, SquaresParams(**params or {}), {})
-        return ensure(
-            node,
-            Store(store),
-            roots=places,
-            execution=execution,
-            executor=executor,
-            progress=roots.get("progress", silent),
-        )
+        node = Node(SQUARES, given, {})
+        return ensure(node, Store(store), execution=execution, executor=executor, progress=progress)
 
 
 # For the executors ----------------------------------------------------------------------------------------------------

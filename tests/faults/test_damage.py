@@ -11,13 +11,11 @@ from fault_places import Place, Reference, Tally
 
 from pipeline.config import validate
 from pipeline.core.artifact import Artifact
-from pipeline.core.catalog import every_artifact, find_artifact
+from pipeline.core.catalog import downstream, every_artifact, find_artifact
 from pipeline.core.errors import DamageError, render
-from pipeline.core.gc import retract
-from pipeline.core.runs import find_run
+from pipeline.core.gc import remove, retract
 from pipeline.core.store import Store
 from pipeline.core.verify import verify
-from pipeline.planning import STAGES
 from pipeline.session import run
 
 KINDS = re.compile(r"[0-9a-f]{16,64}|\d{8,}-\d{8,}|/c/\d+")
@@ -98,11 +96,6 @@ def test_a_lost_file_is_found(place: Place, damaged: Store, tally: Tally):
     tally.say(f"lost files ({place.kind})", f"{lost} of {lost} found by `verify`, a deleted shard among them")
 
 
-def readers(stage: str) -> list[str]:
-    """The stages that read a stage's artifact, directly."""
-    return [other.name for other in STAGES if stage in {role.rstrip("?") for role in other.inputs}]
-
-
 def test_no_stage_reads_damage_in_silence(
     place: Place, damaged: Store, alone: Reference, random: np.random.Generator, tally: Tally, everything: bool
 ):
@@ -154,11 +147,8 @@ def test_no_stage_reads_damage_in_silence(
 
 
 def downstream_only(store: Store, artifact: Artifact) -> None:
-    """Retract what was made from an artifact, and not the artifact."""
-    names = find_run(store, "latest")["stages"]
-    for reader in readers(artifact.stage):
-        if reader in names and Artifact(store, reader, names[reader]).exists:  # `suggestion` is not in every run
-            retract(store, names[reader], with_downstream=True)
+    """Remove what was made from an artifact, and not the artifact."""
+    remove(downstream(store, [artifact])[:-1])
 
 
 def test_retract_asks_before_it_takes_what_depends(finished, tmp_path: Path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.artifacts.features import Rows, Tokens, arrays, read_center, read_rows
+from pipeline.artifacts.features import Rows, Tokens, arrays, read_center, read_mean
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import DamageError, render
@@ -37,8 +37,7 @@ def read(artifact: Artifact) -> np.ndarray:
 
 def read_everything(artifact: Artifact) -> None:
     read(artifact)
-    read_rows(artifact, "mean")
-    read_rows(artifact, "pooled")
+    read_mean(artifact)
     read_center(artifact, "dataset")
 
 
@@ -70,8 +69,7 @@ def test_tokens_are_read_as_before(coded: Make, finished):
     values, wanted = read(artifact), read(plain)
     assert (values.dtype, values.shape) == (np.float16, wanted.shape)
     assert 0.99 < similar(values, wanted, read_center(plain, "dataset")) < 0.9999
-    for name in ("mean", "pooled"):
-        np.testing.assert_allclose(read_rows(artifact, name), read_rows(plain, name), atol=1e-5)
+    np.testing.assert_allclose(read_mean(artifact), read_mean(plain), atol=1e-5)
     np.testing.assert_allclose(read_center(artifact, "dataset"), read_center(plain, "dataset"), atol=1e-5)
     scattered = np.array([9, 3, 3, 13, 0])
     np.testing.assert_array_equal(Tokens(artifact).read(scattered), values[scattered])
@@ -98,7 +96,7 @@ def test_an_undecodable_image_is_nan(coded: Make, corpus: Path, tmp_path: Path):
     shutil.copytree(corpus, root)
     path = root / "images/train/02.png"
     path.write_bytes(path.read_bytes()[:200])
-    artifact = made(coded(root=root, execution={"max_failed_fraction": 0.3}))
+    artifact = made(coded(root=root, features={"max_failed_fraction": 0.3}))
     assert artifact.manifest["holes"] == [2]
     assert list(np.flatnonzero(np.isnan(read(artifact)).any(axis=(1, 2, 3)))) == [2]
     assert np.isnan(read(artifact)[2]).all()

@@ -124,7 +124,7 @@ def test_few_and_broken_images(make_config: Make, tmp_path, corpus):
     (root / "a.png").write_bytes(first.read_bytes())
     (root / "b.png").write_bytes(b"no picture")
     config = make_config(
-        root=root, head={"method": "none"}, clusters={"k": None}, execution={"max_failed_fraction": 0.5}
+        root=root, head={"method": "none"}, clusters={"k": None}, features={"max_failed_fraction": 0.5}
     )
     result = run(config)
     k = made(config, result, "suggestion").manifest["k"]

@@ -22,7 +22,7 @@ from pipeline.datasets.demo.scene import IGNORE, SPLITS, scene
 from pipeline.datasets.demo.sources import CLASSES
 
 VERSION = 1  # of the recipe: a corpus that another version made is made again
-HEADER = "# The demo corpus of stegoflow: made by pipeline.datasets.demo.corpus, and made anew by it.\n"
+HEADER = "# The demo corpus of stegoflow: made by pipeline.datasets.demo.corpus, and made again by it.\n"
 NOTES = "Composed scenes, filled from photographs that scikit-image ships; train and val from disjoint parts of them."
 
 
@@ -38,11 +38,11 @@ def build(
 
     The same arguments give the same bytes. `progress` is called with (pictures done, pictures in all).
     """
-    require("skimage", "the demo corpus")
     stamp, card = root / ".complete", root / "dataset.yaml"
     made = json.dumps({"corpus": "demo", "version": VERSION, "seed": seed, "train": train, "val": val})
     if stamp.is_file() and stamp.read_text() == made:
         return root
+    require("skimage", "the demo corpus")
     if root.exists() and any(root.iterdir()) and not (card.is_file() and card.read_text().startswith(HEADER)):
         raise ConfigError(f"{root} holds files that are not the demo corpus", next="name an empty folder")
     stamp.unlink(missing_ok=True)

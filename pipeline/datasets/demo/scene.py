@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from scipy import ndimage
 
 from pipeline.datasets.demo.sources import CLASSES, MATERIALS, Material, Point, source_coins, source_patch
 
@@ -214,6 +213,8 @@ def _coverage(field: Floats, texture: Floats, ragged: float) -> Floats:
     """How much of each pixel the shape covers, 0..1; h × w."""
     pixels = np.clip(field / np.maximum(np.hypot(*np.gradient(field)), 1e-3), -20, 20)
     if ragged:
+        from scipy import ndimage
+
         relief = ndimage.gaussian_filter(texture[..., 1], 1.0)
         pixels = pixels + ragged * np.clip((relief - relief.mean()) / (relief.std() + 1e-3), -2, 2)
     return np.clip(pixels / 1.4 + 0.5, 0, 1).astype(np.float32)

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 Point = tuple[float, float]  # x, y
 Quad = tuple[Point, Point, Point, Point]  # corners in source pixels: NW, SW, SE, NE
@@ -87,6 +86,8 @@ def source_patch(name: str, split: str) -> Image.Image:
 @cache
 def source_coins(split: str) -> tuple[tuple[Image.Image, Image.Image, float], ...]:
     """The single coins of `split`: picture, signed distance to the coin's real outline, radius; source pixels."""
+    from scipy import ndimage
+
     picture = source_patch("coins", split)
     grey = np.asarray(picture.convert("L"), dtype=np.float32)
     mask = ndimage.gaussian_filter(grey, 1.5) > ndimage.gaussian_filter(grey, 30) + 6

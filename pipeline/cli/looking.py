@@ -1,0 +1,238 @@
+"""The commands that look: status, show, open, params, doctor; and init, which writes a config to begin with."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from pipeline.cli.options import Flag, Json, StoreURL, open_existing, print_json
+from pipeline.core.errors import ConfigError
+from pipeline.terminal import duration, size, visible
+
+
+def init(config: str, /, *, kind: Annotated[str, Parameter(name="--for")] = "folder") -> int:
+    """Write a commented config to begin with.
+
+    An existing file is not touched.
+
+        stegoflow init my.yaml
+
+    Parameters
+    ----------
+    config
+        The YAML file to write.
+    kind
+        What the images are: one of the configs that come with stegoflow.
+    """
+    from pipeline import configs
+
+    offered = [name for name in configs.names() if name != "demo"]
+    if kind not in offered:
+        raise ConfigError(f"--for {kind}: no such kind", next=f"--for {', '.join(offered)}")
+    text = configs.path(kind).read_text(encoding="utf-8")
+    try:
+        with Path(config).open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{config} exists; it is left as it is", next="name another file, or remove it") from None
+    except OSError as error:
+        raise ConfigError(f"{config}: {error.strerror}", next="name a file in a folder that can be written") from None
+    print(visible(f"wrote {config}"))
+    print(visible(f"next: set dataset.root in it to a folder of images, then: stegoflow plan {config}"))
+    return 0
+
+
+def params(section: str | None = None, /) -> int:
+    """Explain every field that a config may set.
+
+    Printed as YAML with the defaults, which a config can begin with.
+
+        stegoflow params clusters
+
+    Parameters
+    ----------
+    section
+        Only this stage, or `execution`.
+    """
+    from pipeline.config import reference
+
+    print(reference(section))
+    return 0
+
+
+def doctor(config: str | None = None, /, *, store: StoreURL = None, json: Json = False) -> int:
+    """Check what a run needs: packages, device, weights, data, store.
+
+    Exit status 1 where a run would fail.
+
+        stegoflow doctor my.yaml
+
+    Parameters
+    ----------
+    config
+        Check the weights, dataset and store of this config.
+    """
+    from pipeline.cli.doctor import examine
+
+    checks = examine(config, store)
+    if json:
+        print_json({"checks": [check._asdict() for check in checks]})
+    else:
+        for check in checks:
+            mark = {"ok": "ok  ", "warning": "warn", "error": "FAIL"}[check.state]
+            print(f"{mark}  {check.what}: {check.found}")
+            if check.next:
+                print(f"      next: {check.next}")
+    return 1 if any(check.state == "error" for check in checks) else 0
+
+
+def status(*, all: Annotated[bool, Flag] = False, store: StoreURL = None, json: Json = False) -> int:
+    """List a store's runs with what they found, and its artifacts.
+
+        stegoflow status --store s3://bucket/prefix
+
+    Parameters
+    ----------
+    all
+        List every artifact.
+    """
+    from pipeline.cataloguing import status as read_status
+
+    facts = read_status(open_existing(store))
+    if json:
+        return print_json(facts)
+    from pipeline.cli.tables import artifacts_table, command, console, every_artifact_table, near, runs_table
+
+    out = console()
+    count = f"{len(facts['runs'])} {'run' if len(facts['runs']) == 1 else 'runs'}"
+    total = size(sum(row["bytes"] for row in facts["artifacts"]))
+    print(visible(f"{near(facts['store'])}: {count}, {len(facts['artifacts'])} artifacts, {total}"))
+    print()
+    for made in (runs_table(facts), every_artifact_table(facts) if all else artifacts_table(facts)):
+        out.print(made)
+        out.print()
+    steps = ["show latest"] if facts["runs"] else []
+    if any(row["state"] == "damaged" for row in facts["artifacts"]) or any("damaged" in row for row in facts["runs"]):
+        steps.insert(0, "verify")
+    where = store or "./store"
+    for number, step in enumerate(steps):
+        print(f"{'next: ' if not number else '      '}{command(step, where)}")
+    if any(not row["runs"] for row in facts["artifacts"]):
+        print(f"{'      ' if steps else 'next: '}stegoflow gc --store {near(facts['store'])}")
+    return 0
+
+
+def show(ref: str, /, *, config: Annotated[bool, Flag] = False, store: StoreURL = None, json: Json = False) -> int:
+    """Show a run, or an artifact.
+
+    Of a run: its data, K, scores, report, stages. Of an artifact: its state, and what it was made from.
+
+        stegoflow show latest
+
+    Parameters
+    ----------
+    ref
+        A run's id or name, `latest`, or a fingerprint; the beginning is enough.
+    config
+        Also the config of the run, or the params of the artifact, as YAML.
+    """
+    from pipeline.cataloguing import show as read_ref
+
+    facts = read_ref(open_existing(store), ref)
+    if json:
+        return print_json(facts)
+    if "run" in facts:
+        _show_run(facts)
+    else:
+        _show_artifact(facts)
+    if config:
+        import yaml
+
+        data = facts["config"] if "run" in facts else facts["params"]
+        print("\n" + "\n".join(map(visible, yaml.safe_dump(data, sort_keys=False, allow_unicode=True).splitlines())))
+    return 0
+
+
+def _show_run(facts: dict[str, Any]) -> None:
+    from pipeline.cli.tables import console, date, near, scores_table, stages_table
+
+    splits = ", ".join(f"{count:,} {split}" for split, count in facts["images"].items())
+    features = facts["config"]["features"]
+    views = features.get("views", {})
+    seen = f"{features['backbone']}, weights {_weights(features['weights'])}, " if "backbone" in features else ""
+    rows = {
+        "run": facts["run"] + (f" ({', '.join(facts['names'])})" if facts["names"] else ""),
+        "date": f"{date(facts['written'])} UTC",
+        "data": near(facts["dataset"]) + (f": {splits}" if splits else ""),
+        "backbone": f"{seen}{views.get('kind', 'whole')} views of {'×'.join(map(str, views.get('size', [])))} px",
+        "head": facts["head"] + (" (of another run)" if facts["pinned"] else ""),
+        "K": str(facts["k"]) if facts["k"] is not None else "not known yet",
+    }
+    if facts["config"]["clusters"].get("k") is None and facts["k"] is not None:
+        rows["K"] += " (suggested)"
+    if facts["report"]:
+        rows["report"] = near(facts["report"])
+    _print_rows(rows)
+    out = console()
+    found = scores_table(facts["scores"], facts["protocol"])
+    for made in (found, stages_table(facts["stages"])):
+        if made:
+            out.print()
+            out.print(made)
+
+
+def _weights(name: str) -> str:
+    from pipeline.cli.tables import near
+
+    return near(name) if "/" in name else name
+
+
+def _show_artifact(facts: dict[str, Any]) -> None:
+    from pipeline.cli.tables import date, lineage_lines, near
+
+    rows = {"artifact": f"{facts['stage']} {facts['fingerprint']}", "state": facts["state"]}
+    if facts["state"] == "finished":
+        rows["items"] = f"{facts['items']:,}"
+        rows["made"] = f"{date(facts['written'])} UTC, in {duration(facts['seconds'])}"
+    rows["path"] = f"{near(facts['path'])} ({size(facts['size'])})"
+    _print_rows(rows)
+    if facts["lineage"]:
+        print("made from")
+        print("\n".join(map(visible, lineage_lines(facts["lineage"]))))
+
+
+def _print_rows(rows: dict[str, str]) -> None:
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {visible(value)}")
+
+
+def open(run: str = "latest", /, *, store: StoreURL = None) -> int:
+    """Open a run's report in the browser.
+
+    Its path or URL is printed too.
+
+        stegoflow open
+
+    Parameters
+    ----------
+    run
+        A run's id or name; default: the latest.
+    """
+    from pipeline.core.runs import find_run, run_artifact
+
+    opened = open_existing(store)
+    path = run_artifact(opened, find_run(opened, run), "report").path("report.html")
+    print(visible(path))
+    if opened.folder is not None and _has_display():
+        import webbrowser
+
+        webbrowser.open(Path(path).as_uri())
+    return 0
+
+
+def _has_display() -> bool:
+    """Whether a browser can show a window; without one `webbrowser` would open a text browser in this terminal."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,212 @@
+"""What a stage is expected to take: seconds and bytes, from its number of items and a rate per item.
+
+The rate is that of the nearest artifact in the store, else one that was measured elsewhere (`RATES`). An order of
+magnitude: machines differ, and some stages grow faster than their items.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.config import PipelineConfig
+from pipeline.core.artifact import Artifact
+from pipeline.core.store import Store
+from pipeline.datasets import folder
+
+MACHINE = "two CPU cores, 2025-11, ViT-S/14"
+
+
+class Rate(NamedTuple):
+    """Seconds and bytes of a stage: some whatever its size, and some per item."""
+
+    start: float
+    seconds: float
+    bytes: float
+
+
+RATES = {
+    "dataset": Rate(0.1, 1e-4, 60),
+    "labels": Rate(0.1, 1e-3, 50),
+    "features": Rate(3, 0.1, 406_000),  # a view of 23×23 tokens of 384 channels
+    "suggestion": Rate(5, 0.02, 10),
+    "neighbours": Rate(0.3, 1e-4, 45),
+    "clusters": Rate(3, 7e-5, 0.02),
+    "probe": Rate(2, 9e-5, 0.08),
+    "baseline": Rate(1, 5e-5, 0.06),
+    "masks": Rate(2, 0.16, 40_000),  # an image of 10⁶ pixels
+    "masks with CRF": Rate(2, 2.4, 80_000),
+    "scores": Rate(15, 0.07, 400),
+    "report": Rate(5, 0.8, 250_000),
+}
+"""Of every stage, measured on CamVid (600 images of 0.17 to 0.69 megapixels, two cores of an AMD EPYC, 2025-11-25);
+suggestion and report on 160 small images."""
+HEADS = {
+    "stegoflow": Rate(3, 0.06, 4_000),
+    "stego": Rate(3, 0.06, 1_600),
+    "smooseg": Rate(3, 0.18, 1_000),
+    "cause": Rate(3, 0.1, 1_000),
+    "primaps": Rate(3, 0.2, 1_000),
+    "pca": Rate(2, 0, 400),
+    "none": Rate(1, 0, 0),
+}
+"""Of the head by its method; an item is a step. On one core for all but `stegoflow` and `stego`."""
+DECISIVE = (
+    "features.backbone ",
+    "features.block ",
+    "features.views.size ",
+    "features.codec ",
+    "head.method ",
+    "masks.crf ",
+)
+"""Where one of these fields differs, the nearest artifact says nothing about the cost."""
+SAMPLED = {"whole": 500, "crops": 500, "sliding": 20}
+"""Images of a split whose views are counted, by the kind of view; the others are taken to be like them."""
+MARKERS = 16
+"""Markers of parts that are read to see what a part took."""
+
+
+class Corpus(NamedTuple):
+    """How much there is of everything."""
+
+    images: float
+    views: float
+    """Plain ones: what `--views` counts."""
+    rows: float
+    """Views with the mirrored ones."""
+    training: float
+    """Training views."""
+    labelled: float
+    """Training views with labels."""
+    maps: float
+    """Label maps."""
+    predicted: float
+    """Images that get masks."""
+    megapixels: float
+    """Of an image."""
+    tokens: int
+    """Of a view."""
+    channels: int
+
+    def scaled(self, views: float) -> "Corpus":
+        """A corpus with so many views and the same shares of everything."""
+        factor = views / self.views
+        counts = ("images", "views", "rows", "training", "labelled", "maps", "predicted")
+        return self._replace(**{name: getattr(self, name) * factor for name in counts})
+
+
+class Cost(NamedTuple):
+    """What a stage is expected to take."""
+
+    items: int | None
+    """None for a stage that nothing is known of."""
+    seconds: float
+    bytes: int
+    measured: bool
+    """Whether an artifact of the store says so."""
+
+
+def survey(config: PipelineConfig, store: Store) -> Corpus:
+    """Count images, views and labels below `dataset.root`, as far as possible from what was listed before."""
+    from pipeline.artifacts.labels import stem
+    from pipeline.artifacts.views import view_table
+    from pipeline.backbones.facts import describe
+    from pipeline.stages import dataset
+
+    root, layout = config.dataset.root, config.dataset.layout
+    items = folder.scan(root, "images", store, layout=layout).items
+    splits: dict[str, list[folder.Item]] = {}
+    for item in items:
+        splits.setdefault(item.split, []).append(item)
+    views = config.features.views
+    most = SAMPLED[views.kind]
+    chosen = {split: members[:: -(-len(members) // most)] for split, members in splits.items()}
+    sample = [item for members in chosen.values() for item in members]
+    weights = {split: len(splits[split]) / len(members) for split, members in chosen.items()}
+    table = view_table(dataset.table(sample), views, config.features.mirror, config.masks.splits)
+    weight = np.asarray([weights[split] for split in table["split"].to_pylist()])
+    mirrored, training = np.asarray(table["mirrored"]), np.asarray(table["training"])
+    labels: set[tuple[str, str]] = set()
+    if folder.has_labels(root, layout):
+        labels = {(item.split, stem(item.id)) for item in folder.scan(root, "labels", store, layout=layout).items}
+    keys = zip(table["split"].to_pylist(), table["id"].to_pylist(), strict=True)
+    labelled = np.asarray([(split, stem(id)) in labels for split, id in keys])
+    predicted = folder.predicted_splits(set(splits), config.masks.splits)
+    patch, channels, _ = describe(config.features.backbone)
+    return Corpus(
+        images=len(items),
+        views=float(weight[~mirrored].sum()),
+        rows=float(weight.sum()),
+        training=float(weight[training].sum()),
+        labelled=float(weight[training & labelled].sum()),
+        maps=len(labels),
+        predicted=sum(len(splits[split]) for split in predicted),
+        megapixels=float(np.mean([item.height * item.width for item in items])) / 1e6,
+        tokens=views.size[0] // patch * (views.size[1] // patch),
+        channels=channels,
+    )
+
+
+def cost(stage: str, params: Any, corpus: Corpus, nearest: Artifact | None, changes: list[str], workers: int) -> Cost:
+    """What a stage is expected to take on a corpus. `nearest` is its nearest artifact, `changes` how that differs."""
+    items = ITEMS[stage](corpus, params) if stage in ITEMS else None
+    known = nearest.manifest if nearest and not any(change.startswith(DECISIVE) for change in changes) else {}
+    rate = _built_in(stage, params, corpus)
+    if items is None or not known.get("items"):
+        seconds, size = rate.start + rate.seconds * (items or 0), rate.bytes * (items or 0)
+    else:
+        assert nearest is not None
+        once = min(rate.start, known["seconds"])
+        each = max((known["seconds"] - once) / known["items"], _seconds_in_parts(nearest) / workers)
+        seconds = once + items * (each or rate.seconds)  # it may have been too small to show what an item takes
+        size = items / known["items"] * sum(entry.size for entry in nearest.store.entries(nearest.root))
+    return Cost(None if items is None else round(items), round(seconds, 2), round(size), bool(known))
+
+
+def _tokens(corpus: Corpus, views: float, limit: int) -> float:
+    """Tokens that a stage draws from so many views, `limit` at most (`artifacts.sampling`)."""
+    return min(views, limit) * min(corpus.tokens, max(1, limit // max(1, views)))
+
+
+ITEMS: dict[str, Callable[[Corpus, Any], float]] = {
+    "dataset": lambda corpus, params: corpus.images,
+    "labels": lambda corpus, params: corpus.maps,
+    "features": lambda corpus, params: corpus.rows,
+    "suggestion": lambda corpus, params: min(corpus.training, params.views),
+    "neighbours": lambda corpus, params: corpus.training,
+    "head": lambda corpus, params: getattr(params, "steps", 0) or corpus.training,
+    "clusters": lambda corpus, params: _tokens(corpus, corpus.training, params.tokens),
+    "probe": lambda corpus, params: _tokens(corpus, corpus.labelled, params.tokens),
+    "baseline": lambda corpus, params: _tokens(corpus, corpus.training, params.tokens),
+    "masks": lambda corpus, params: corpus.predicted,
+    "scores": lambda corpus, params: corpus.predicted,
+    "report": lambda corpus, params: min(corpus.predicted, params.images),
+}
+"""Items of each stage, as its manifest will count them."""
+
+
+def _built_in(stage: str, params: Any, corpus: Corpus) -> Rate:
+    if stage == "head":
+        return HEADS.get(params.method, HEADS["stegoflow"])
+    if stage == "features":
+        rate = RATES[stage]
+        tokens = corpus.tokens / 529
+        width = corpus.channels / 384
+        codec = 0.25 if params.codec == "int8" else 1
+        return Rate(rate.start, rate.seconds * tokens * width**2, rate.bytes * tokens * width * codec)
+    rate = RATES.get("masks with CRF" if stage == "masks" and params.crf else stage, Rate(0, 0, 0))
+    large = corpus.megapixels if stage in ("masks", "scores") else 1
+    return Rate(rate.start, rate.seconds * large, rate.bytes * (large if stage == "masks" else 1))
+
+
+def _seconds_in_parts(artifact: Artifact) -> float:
+    """Seconds per item as the markers of some parts say; 0 where they do not. The manifest's time leaves out what a
+    run did that was cut short, and of rows that were copied it says nothing."""
+    names = sorted(artifact.markers())
+    seconds = items = 0.0
+    for name in names[:: -(-len(names) // MARKERS) or 1]:
+        marker = artifact.marker(name)
+        start, stop = map(int, name.split("-"))
+        if "seconds" in marker and not marker.get("copied"):
+            seconds, items = seconds + marker["seconds"], items + stop - start
+    return seconds / items if items else 0.0

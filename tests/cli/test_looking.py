@@ -1,0 +1,177 @@
+"""The commands that look: status, show, open, init, doctor."""
+
+import json
+import webbrowser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import configs
+from pipeline.cli import doctor
+from pipeline.config import load, validate
+from pipeline.core.runs import find_run, open_run
+from pipeline.core.store import Store
+
+
+def test_status_shows_what_tells_runs_from_each_other(call, store, finished, corpus):
+    facts = json.loads(call("status", "--store", store, "--json")[1])
+    assert {row["state"] for row in facts["artifacts"]} == {"finished"}
+    row = next(row for row in facts["runs"] if row["run"] == finished.result["run"])
+    assert (row["dataset"], row["head"], row["k"]) == (str(corpus), "stego", 4)
+    assert row["finished"] == row["planned"] == 11
+    assert 0 < row["miou"] < 100
+    status, out, _ = call("status", "--store", store)
+    assert status == 0
+    assert finished.result["run"] in out
+    assert f"{row['miou']:.1f}" in out
+    assert out.index(finished.result["run"]) < out.index("features"), "runs come first"
+    assert len(call("status", "--store", store, "--all")[1].splitlines()) > len(facts["artifacts"])
+    assert call("status", "--store", "/no/such/store")[0] == 2
+
+
+def test_status_names_what_is_unfinished_or_damaged(call, make_config):
+    config = make_config()
+    store = Store(config.store)
+    store.mark()
+    open_run(
+        store, {"dataset": {"root": "x"}, "clusters": {"k": None}, "head": {"method": "stego"}}, {"head": "a" * 64}
+    )
+    store.create(f"artifacts/head/{'a' * 64}/spec.json", b"{}")
+    store.create(f"artifacts/masks/{'b' * 64}/manifest.json", b"{}")
+    status, out, _ = call("status", "--store", config.store)
+    assert status == 0
+    assert "unfinished aaaaaaaaaaaa" in out
+    assert "damaged bbbbbbbbbbbb" in out
+    assert "0 of 1" in out
+    assert "stegoflow verify" in out
+
+
+def test_show_a_run(call, store, finished):
+    status, out, _ = call("show", finished.result["run"], "--store", store)
+    assert status == 0
+    assert "restarts" not in out, "the config comes with --config"
+    assert str(Path(finished.result["report"]).name) in out
+    for row in finished.result["stages"]:
+        assert row["fingerprint"][:12] in out
+    longer = call("show", "latest", "--store", store, "--config")[1]
+    shown = yaml.safe_load(longer[longer.index("\ndataset:") :])
+    assert shown["clusters"]["k"] == 4
+    facts = json.loads(call("show", finished.result["run"], "--store", store, "--json")[1])
+    assert facts["config"]["clusters"]["k"] == facts["k"] == 4
+    assert facts["images"] == {"train": 6, "val": 4}
+
+
+def test_show_an_artifact(call, store, finished):
+    head = next(row for row in finished.result["stages"] if row["stage"] == "head")["fingerprint"]
+    facts = json.loads(call("show", head[:16], "--store", store, "--json")[1])
+    assert list(facts["lineage"]) == ["features", "neighbours"]
+    assert facts["state"] == "finished"
+    status, out, _ = call("show", head[:16], "--store", store)
+    assert status == 0
+    for role, row in facts["lineage"].items():
+        assert f"{role} {row['fingerprint'][:12]}" in out
+    assert "method" not in out
+    assert "method: stego" in call("show", head[:16], "--store", store, "--config")[1]
+    assert call("show", "nothing", "--store", store)[0] == 2
+
+
+def test_show_a_run_that_has_not_come_far(call, make_config):
+    config = make_config()
+    store = Store(config.store)
+    store.mark()
+    recorded = {"dataset": {"root": "x"}, "features": {}, "clusters": {"k": None}, "head": {"method": "stego"}}
+    run = open_run(store, recorded, {"head": "a" * 64})
+    status, out, _ = call("show", run, "--store", config.store)
+    assert status == 0
+    assert "not known yet" in out
+    assert find_run(store, run)["run"] == run
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[str]:
+    """What was given to a browser."""
+    found: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", found.append)
+    return found
+
+
+def test_open_opens_the_report(call, store, finished, opened, monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":0")
+    for words in (("open",), ("open", finished.result["run"])):
+        status, out, _ = call(*words, "--store", store)
+        assert status == 0
+        assert Path(out.strip()).is_file()
+        assert opened.pop() == Path(out.strip()).as_uri()
+
+
+def test_open_without_a_display_prints_the_path(call, store, opened, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    status, out, _ = call("open", "--store", store)
+    assert status == 0
+    assert Path(out.strip()).is_file()
+    assert opened == []
+
+
+@pytest.mark.parametrize("kind", [name for name in configs.names() if name != "demo"])
+def test_init_writes_a_config_that_loads(call, tmp_path, kind):
+    path = tmp_path / "my.yaml"
+    status, out, _ = call("init", str(path), "--for", kind)
+    assert status == 0
+    assert str(path) in out
+    assert load(path).dataset.root
+
+
+def test_init_touches_no_file_that_exists(call, tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("mine")
+    status, out, err = call("init", str(path))
+    assert (status, out) == (2, "")
+    assert path.read_text() == "mine"
+    assert call("init", str(tmp_path / "no/such/folder/my.yaml"))[0] == 2
+    status, _, err = call("init", str(tmp_path / "other.yaml"), "--for", "nonsense")
+    assert status == 2
+    assert "folder" in err
+    assert not (tmp_path / "other.yaml").exists()
+
+
+def test_doctor_finds_what_is_wrong(call, config, store, tmp_path):
+    status, out, _ = call("doctor", config, "--json")
+    states = {check["what"]: check["state"] for check in json.loads(out)["checks"]}
+    assert status == 0
+    assert {states[what] for what in ("packages", "device", "weights", "dataset", "store")} == {"ok"}
+    (tmp_path / "file").write_text("")
+    status, out, _ = call("doctor", config, "--store", str(tmp_path / "file"))
+    assert status == 1
+    assert "FAIL  store" in out
+
+
+def test_doctor_names_missing_extras_and_what_they_are_for(monkeypatch, make_config):
+    monkeypatch.setattr(doctor, "installed", lambda package: package not in ("pydensecrf", "faiss"))
+    found = {check.what: check for check in doctor._extras()}
+    assert found["extra crf"].state == "warning"
+    assert "masks.crf=true" in found["extra crf"].found
+    assert found["extra crf"].next == "pip install 'stegoflow[crf]'"
+    assert found["extra cpu"].state == "error", "no run does without"
+
+
+def test_doctor_waits_for_nobody(monkeypatch):
+    from threading import Event
+
+    monkeypatch.setattr(doctor, "PATIENCE", 0.1)
+    (late,) = doctor._within("store", lambda: Event().wait(5) or iter(()))
+    assert (late.what, late.state) == ("store", "warning")
+
+
+def test_doctor_leaves_no_trace(call, tmp_path, corpus, vit):
+    from corpora import small
+
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(small(corpus, tmp_path / "store", vit)))
+    assert call("doctor", str(path))[0] == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
+    (tmp_path / "store").mkdir()
+    assert call("doctor", str(path))[0] == 0
+    assert list((tmp_path / "store").iterdir()) == []
+    assert validate(small(corpus, tmp_path / "store", vit)).store == str(tmp_path / "store")
