@@ -30,7 +30,7 @@ def init(config: str, /, *, kind: Annotated[str, Parameter(name="--for")] = "fol
 
     offered = [name for name in configs.names() if name != "demo"]
     if kind not in offered:
-        raise ConfigError(f"--for {kind}: no such kind", next=f"--for {', '.join(offered)}")
+        raise ConfigError(f"--for {kind}: there are {', '.join(offered)}", next="--for folder")
     text = configs.path(kind).read_text(encoding="utf-8")
     try:
         with Path(config).open("x", encoding="utf-8") as file:
