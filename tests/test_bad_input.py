@@ -307,7 +307,7 @@ def test_an_image_that_is_read_by_windows_alone(tmp_path, vit, status, monkeypat
     assert done.failed == []
     assert done.skipped == ["large.tif"]
     assert "1 of 2 images get no mask" in caplog.text
-    tokens = found(done.result, done.store, "features").manifest
+    tokens = done.run.artifact("features").manifest
     assert tokens["holes"] == []
     assert tokens["items"] > 100
 
@@ -322,7 +322,7 @@ def test_what_looks_like_an_image_and_is_not_read_is_named(tmp_path, vit, status
         path.write_bytes(b"not looked at")
     done = run_and_export(tmp_path, root, vit)
     assert done.failed == []
-    notes = found(done.result, done.store, "dataset").manifest["notes"]
+    notes = done.run.artifact("dataset").manifest["notes"]
     assert [note.partition(" left out")[0] for note in notes] == [
         "1 .fits file was",
         "2 .svs files were",
