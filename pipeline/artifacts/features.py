@@ -47,7 +47,7 @@ def metadata_files(codec: str) -> list[str]:
     return [f"{GROUP}/zarr.json", *(f"{GROUP}/{name}/zarr.json" for name in arrays(codec))]
 
 
-def open_array(artifact: Artifact, name: str = "tokens") -> zarr.Array:
+def open_array(artifact: Artifact, name: str = "tokens") -> zarr.Array[Any]:
     """One array of a finished features artifact, as it is stored (`arrays`). DamageError where its metadata are not
     what was written."""
     import zarr

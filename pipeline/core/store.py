@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import obstore
@@ -16,6 +16,9 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, from_url
 
 from pipeline.core.errors import Command, ConfigError, NotFoundError, StoreError
+
+if TYPE_CHECKING:
+    from zarr.storage import ObjectStore
 
 ENCODING_VERSION = 3
 MARK = "stegoflow.json"
@@ -60,7 +63,7 @@ class Store:
             text = f"the store {self.shown} cannot be opened: {first_line(error)}"
             raise ConfigError(text, next=Command("doctor")) from None  # the error itself quotes the whole URL
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return open_store, (self.url,)
 
     @property
@@ -207,7 +210,7 @@ class Store:
                 except OSError:  # not empty, or gone
                     continue
 
-    def zarr(self, path: str, *, read_only: bool = False):
+    def zarr(self, path: str, *, read_only: bool = False) -> "ObjectStore[Any]":
         """The folder `path` as a Zarr store of its own: Zarr writes nothing outside of it."""
         from zarr.storage import ObjectStore
 

@@ -5,7 +5,7 @@ instead of the whole map, and the negatives are a derangement (docs/decisions/01
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +124,9 @@ class _PairLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, first: Tensor, second: Tensor, target: Tensor, order: Tensor | None, zero_clamp: bool) -> Tensor:
+    def forward(
+        ctx: Any, first: Tensor, second: Tensor, target: Tensor, order: Tensor | None, zero_clamp: bool
+    ) -> Tensor:
         other = _ordered(second, order)
         if zero_clamp:
             target = torch.ops.aten.threshold_backward(target, torch.bmm(first, other.transpose(1, 2)), 0)
@@ -139,7 +141,7 @@ class _PairLoss(torch.autograd.Function):
         return (first * to_first).sum(dtype=wide) * scale
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         to_first, to_second = ctx.saved_tensors
         scale = (grad * ctx.scale).to(to_first.dtype)
         return to_first * scale, to_second * scale, None, None, None
