@@ -1,6 +1,5 @@
 """PipelineConfig: params per stage, execution, and the store. Defaults are written in the stages, once."""
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline.core.errors import Command, ConfigError, Set
 from pipeline.core.execution import Execution
-from pipeline.core.params import Params, discriminator, members, nested, role, settable, source_of, unhashed
+from pipeline.core.params import Params, members, nested, role, settable, source_of, unhashed
+from pipeline.core.params_text import as_yaml, problems
 from pipeline.core.store import local_folder
 from pipeline.heads.settings import HeadParams, StegoflowParams
 from pipeline.stages.baseline import BaselineParams
@@ -32,7 +32,7 @@ class PipelineConfig(Params):
     """Where artifacts live: a folder, or an object-store URL such as s3://bucket/prefix."""
     dataset: DatasetParams
     labels: LabelsParams = LabelsParams()
-    features: FeaturesParams = Field(default_factory=FeaturesParams)  # its check of the backbone may import timm
+    features: FeaturesParams = Field(default_factory=FeaturesParams)  # made when needed: it looks at the backbone
     suggestion: SuggestionParams = SuggestionParams()
     neighbours: NeighboursParams = NeighboursParams()
     head: HeadParams = StegoflowParams()
@@ -138,8 +138,8 @@ def yaml_problem(error: Exception) -> str:
     where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "it holds characters that YAML cannot"
     if isinstance(error, yaml.constructor.ConstructorError):
         return f"{where}: a tag or key that plain YAML does not have"
-    told = isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError)
-    return f"{where}: {error.problem}" if told else where  # type: ignore[attr-defined]
+    quotes_nothing = isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError)
+    return f"{where}: {error.problem}" if quotes_nothing else where  # type: ignore[attr-defined]
 
 
 def validate(data: dict[str, Any], source: str = "config") -> PipelineConfig:
@@ -147,7 +147,9 @@ def validate(data: dict[str, Any], source: str = "config") -> PipelineConfig:
     try:
         config = PipelineConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error)}", next=(Command("params"), " explains every field")) from None
+        raise ConfigError(
+            f"{source}: {problems(error, PipelineConfig)}", next=(Command("params"), " explains every field")
+        ) from None
     weights = config.features.weights
     if weights not in ("hub", "packaged"):
         weights = _absolute("features.weights", weights)
@@ -174,89 +176,5 @@ def reference(section: str | None = None) -> str:
     names = list(PipelineConfig.model_fields)
     if section is not None and section not in names:
         raise ConfigError(f"{section}: no such section", next=f"one of {', '.join(names)}")
-    sections = (_reference(PipelineConfig, [name], "") for name in ([section] if section else names))
+    sections = (as_yaml(PipelineConfig, [name]) for name in ([section] if section else names))
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
-
-
-def _reference(model: type[Params], names: list[str], indent: str) -> list[str]:
-    """Lines of YAML: the fields `names` of a model, with the fields of sections; of a union, its default model's."""
-    lines = []
-    for name in names:
-        union = members(model, name)
-        inner = type(model.model_fields[name].default) if union else nested(model, name)
-        if inner is None:
-            lines += _field(model, name, indent)
-        elif settable(inner):
-            lines += [f"{indent}{name}:", *_reference(inner, settable(inner), indent + "  ")]
-            lines += _others(list(union.values()), inner, indent + "  ")
-    return lines
-
-
-def _others(union: list[type[Params]], shown: type[Params], indent: str) -> list[str]:
-    """The models of a union but the one shown, as comments: each with the fields that not all of them have."""
-    lines = []
-    for model in union:
-        if model is not shown:
-            tag = discriminator(model)
-            names = [name for name in settable(model) if name == tag or any(name not in m.model_fields for m in union)]
-            lines += ["", *(f"{indent}# {line}".rstrip() for line in _reference(model, names, ""))]
-    return lines
-
-
-def _field(model: type[Params], name: str, indent: str) -> list[str]:
-    field = model.model_fields[name]
-    default = field.get_default(call_default_factory=True)
-    value = (
-        "   # must be set" if field.is_required() else yaml.safe_dump(default, default_flow_style=True).split("\n")[0]
-    )
-    text = model.__doc__ if name == discriminator(model) else field.description
-    lines = textwrap.wrap(" ".join((text or "").split()), 100)
-    return [*(f"{indent}# {line}" for line in lines), f"{indent}{name}: {value}"]
-
-
-def _explain(error: ValidationError) -> str:
-    """Every wrong field with what is wrong, on one line; values are left out, as they may hold a password."""
-    lines = []
-    for problem in error.errors():
-        field, model, union = _place(problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = _unknown(field, model, union)
-        if problem["type"] == "union_tag_invalid":
-            field = f"{field}.{problem['ctx']['discriminator'].strip(chr(39))}"
-            message = f"must be one of {problem['ctx']['expected_tags']}"
-        if problem["type"] == "missing":
-            message = "must be set"
-        lines.append(f"{field}: {message}" if field else message)
-    return "; ".join(lines)
-
-
-def _place(
-    location: tuple[str | int, ...], model: type[Params] = PipelineConfig, union: dict[str, type[Params]] | None = None
-) -> tuple[str, type[Params], dict[str, type[Params]]]:
-    """Where an error lies: the field as a config writes it, the model that it belongs to, and the union of that."""
-    names = [str(step) for step in location]
-    if names and names[0] in model.model_fields:
-        inner, choices, rest = nested(model, names[0]), members(model, names[0]), location[1:]
-        if choices and rest:  # pydantic names the model after the field
-            inner, rest = choices[names[1]], rest[1:]
-        if inner and rest:
-            field, model, union = _place(rest, inner, choices)
-            return f"{names[0]}.{field}", model, union
-    return ".".join(names), model, union or {}
-
-
-def _unknown(field: str, model: type[Params], union: dict[str, type[Params]]) -> str:
-    """What to do about a field that its model does not have."""
-    import difflib
-
-    at, _, name = field.rpartition(".")
-    having = [tag for tag, other in union.items() if name in settable(other)]
-    if having:
-        tag = str(discriminator(model))
-        mine = model.model_fields[tag].default
-        way = f"--set {at}.{tag}={having[0]} or remove it"
-        return f"not a setting of {tag} {mine}; it is one of {', '.join(having)}: {way}"
-    close = difflib.get_close_matches(name, settable(model), 1)
-    hint = f"did you mean {close[0]}?" if close else f"the fields are {', '.join(settable(model)) or 'none'}"
-    return f"unknown field; {hint}"

@@ -60,8 +60,8 @@ DECISIVE = (
     "masks.crf ",
 )
 """Where one of these fields differs, the nearest artifact says nothing about the cost."""
-SAMPLED = 500
-"""Images of a split whose views are counted; the others are taken to be like them."""
+SAMPLED = {"whole": 500, "crops": 500, "sliding": 20}
+"""Images of a split whose views are counted, by the kind of view; the others are taken to be like them."""
 MARKERS = 16
 """Markers of parts that are read to see what a part took."""
 
@@ -118,10 +118,11 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
     splits: dict[str, list[folder.Item]] = {}
     for item in items:
         splits.setdefault(item.split, []).append(item)
-    chosen = {split: members[:: -(-len(members) // SAMPLED)] for split, members in splits.items()}
+    views = config.features.views
+    most = SAMPLED[views.kind]
+    chosen = {split: members[:: -(-len(members) // most)] for split, members in splits.items()}
     sample = [item for members in chosen.values() for item in members]
     weights = {split: len(splits[split]) / len(members) for split, members in chosen.items()}
-    views = config.features.views
     table = view_table(dataset.table(sample), views, config.features.mirror, config.masks.splits)
     weight = np.asarray([weights[split] for split in table["split"].to_pylist()])
     mirrored, training = np.asarray(table["mirrored"]), np.asarray(table["training"])
@@ -155,10 +156,10 @@ def cost(stage: str, params: Any, corpus: Corpus, nearest: Artifact | None, chan
         seconds, size = rate.start + rate.seconds * (items or 0), rate.bytes * (items or 0)
     else:
         assert nearest is not None
-        factor = items / known["items"]
         once = min(rate.start, known["seconds"])
-        seconds = once + factor * max(known["seconds"] - once, known["items"] * _seconds_in_parts(nearest) / workers)
-        size = factor * sum(entry.size for entry in nearest.store.entries(nearest.root))
+        each = max((known["seconds"] - once) / known["items"], _seconds_in_parts(nearest) / workers)
+        seconds = once + items * (each or rate.seconds)  # it may have been too small to show what an item takes
+        size = items / known["items"] * sum(entry.size for entry in nearest.store.entries(nearest.root))
     return Cost(None if items is None else round(items), round(seconds, 2), round(size), bool(known))
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
-from pipeline.core.engine import Node, Progress, Root, Stage, silent, why
+from pipeline.core.changes import why
+from pipeline.core.engine import Node, Progress, Root, Stage, silent
 from pipeline.core.errors import ConfigError, render
 from pipeline.core.extras import require_all
 from pipeline.core.params import Params, resolve, suggestions
 from pipeline.core.store import Store, open_store
 from pipeline.datasets import folder
-from pipeline.forecast import cost, survey
+from pipeline.forecast import Corpus, cost, survey
 from pipeline.stages import (
     baseline,
     clusters,
@@ -50,7 +51,7 @@ class PlanRow:
     action: str
     """`run` or `reuse`."""
     why: str
-    """The first reason, in short."""
+    """The first reason, in short; for a corpus that is not there, where the rate is from."""
     changes: list[str]
     """All that differs from the nearest artifact, which `nearest` names."""
     nearest: str | None
@@ -172,9 +173,7 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
     store = open_store(config.store)
     store.mark()
     made = nodes(config, store, progress=progress)
-    corpus = survey(config, store)
-    if views is not None:
-        corpus = corpus.scaled(views)
+    corpus: Corpus | None = None
     workers = 1 if config.execution.executor == "serial" else config.execution.worker_count()
     rows = []
     running: set[str] = set()
@@ -190,8 +189,12 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
             rows.append(have)
             continue
         changes, nearest = ([], artifact) if exists else why(node, store)
+        if corpus is None:
+            corpus = survey(config, store) if views is None else survey(config, store).scaled(views)
         expected = cost(node.stage.name, node.params, corpus, nearest, changes, workers)
-        reason = f"a corpus of {views:,.0f} views" if views is not None else _reason(node, changes, nearest, running)
+        reason = _reason(node, changes, nearest, running)
+        if views is not None:
+            reason = "rate of the nearest artifact" if expected.measured else "built-in rate"
         running.add(node.stage.name)
         name = nearest.fingerprint if nearest else None
         rows.append(PlanRow(node.stage.name, node.fingerprint, "run", reason, changes, name, *expected))

@@ -99,6 +99,8 @@ def plan(
     from pipeline.forecast import MACHINE
 
     out = console()
+    if views is not None:
+        print(f"a corpus of {views:,.0f} views like those of dataset.root")
     out.print(plan_table(rows))
     for row in rows if why else ():
         nearest = f", compared with {row.nearest}" if row.nearest else ""
@@ -109,8 +111,6 @@ def plan(
     if built_in:
         names = "all stages" if len(built_in) == len(rows) else ", ".join(built_in)
         print(f"built-in rates ({MACHINE}): {names}")
-    if any(row.action == "run" and row.measured for row in rows):
-        print("the rest: rates of the nearest artifacts in this store")
     words = ["stegoflow", "run", config, *(word for change in set or () for word in ("--set", change))]
     print(visible(f"next: {shlex.join([*words, '--store', store] if store else words)}"))
     return 0

@@ -19,14 +19,14 @@ def show_end(result: dict[str, Any], seconds: float, store: str) -> None:
     out = console()
     out.print()
     if result["groups"]:
+        print(f"{result['k']} groups, by their share of the pixels")
         out.print(groups_table(result["groups"]))
         out.print()
     found = scores_table(result["scores"], result["protocol"]) if result["scores"] else None
     if found:
         out.print(found)
         out.print()
-    groups = f"{result['k']} groups, " if result["k"] else ""
-    lines = [f"run      {result['run']}: {groups}{duration(seconds)}", f"stages   {stages_line(result['stages'])}"]
+    lines = [f"run      {result['run']}, {duration(seconds)}", f"stages   {stages_line(result['stages'])}"]
     if result["report"]:
         lines.append(f"report   {near(visible(result['report']))}")
         lines.append(f"next     {command('open', store)}")

@@ -35,22 +35,24 @@ class _Lines:
     """A log line when a stage begins and ends, and every `EVERY` seconds in between."""
 
     def __init__(self) -> None:
-        self.stage = ""
+        self.stage = self.counted = ""
         self.started = self.logged = 0.0
 
     def __call__(self, stage: str, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
         if stage != self.stage:
             self.end()
-            self.stage, self.started, self.logged = stage, now, now
+            self.stage, self.counted, self.started, self.logged = stage, "", now, now
             self._log("begins")
+        if total:
+            self.counted = f": {total:,} {unit}"
         if total and now - self.logged >= EVERY:
             self.logged = now
             self._log(counted(done, total, unit), done=done, total=total, unit=unit)
 
     def end(self) -> None:
         if self.stage:
-            self._log(f"ended after {duration(time.monotonic() - self.started)}")
+            self._log(f"ended after {duration(time.monotonic() - self.started)}{self.counted}")
         self.stage = ""
 
     def _log(self, message: str, **facts: Any) -> None:

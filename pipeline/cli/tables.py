@@ -57,7 +57,7 @@ def plan_table(rows: list[Any]) -> Table:
     made = table("stage", "action", "why", right=("items", "seconds", "bytes"))
     for row in rows:
         items = "–" if row.items is None else f"{row.items:,}"
-        why = row.why if row.nearest or row.measured else "new in this store"
+        why = "new in this store" if row.why.endswith("in this store yet") else row.why
         if row.action == "reuse":
             made.add_row(cell(row.stage), "reuse", cell(why), items, "–", "–", style="dim")
         else:

@@ -141,7 +141,7 @@ class _PairLoss(torch.autograd.Function):
         return (first * to_first).sum(dtype=wide) * scale
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         to_first, to_second = ctx.saved_tensors
         scale = (grad * ctx.scale).to(to_first.dtype)
         return to_first * scale, to_second * scale, None, None, None

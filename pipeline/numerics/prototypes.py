@@ -1,7 +1,8 @@
 """Prototypes: several unit vectors to a group, each the nearest of some of its codes. No label is read.
 
 Every cluster of k-means is cut into small pieces, by the detail of codes where they have some; pieces are then grouped
-(as they came, or by `pipeline.numerics.regroup`), and each becomes a unit vector by logistic regression.
+(as they came, or by `pipeline.numerics.regroup`). The direction of a group is found by logistic regression, since means
+of groups were worse, and each of its pieces becomes a prototype beside it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ SAMPLE = 30_000
 """Codes that pieces and prototypes are fitted to, at most."""
 SCALE = 20.0
 """Of cosines, in the logistic regression."""
+OFFSET = 0.1
+"""Length by which a prototype is moved from its group's direction to the mean of its piece."""
 
 
 def split(codes: Codes, centroids: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
@@ -50,31 +53,42 @@ def nearest_piece(codes: Codes, centroids: np.ndarray, pieces: list[np.ndarray])
     return found
 
 
-def readout(vectors: np.ndarray, piece: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Unit vectors (P, D) float32, of which the nearest to a code is one of its group, and the one of its piece.
+def fit(vectors: np.ndarray, piece: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Prototypes (P, D) float32, unit vectors, the nearest to a code being one of its group, there its piece's.
 
     vectors: (n, D) float32, unit vectors; piece: (n,) ints, the piece of each; groups: (P,) ints, the group of each
-    piece. Logistic regression without bias from the pieces' means: the cross-entropies of piece and of group, the
-    probability of a group being the sum of its pieces'.
+    piece. A prototype is its group's direction, moved a little to the mean of its piece: so groups are those of their
+    directions, and pieces share them out.
     """
+    means = normalise(_sums(vectors, piece, len(groups)))
+    directions = readout(vectors, groups[piece], int(groups.max()) + 1)
+    return normalise(directions[groups] + OFFSET * means)
+
+
+def readout(vectors: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
+    """Unit vectors (K, D) float32 whose nearest is the group of a vector: logistic regression of `groups` (n,) on unit
+    `vectors` (n, D) without bias, from the groups' means."""
     import torch
     from torch.nn import functional as F
 
-    sums = np.zeros((len(groups), vectors.shape[1]), np.float64)
-    np.add.at(sums, piece, vectors)
-    sums[~sums.any(1)] = sums.sum(0)  # a piece that no vector is in
-    weight = torch.from_numpy(normalise(sums)).requires_grad_()
-    data, own = torch.from_numpy(vectors), torch.from_numpy(piece)[:, None]
-    outside = torch.from_numpy(groups != groups[piece][:, None])
+    start = normalise(_sums(vectors, groups, k))
+    weight = torch.from_numpy(start).requires_grad_()
+    data, wanted = torch.from_numpy(vectors), torch.from_numpy(groups)
     optimiser = torch.optim.LBFGS([weight], max_iter=60, history_size=20, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
-        logits = SCALE * data @ F.normalize(weight, dim=1).T
-        group = logits.masked_fill(outside, -torch.inf).logsumexp(1)
-        found = (2 * logits.logsumexp(1) - group - logits.gather(1, own)[:, 0]).mean()
+        found = F.cross_entropy(SCALE * data @ F.normalize(weight, dim=1).T, wanted)
         found.backward()
         return found
 
     optimiser.step(loss)
     return normalise(weight.detach().numpy())
+
+
+def _sums(vectors: np.ndarray, member: np.ndarray, count: int) -> np.ndarray:
+    """(count, D) float64: the sum of the vectors of each member; of all, where it has none."""
+    sums = np.zeros((count, vectors.shape[1]), np.float64)
+    np.add.at(sums, member, vectors)
+    sums[~sums.any(1)] = sums.sum(0)
+    return sums

@@ -8,15 +8,10 @@ import numpy as np
 from PIL import Image
 
 
-def shrunk(image: np.ndarray, side: int) -> np.ndarray:
-    """An RGB image (H, W, 3) uint8 whose longer side is at most `side`."""
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    whole = Image.fromarray(np.ascontiguousarray(image, np.uint8))
-    return np.asarray(whole.resize(size, Image.Resampling.LANCZOS, reducing_gap=3))
+def fitted(height: int, width: int, side: int) -> tuple[int, int]:
+    """(height, width) of the same shape whose longer side is at most `side`."""
+    scale = min(1, side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def nearest(ids: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -36,7 +36,7 @@ class ClustersParams(Params):
     """Number of clusters K: how many categories to look for; none: as many as the stage `suggestion` finds in the
     tokens. Never taken from the labels."""
     prototypes: int | None = Field(None, ge=1, le=512)
-    """Number of prototypes P, the finest cut that there is; none: 8 K, but 64 at least and 512 at most, where clusters
+    """Number of prototypes P, the finest cut that there is; none: 8 K, but 80 at least and 512 at most, where clusters
     are regrouped, otherwise K."""
     method: Literal["auto", "kmeans"] = "auto"
     """`kmeans`: cosine k-means on the codes. `auto`: the head's own clusters where it has them; for `stegoflow` those
@@ -72,7 +72,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     else:
         raise StageError(f"clusters.k: the head has {len(own)}, not {k}", next=Set("clusters.method", "kmeans"))
     regrouped = own is None and params.method == "auto" and head.method.regrouped
-    count = params.prototypes or (max(k, int(np.clip(8 * k, 64, 512))) if regrouped else k)
+    count = params.prototypes or (max(k, int(np.clip(8 * k, 80, 512))) if regrouped else k)
     if count < k:
         raise StageError(
             f"clusters.prototypes: {count} are fewer than {k} clusters", next=Set("clusters.prototypes", k)
@@ -86,8 +86,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         if regrouped:
             groups, moves = regroup.improve(evidence(job, head, centroids, pieces, work), groups, k)
             facts |= {"found_by": "regrouped", "moves": moves}
-        nearest = prototypes.nearest_piece(few, centroids, pieces)
-        vectors = prototypes.readout(few.joint(), nearest, groups)
+        vectors = prototypes.fit(few.joint(), prototypes.nearest_piece(few, centroids, pieces), groups)
         found = Clusters(vectors, find_tree(vectors, codes.joint(), groups), k)
     facts |= write_clusters(job.out, found)
     if trouble := fewer(facts):

@@ -23,7 +23,7 @@ from pipeline.images.pixels import DecodeError
 from pipeline.images.source import Source
 from pipeline.numerics.views import upsample, winner
 from pipeline.report.page import Page, Picture, Score, render
-from pipeline.report.raster import nearest, shrunk
+from pipeline.report.raster import fitted, nearest
 
 PROTOCOLS = {
     "full": "every labelled pixel at the image's own size",
@@ -159,20 +159,21 @@ def pictures(job: Job, count: int) -> list[Picture]:
     """Evenly spaced predicted images with their masks, the baseline's and their labels, all shrunk alike."""
     masks = job.inputs["masks"]
     labels = LabelMaps(job.inputs["labels"], job.roots["labels"].location) if "labels" in job.inputs else None
+    images = job.inputs["dataset"].read_table("images.parquet", ["path", "sha256", "size"])
     rows = masks.read_json("images.json")
     wanted = set(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int).tolist())
     found = []
-    files = _files(job)
     baseline = Baseline(job) if "baseline" in job.inputs else None
     for number, row in enumerate(read_masks(masks)):
         if number not in wanted or row["mask"] is None:
             continue
+        (file,) = images.slice(rows[number], 1).to_pylist()
         try:
-            image = open_source(job.roots["images"].location, row["path"], *files[row["path"]]).pixels()
+            image = open_source(job.roots["images"].location, file["path"], file["sha256"], file["size"])
+            size = fitted(*image.size, PHOTO_SIDE)
+            photo = image.read((0, 0, *image.size), size)
         except DecodeError:
             continue
-        photo = shrunk(image, PHOTO_SIDE)
-        size = photo.shape[:2]
         groups = {"groups": nearest(decode_png(row["mask"]), *size)}
         if row["mask_crf"]:
             groups["groups + CRF"] = nearest(decode_png(row["mask_crf"]), *size)
@@ -221,7 +222,7 @@ def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
         image = open_source(job.roots["images"].location, view["path"], view["sha256"], view["bytes"])
         for group, token in picks:
             row, column = divmod(token, cosines.shape[2])
-            found[group].append(shrunk(patch(image, view, row, column, cosines.shape[1:3]), PATCH_SIDE))
+            found[group].append(patch(image, view, row, column, cosines.shape[1:3]))
     return found
 
 
@@ -247,13 +248,7 @@ def patch(image: Source, view: dict[str, Any], row: int, column: int, grid: tupl
     side = int(min(max(24, 5 * max(step_y, step_x)), *image.size))
     y, x = view["y0"] + (row + 0.5) * step_y - side / 2, view["x0"] + (column + 0.5) * step_x - side / 2
     y, x = (int(np.clip(v, 0, limit - side)) for v, limit in zip((y, x), image.size, strict=True))
-    return image.read((y, x, side, side), (side, side))
-
-
-def _files(job: Job) -> dict[str, tuple[str, int]]:
-    """Digest and bytes of every image, by path."""
-    table = job.inputs["dataset"].read_table("images.parquet", ["path", "sha256", "size"])
-    return {row["path"]: (row["sha256"], row["size"]) for row in table.to_pylist()}
+    return image.read((y, x, side, side), fitted(side, side, PATCH_SIDE))
 
 
 STAGE = Stage(

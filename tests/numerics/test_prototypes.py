@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
-from pipeline.numerics.prototypes import nearest_piece, readout, split
+from pipeline.numerics.prototypes import fit, nearest_piece, readout, split
 from pipeline.numerics.regroup import evidence, improve
 from pipeline.numerics.tree import cut, ward
 
@@ -35,7 +35,7 @@ def found(codes: Codes, centroids: np.ndarray, colours: np.ndarray) -> tuple[np.
     groups, gains = improve(
         evidence(piece.reshape(colours.shape[:3]), codes.directions(), colours, len(owner)), owner, k
     )
-    vectors = readout(flat.joint(), piece, groups)
+    vectors = fit(flat.joint(), piece, groups)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     label = nearest(flat.joint(), vectors)[0]
@@ -110,13 +110,29 @@ def test_a_code_of_a_cluster_without_pieces_goes_to_another():
 
 
 @pytest.mark.parametrize("empty", [[], [2]])
-def test_the_readout_gives_every_vector_its_piece_and_group(empty: list[int]):
+def test_a_vector_is_nearest_to_its_group_and_there_to_its_piece(empty: list[int]):
     codes, _, truth = smears()
     flat, piece, groups = codes.reshape(-1, 8), truth.ravel().copy(), np.array([0, 1, 0])
     for gone in empty:
         piece[piece == gone] = 0
-    vectors = readout(flat, piece, groups)
+    vectors = fit(flat, piece, groups)
     assert np.isfinite(vectors).all()
     label = nearest(flat, vectors)[0]
     assert (groups[label] == groups[piece]).mean() > 0.99
     assert (label == piece).mean() > 0.97
+
+
+def test_groups_of_prototypes_are_those_of_their_directions():
+    """However many pieces a group has."""
+    flat = smears()[0].reshape(-1, 8)
+    piece = nearest(flat, normalise(RNG.normal(size=(30, 8))))[0]
+    groups = np.arange(30) % 3
+    wanted = nearest(flat, readout(flat, groups[piece], 3))[0]
+    assert (groups[nearest(flat, fit(flat, piece, groups))[0]] == wanted).mean() > 0.95
+
+
+def test_the_readout_of_groups_that_no_vector_is_in():
+    flat = smears()[0].reshape(-1, 8)
+    alone = readout(flat, np.zeros(len(flat), int), 3)
+    assert np.isfinite(alone).all()
+    assert (nearest(flat, alone)[0] == 0).all()

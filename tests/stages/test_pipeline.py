@@ -71,7 +71,7 @@ def write(path: Path, pixels: np.ndarray) -> None:
 
 def test_a_run_makes_every_artifact(finished):
     result = json.loads(json.dumps(finished.result))
-    assert sorted(result) == ["protocol", "report", "run", "scores", "stages"]
+    assert set(result) >= {"protocol", "report", "run", "scores", "stages"}
     assert result["protocol"] == "full"
     assert [row["stage"] for row in result["stages"]] == NAMES
     for row in result["stages"]:
