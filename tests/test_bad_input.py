@@ -293,6 +293,54 @@ def test_other_names_are_no_images(zoo: Exported, status):
     assert len(listed) == 3 + len(IMAGES) + len(SKIPPED)
 
 
+@row("a tiled TIFF of more pixels than are decoded whole", 0)
+def test_an_image_that_is_read_by_windows_alone(tmp_path, vit, status, monkeypatch, caplog):
+    assert status == 0
+    root = write_corpus(tmp_path / "corpus", train=3, val=1, labels=False)
+    large, _ = picture(5, (300, 400))
+    tifffile.imwrite(root / "images/val/large.tif", large, photometric="rgb", tile=(64, 64))
+    for name, limit in (("tiff.WINDOWED", 2000), ("source.MAX_PIXELS", 20_000), ("masks.MAX_PIXELS", 20_000)):
+        module = "stages" if name.startswith("masks") else "images"
+        monkeypatch.setattr(f"pipeline.{module}.{name}", limit)
+    views = {"kind": "sliding", "size": [64, 64]}
+    done = run_and_export(tmp_path, root, vit, features={"views": views}, execution={"executor": "serial"})
+    assert done.failed == []
+    assert done.skipped == ["large.tif"]
+    assert "1 of 2 images get no mask" in caplog.text
+    tokens = done.run.artifact("features").manifest
+    assert tokens["holes"] == []
+    assert tokens["items"] > 100
+
+
+@row("slides and other images that are not read, beside images", 0)
+def test_what_looks_like_an_image_and_is_not_read_is_named(tmp_path, vit, status, caplog):
+    assert status == 0
+    root = write_corpus(tmp_path / "corpus", train=3, val=1, labels=False)
+    for name in ("a.svs", "b.SVS", "sky.fits", "stack.zarr/0/zarr.json", "stack.zarr/0/tile.png"):
+        path = root / "images/val" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"not looked at")
+    done = run_and_export(tmp_path, root, vit)
+    assert done.failed == []
+    notes = done.run.artifact("dataset").manifest["notes"]
+    assert [note.partition(" left out")[0] for note in notes] == [
+        "1 .fits file was",
+        "2 .svs files were",
+        "1 .zarr file was",
+    ]
+    assert "vips tiffsave a.svs" in notes[1]
+    for note in notes:
+        assert note in caplog.text
+    assert "images/val/stack.zarr" in done.report
+
+
+@row("slides alone", 2)
+def test_slides_alone(tmp_path, vit, status):
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides/a.ndpi").write_bytes(b"not looked at")
+    refused(status, "run", write_config(tmp_path, tmp_path / "slides", vit), named=("no image", "a.ndpi", "vips"))
+
+
 @row("every image of one constant colour", 0)
 def test_nothing_but_constant_images(tmp_path, vit, status):
     assert status == 0
@@ -308,7 +356,19 @@ def test_nothing_but_constant_images(tmp_path, vit, status):
 def test_too_many_undecodable_images(tmp_path, vit, status):
     root = write_corpus(tmp_path / "corpus", train=3, val=2, labels=False)
     (root / "images/val/00.png").write_bytes(b"")
-    refused(status, "run", write_config(tmp_path, root, vit), named=("1 of 5 images", "images/val/00.png"))
+    named = ("1 of 5 images", "images/val/00.png: the file is empty")
+    refused(status, "run", write_config(tmp_path, root, vit), named=named)
+
+
+@row("the reason of a refusal, in plan and run", 1)
+def test_the_reason_of_a_refusal_reaches_the_user(tmp_path, vit, status, caplog):
+    root = write_corpus(tmp_path / "corpus", train=3, val=2, labels=False)
+    (root / "images/val/00.png").write_bytes(bomb(30_000, 20_000))
+    config = write_config(tmp_path, root, vit)
+    answer("plan", config)
+    named = ("images/val/00.png", "30000 × 20000 pixels", "vips tiffsave 00.png 00.tif --tile --pyramid")
+    assert all(text in caplog.text for text in named)
+    refused(status, "run", config, named=named)
 
 
 @row("no image that can be decoded", 1)

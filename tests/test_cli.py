@@ -170,3 +170,10 @@ def test_params_are_a_config(call):
     assert validate(data) == validate({"dataset": {"root": "."}})
     assert "restarts" in reference("clusters")
     assert call("params", "nothing")[0] == 2
+
+
+def test_a_reader_who_stops_is_no_error(config):
+    command = f"{sys.executable} -m pipeline.cli.main params | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""

@@ -34,24 +34,19 @@ def run(
     stage
         Run this stage alone; its inputs must exist.
     """
+    from pipeline.api import run as run_config
     from pipeline.config import load
 
     started = time.monotonic()
     with reporting(logs) as progress:
         loaded = load(config, set, store)
-        result = _run(loaded, stage, progress)
+        result = run_config(loaded, stage=stage, progress=progress).summary()
     if json:
         return print_json(result)
     from pipeline.cli.ending import show_end
 
     show_end(result, time.monotonic() - started, loaded.store)
     return 0
-
-
-def _run(config: Any, stage: str | None, progress: Any) -> dict[str, Any]:
-    from pipeline.api import run as run_config
-
-    return run_config(config, stage=stage, progress=progress).summary()
 
 
 def plan(
@@ -235,6 +230,7 @@ def demo(*, folder: str = ".demo", json: Json = False, logs: Logs = Logs()) -> i
         Where the corpus and the store go.
     """
     from pipeline import configs
+    from pipeline.api import run as run_config
     from pipeline.config import load
     from pipeline.core.extras import installed
     from pipeline.datasets.demo.corpus import build
@@ -244,7 +240,7 @@ def demo(*, folder: str = ".demo", json: Json = False, logs: Logs = Logs()) -> i
         build(Path(folder, "corpus"), progress=lambda done, total: progress("demo corpus", done, total, "images"))
         changes = [f"dataset.root={folder}/corpus"] + ([] if installed("pydensecrf") else ["masks.crf=false"])
         config = load(configs.path("demo"), changes, f"{folder}/store")
-        result = _run(config, None, progress)
+        result = run_config(config, progress=progress).summary()
     if json:
         return print_json(result)
     from pipeline.cli.ending import show_demo

@@ -133,11 +133,11 @@ def _channels(page: Any) -> tuple[str, ...]:
 def _whole_because(page: Any) -> str:
     """Why a page cannot be read by windows; empty where it can."""
     if _orientation(page) != 1:
-        return "it is not stored upright"
+        return "it is stored turned: vips autorot first"
     if page.dtype != np.uint8 or page.bitspersample != 8:
-        return f"its values are not of 8 bits but {page.dtype}"
+        return f"its values are {page.dtype}: scale them to 8 bits first"
     if page.imagedepth != 1 or not (page.photometric in (0, 1, 2) or (page.photometric == 6 and page.compression == 7)):
-        return "it is neither grey nor RGB"
+        return "it is neither grey nor RGB: vips colourspace … srgb first"
     if _Tiles.bytes_of(page) > CACHE:
         return "its strips or tiles are too large"
     return ""

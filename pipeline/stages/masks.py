@@ -5,6 +5,7 @@ or uint16 for more than 255 clusters; the largest value of the type marks an ima
 Sources: STEGO, section 4.3 (mirror averaging, bilinear upsampling of codes, dense CRF); `pipeline.numerics.guided`.
 """
 
+import logging
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,8 @@ from pipeline.numerics.guided import guided_logits
 from pipeline.numerics.prototypes import SCALE
 from pipeline.numerics.tree import Cut
 from pipeline.numerics.views import cosine_logits, winner
+
+log = logging.getLogger("stegoflow")
 
 PART = 8
 """Images per part: a few seconds of CRF."""
@@ -77,6 +80,13 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     table = job.inputs["dataset"].read_table("images.parquet")
     rows = predicted_images(table, job.params.splits)
     job.out.write_json("images.json", rows.tolist())
+    pixels = np.asarray(table["height"], np.int64) * np.asarray(table["width"])
+    large = table["path"].take(rows[pixels[rows] > MAX_PIXELS]).to_pylist()
+    if large:
+        log.warning(
+            "%d of %d images get no mask, because they have more than %.0f megapixels: %s",
+            *(len(large), len(rows), MAX_PIXELS / 1e6, folder.some(large)),
+        )
     work.parts(predict_part, len(rows), PART, "images")
     return {"items": len(rows), "clusters": job.inputs["clusters"].manifest["k"]}
 
@@ -122,7 +132,9 @@ class Predictor:
 
     def __call__(self, index: int, image: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Label maps of an image, a row of the images table and its number there, without and with CRF. DecodeError
-        where it cannot be decoded."""
+        where it cannot be decoded, or is too large for a mask."""
+        if image["height"] * image["width"] > MAX_PIXELS:
+            raise DecodeError(f"it has more than {MAX_PIXELS / 1e6:.0f} megapixels")
         plane = self.views.plane(index, lambda tokens: self.clusters.seen(self.head(tokens)))
         if plane is None:
             raise DecodeError("it could not be decoded when the features were made")
@@ -130,7 +142,7 @@ class Predictor:
         return label_maps(pixels, plane, self.clusters.vectors, self.cut, self.params, self.sharpness)
 
     def unknown(self, image: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """The label maps of an image that could not be decoded; None where not even its size is known."""
+        """The label maps of an image that could not be decoded; None where its size is not known, or too large."""
         n = len(self.cut.nodes)
         size = (image["height"], image["width"])
         small = 0 < image["height"] * image["width"] <= MAX_PIXELS

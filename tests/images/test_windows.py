@@ -137,8 +137,8 @@ def test_small_images_are_decoded_whole():
 @pytest.mark.parametrize(
     ("why", "image", "options"),
     [
-        ("not of 8 bits but uint16", SCENE.astype(np.uint16), {"photometric": "rgb"}),
-        ("not stored upright", SCENE, {"photometric": "rgb", "extratags": [(274, "H", 1, 6, True)]}),
+        ("values are uint16: scale them to 8 bits", SCENE.astype(np.uint16), {"photometric": "rgb"}),
+        ("stored turned", SCENE, {"photometric": "rgb", "extratags": [(274, "H", 1, 6, True)]}),
         ("neither grey nor RGB", np.dstack([SCENE, SCENE[..., 0]]), {"photometric": "separated"}),
     ],
 )
