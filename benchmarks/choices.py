@@ -18,14 +18,11 @@ from quality import chosen, dump, read, show, ticker, write  # beside this file
 from quality_cell import BASE, ROOT, VIEWS, commit, config_of, find_sets, machine
 from quality_results import Json, markdown
 
-from pipeline.artifacts.masks import decode_png, read_masks
+from pipeline.api import run
+from pipeline.artifacts.masks import label_maps
 from pipeline.config import PipelineConfig
-from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError, StegoflowError
-from pipeline.core.store import open_store
-from pipeline.images.formats import open_source
-from pipeline.session import run
 from pipeline.terminal import render_error, visible
 
 CRITERIA = {
@@ -74,22 +71,15 @@ def colour(image: np.ndarray, mask: np.ndarray) -> float:
 def measure(config: PipelineConfig, progress: Progress = silent) -> Json:
     """One cell: scores with labels, criteria without."""
     result = run(config, until="scores", progress=progress)
-    store = open_store(config.store)
-    made = {row["stage"]: Artifact(store, row["stage"], row["fingerprint"]) for row in result["stages"]}
-    scores = made["scores"].read_json("scores.json")
-    known = made["dataset"].read_table("images.parquet", ["path", "sha256", "size"]).to_pylist()
-    files = {row["path"]: (row["sha256"], row["size"]) for row in known}
-    values = []
-    for row in read_masks(made["masks"]):
-        if row["mask"] is not None:
-            image = open_source(config.dataset.root, row["path"], *files[row["path"]])
-            values.append(colour(image.pixels(), decode_png(row["mask"])))
+    content = result.artifact("scores").read_json("scores.json")
+    plain = label_maps(result.artifact("masks"), result.images.images, crf=False)
+    values = [colour(result.image(name), mask) for name, mask in plain.items() if mask.size]
     return {
-        "clusters": round(scores["scores"]["cluster"]["miou"], 2),
-        "probe": round(scores["scores"]["linear_tokens"]["miou"], 2),
-        **{name: round(value, 4) for name, value in scores["label_free"].items()},
+        "clusters": round(result.scores.cluster.miou, 2),
+        "probe": round(result.scores.linear_tokens.miou, 2),
+        **{name: round(value, 4) for name, value in content["label_free"].items()},
         "colour": round(float(np.mean(values)), 4),
-        "date": made["scores"].manifest["written"][:10],
+        "date": result.artifact("scores").manifest["written"][:10],
     }
 
 
@@ -165,8 +155,7 @@ def count(config: PipelineConfig, progress: Progress = silent) -> Json:
     """What `suggestion` finds, and the number of classes."""
     free = config.clusters.model_copy(update={"k": None})
     result = run(config.model_copy(update={"clusters": free}), until="suggestion", progress=progress)
-    row = next(row for row in result["stages"] if row["stage"] == "suggestion")
-    artifact = Artifact(open_store(config.store), "suggestion", row["fingerprint"])
+    artifact = result.artifact("suggestion")
     found = artifact.read_json("suggestion.json")
     return {"classes": config.clusters.k, **found, "date": artifact.manifest["written"][:10]}
 

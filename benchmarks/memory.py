@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 from quality_cell import BASE  # beside this file
 
+from pipeline.api import run
 from pipeline.config import validate
 from pipeline.planning import STAGES
-from pipeline.session import run
 from pipeline.stages.features import FeaturesParams
 
 LIMIT = 2048

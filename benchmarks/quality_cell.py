@@ -10,17 +10,15 @@ from typing import Any
 import torch
 from quality_results import KINDS, Json  # beside this file
 
+from pipeline.api import run
 from pipeline.backbones.devices import pick_device
 from pipeline.config import PipelineConfig, validate
-from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.execution import cores
 from pipeline.core.params import members
-from pipeline.core.store import open_store
 from pipeline.datasets import folder
 from pipeline.heads.settings import TrainedParams
-from pipeline.session import run
 
 ROOT = Path(__file__).parents[1]
 BASE: dict[str, Any] = {"features": {"backbone": "vit_small_patch14_dinov2", "weights": "packaged", "block": 8}}
@@ -60,9 +58,8 @@ def config_of(base: Json, root: Path, store: str, head: str, seed: int, crf: boo
 def measure(config: PipelineConfig, progress: Progress = silent) -> tuple[Json, Json, list[str]]:
     """Run one config up to its scores: facts of its data set, its cell, and the stages that were not there yet."""
     result = run(config, until="scores", progress=progress)
-    store = open_store(config.store)
-    made = {row["stage"]: Artifact(store, row["stage"], row["fingerprint"]) for row in result["stages"]}
-    if not result["scores"]["cluster"]:
+    made, scores = {row.stage: result.artifact(row.stage) for row in result.stages}, result.summary()["scores"]
+    if not scores["cluster"]:
         raise StageError("no predicted image has a label map", next="add labels to the split `val`")
     splits = made["dataset"].read_table("images.parquet", ["split"])["split"].to_pylist()
     facts = {
@@ -73,13 +70,11 @@ def measure(config: PipelineConfig, progress: Progress = silent) -> tuple[Json, 
             name: made[name].manifest["roots"][root] for name, root in (("dataset", "images"), ("labels", "labels"))
         },
     }
-    ran = [row["stage"] for row in result["stages"] if row["status"] == "ran"]
+    ran = [row.stage for row in result.stages if row.status == "ran"]
     known = made["clusters"].manifest["environment"]
     here = {"head", "clusters"} & set(ran)
     cell: Json = {
-        kind: {key: round(value, 4) for key, value in result["scores"][name].items()}
-        if result["scores"][name]
-        else None
+        kind: {key: round(value, 4) for key, value in scores[name].items()} if scores[name] else None
         for kind, name in KINDS.items()
     }
     cell |= {

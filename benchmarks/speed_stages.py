@@ -17,6 +17,7 @@ from quality_cell import BASE  # beside this file
 from quality_results import Json
 from torch.nn import functional as F
 
+from pipeline.api import run
 from pipeline.backbones.devices import compute_dtype, pick_device
 from pipeline.backbones.facts import describe
 from pipeline.backbones.vit import create_backbone
@@ -30,7 +31,6 @@ from pipeline.heads.settings import StegoParams
 from pipeline.heads.stego import Stego
 from pipeline.numerics.crf import dense_crf
 from pipeline.numerics.kmeans import cosine_kmeans, normalise
-from pipeline.session import run
 from pipeline.stages.neighbours import build_index, search_others
 
 SIZE = (280, 336)

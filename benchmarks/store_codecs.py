@@ -16,12 +16,11 @@ from quality_cell import config_of as cell_of
 from quality_results import Json
 from speed_stages import FEATURES
 
+from pipeline.api import run
 from pipeline.artifacts.features import Tokens
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.artifact import Artifact
-from pipeline.core.store import open_store
 from pipeline.datasets.demo import corpus as demo
-from pipeline.session import run
 
 SEEDS = (0, 1, 2)
 
@@ -37,9 +36,8 @@ def codecs(folder: Path, train: int = 48, val: int = 24) -> Json:
         for seed in SEEDS:
             config = config_of(folder, root, codec, seed)
             result = run(config, until="scores")
-            scores.append(result["scores"]["cluster"]["miou"])
-        row = next(row for row in result["stages"] if row["stage"] == "features")
-        artifact = Artifact(open_store(config.store), "features", row["fingerprint"])
+            scores.append(result.scores.cluster.miou)
+        artifact = result.artifact("features")
         found[codec] = {"bytes": artifact.manifest["bytes"], "miou": scores, **reading(artifact)}
     lost = np.subtract(found["fp16"]["miou"], found["int8"]["miou"])
     return {
@@ -96,7 +94,7 @@ def lost(roots: dict[str, Path], store: str) -> Json:
             base["features"]["codec"] = codec
             for seed in SEEDS:
                 result = run(cell_of(base, root, store, "none+guided", seed, False, None), until="scores")
-                found.setdefault(name, {}).setdefault(codec, []).append(round(result["scores"]["cluster"]["miou"], 3))
+                found.setdefault(name, {}).setdefault(codec, []).append(round(result.scores.cluster.miou, 3))
                 print(name, codec, f"seed {seed}:", found[name][codec][-1], flush=True)
     differences = np.concatenate([np.subtract(entry["fp16"], entry["int8"]) for entry in found.values()])
     return {"sets": found, "lost": round(float(differences.mean()), 3), "sd": round(float(differences.std(ddof=1)), 3)}

@@ -17,11 +17,12 @@ from prefect.exceptions import FailedRun
 from prefect.states import Completed, Failed
 
 from flows.artifacts import publish
+from pipeline.api import finish
 from pipeline.config import load
 from pipeline.core.artifact import shown
 from pipeline.core.engine import Node, Outcome
 from pipeline.core.errors import StegoflowError
-from pipeline.session import Session, session, summary
+from pipeline.session import Session, session
 from pipeline.terminal import render_error
 
 SHOWN_AFTER = 2.0
@@ -47,8 +48,9 @@ def run_stages(config: str, changes: list[str], store: str | None, stage: str | 
                 if not state.is_completed():
                     return Failed(message=f"{node.stage.name}: {state.message}")
                 outcomes.append(Outcome(**state.result()))
-            publish(opened, outcomes)
-            return summary(opened, outcomes)
+            done = finish(opened, outcomes)
+            publish(done)
+            return done.summary()
     except StegoflowError as error:
         get_run_logger().error(render_error(error))
         return Failed(message=render_error(error))

@@ -10,22 +10,41 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:
+    from pipeline.api import open_features, open_run, run
+    from pipeline.artifacts.feature_table import Features
     from pipeline.config import PipelineConfig, load, validate
+    from pipeline.exporting import export
     from pipeline.planning import plan
-    from pipeline.results import Features, open_features
-    from pipeline.session import run
-
-__all__ = ["Features", "PipelineConfig", "load", "open_features", "plan", "run", "validate"]
+    from pipeline.results import Run
+    from pipeline.segmenting import segment
 
 _HOME = {
+    "Features": "pipeline.artifacts.feature_table",
     "PipelineConfig": "pipeline.config",
+    "Run": "pipeline.results",
+    "export": "pipeline.exporting",
     "load": "pipeline.config",
-    "validate": "pipeline.config",
+    "open_features": "pipeline.api",
+    "open_run": "pipeline.api",
     "plan": "pipeline.planning",
-    "run": "pipeline.session",
-    "open_features": "pipeline.results",
-    "Features": "pipeline.results",
+    "run": "pipeline.api",
+    "segment": "pipeline.segmenting",
+    "validate": "pipeline.config",
 }
+
+__all__ = [
+    "Features",
+    "PipelineConfig",
+    "Run",
+    "export",
+    "load",
+    "open_features",
+    "open_run",
+    "plan",
+    "run",
+    "segment",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -35,3 +54,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module  # noqa: TID251 (the names of _HOME alone)
 
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

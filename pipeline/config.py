@@ -1,5 +1,6 @@
 """PipelineConfig: params per stage, execution, and the store. Defaults are written in the stages, once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def _model(model: type[BaseModel], name: str, data: Any) -> type[Params] | None:
     return union.get(tag) if isinstance(tag, str) else None
 
 
-def load(path: str | Path, sets: list[str] | None = None, store: str | None = None) -> PipelineConfig:
+def load(path: str | Path, set: Sequence[str] | None = None, store: str | None = None) -> PipelineConfig:
     """The config of a YAML file, with `stage.field=VALUE` changes (VALUE is YAML) and another store.
 
     Relative paths in the file are relative to the folder that the program is started in. ConfigError names the field.
@@ -101,7 +102,7 @@ def load(path: str | Path, sets: list[str] | None = None, store: str | None = No
         data = {}
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a config is a mapping of sections", next=Command("init", "my.yaml"))
-    for change in sets or []:
+    for change in set or ():
         apply(data, change)
     if store is not None:
         data["store"] = store

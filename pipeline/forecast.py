@@ -60,6 +60,8 @@ DECISIVE = (
     "masks.crf ",
 )
 """Where one of these fields differs, the nearest artifact says nothing about the cost."""
+RECORDS = 4000
+"""Bytes of what says how an artifact was made."""
 SAMPLED = {"whole": 500, "crops": 500, "sliding": 20}
 """Images of a split whose views are counted, by the kind of view; the others are taken to be like them."""
 MARKERS = 16
@@ -153,7 +155,7 @@ def cost(stage: str, params: Any, corpus: Corpus, nearest: Artifact | None, chan
     known = nearest.manifest if nearest and not any(change.startswith(DECISIVE) for change in changes) else {}
     rate = _built_in(stage, params, corpus)
     if items is None or not known.get("items"):
-        seconds, size = rate.start + rate.seconds * (items or 0), rate.bytes * (items or 0)
+        seconds, size = rate.start + rate.seconds * (items or 0), RECORDS + rate.bytes * (items or 0)
     else:
         assert nearest is not None
         once = min(rate.start, known["seconds"])

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
-from pipeline.core.engine import Node, Progress, Root, Stage, silent, why
+from pipeline.core.changes import why
+from pipeline.core.engine import Node, Progress, Root, Stage, silent
 from pipeline.core.errors import ConfigError, render
 from pipeline.core.extras import require_all
 from pipeline.core.params import Params, resolve, suggestions

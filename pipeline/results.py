@@ -1,64 +1,257 @@
-"""Looking at a feature store from Python."""
+"""A run as Python sees it: made from a config, or opened from a store. Everything is read when it is asked for."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from pipeline.artifacts.features import Tokens, read_center, read_mean
+from pipeline import exporting, segmenting
+from pipeline.artifacts.baseline import Baseline, baseline_maps
+from pipeline.artifacts.clusters import Clusters, read_clusters
+from pipeline.artifacts.feature_table import Features, read_features
+from pipeline.artifacts.images import ByImage, Images, Key
+from pipeline.artifacts.labels import LabelMaps
+from pipeline.artifacts.masks import label_maps
+from pipeline.artifacts.neighbours import Neighbours, read_neighbours
+from pipeline.artifacts.scores import NAMES, Scores, read_scores
+from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
-from pipeline.core.errors import NotFoundError
-from pipeline.core.runs import find_run, run_artifact
+from pipeline.core.engine import Outcome, Progress
+from pipeline.core.errors import ConfigError, StegoflowError
+from pipeline.core.runs import names as run_names
+from pipeline.core.runs import run_artifact
 from pipeline.core.store import Store
+from pipeline.images.formats import open_source
+from pipeline.report import notebook
+from pipeline.session import recorded_config
+from pipeline.terminal import visible
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from pipeline.artifacts.head import TrainedHead
 
 
-@dataclass(frozen=True)
-class Features:
-    """A feature store: `tokens` (view, row, column, channel) float16, the table of `views`, `mean`, `center`."""
+class Run:
+    """A run in a store. NotFoundError where a property's artifact is not finished.
 
-    artifact: Artifact
-    views: pa.Table
-
-    @property
-    def tokens(self) -> Tokens:
-        """(view, row, column, channel) float16, read when indexed; NaN for an image that could not be decoded."""
-        return Tokens(self.artifact)
-
-    @property
-    def mean(self) -> np.ndarray:
-        """(view, channel) float32: the mean token of each view."""
-        return read_mean(self.artifact)
-
-    @property
-    def center(self) -> np.ndarray:
-        """(channel,) float32: the training splits' mean token."""
-        return read_center(self.artifact, "dataset")
-
-    def rows(self, image: str) -> list[int]:
-        """The rows of an image's plain views, by its id."""
-        found = zip(self.views["id"].to_pylist(), self.views["mirrored"].to_pylist(), strict=True)
-        return [row for row, (name, mirrored) in enumerate(found) if name == image and not mirrored]
-
-    def similarity(self, view: int, row: int, column: int, other: int | None = None) -> np.ndarray:
-        """Cosine of one patch to every patch of a view (its own, or `other`), both centred: (row, column) float32."""
-        tokens = np.asarray(self.tokens[view if other is None else other], np.float32) - self.center
-        query = np.asarray(self.tokens[view, row, column], np.float32) - self.center
-        tokens /= np.linalg.norm(tokens, axis=-1, keepdims=True).clip(1e-12)
-        return tokens @ (query / np.linalg.norm(query).clip(1e-12))
-
-
-def open_features(store: str | Path, ref: str = "latest") -> Features:
-    """Open the feature store of a run (`latest`, or a run's id), or of a features fingerprint (or its beginning).
-
-    Reads only the table of views; tokens are read when asked for. NotFoundError where there is none.
+    Images are named by id (path below the split); where several splits hold an id, by "split/id" or (split, id).
     """
-    opened = Store(str(store), create=False)
-    names = [name for name in opened.folders("artifacts/features") if name.startswith(ref)]
-    if len(names) == 1:
-        artifact = Artifact(opened, "features", names[0])
+
+    def __init__(self, store: Store, record: dict[str, Any], outcomes: Sequence[Outcome] = ()) -> None:
+        self.store = store
+        self.record = record
+        self.id: str = record["run"]
+        self._outcomes = tuple(outcomes)
+
+    # What it is ------------------------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """The names that mean this run now."""
+        return [name for name, run in run_names(self.store).items() if run == self.id]
+
+    @property
+    def date(self) -> datetime:
+        """When it began."""
+        return datetime.strptime(self.record["written"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+    @cached_property
+    def config(self) -> PipelineConfig:
+        """Its config, without what could hold a password."""
+        return recorded_config(self.store, self.record)
+
+    @property
+    def stages(self) -> list[Outcome]:
+        """What this run did stage by stage: `ran` or `reused`, seconds, parts. Of a run that was opened: `finished` or
+        `unfinished`, and the seconds that its artifacts once took."""
+        return list(self._outcomes) or [self._state(stage) for stage in self.record["stages"]]
+
+    def _state(self, stage: str) -> Outcome:
+        artifact = Artifact(self.store, stage, self.record["stages"][stage])
         if not artifact.exists:
-            raise NotFoundError(f"features {ref} is not finished", next="run its config again: finished parts are kept")
-    else:
-        artifact = run_artifact(opened, find_run(opened, ref), "features")
-    return Features(artifact, artifact.read_table("views.parquet"))
+            return Outcome(stage, artifact.fingerprint, "unfinished", 0.0, 0, 0)
+        facts = artifact.manifest
+        return Outcome(stage, artifact.fingerprint, "finished", facts["seconds"], 0, facts["parts"])
+
+    def artifact(self, stage: str) -> Artifact:
+        """A stage's artifact; NotFoundError where it is not finished."""
+        return run_artifact(self.store, self.record, stage)
+
+    def has(self, stage: str) -> bool:
+        """Whether a stage's artifact is finished."""
+        return stage in self.record["stages"] and Artifact(self.store, stage, self.record["stages"][stage]).exists
+
+    # What it found ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def features(self) -> Features:
+        """The feature store."""
+        return read_features(self.artifact("features"))
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """For each training view its nearest views of other images."""
+        return read_neighbours(self.artifact("neighbours"))
+
+    @cached_property
+    def head(self) -> "TrainedHead":
+        """The trained head: called with tokens (view, row, column, channel), it gives their codes."""
+        from pipeline.artifacts.head import TrainedHead
+
+        return TrainedHead(self.artifact("head"))
+
+    @cached_property
+    def clusters(self) -> Clusters:
+        """The clusters: prototypes, the tree in which they merge, and its cut into K groups."""
+        return read_clusters(self.artifact("clusters"))
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(K,) float64: the share of each group of all pixels of the masks without CRF."""
+        return np.asarray(self.artifact("scores").read_json("scores.json")["cluster_share"])
+
+    @cached_property
+    def images(self) -> ByImage[np.ndarray]:
+        """Every image of the dataset, (height, width, 3) uint8. StageError where the file has changed."""
+        images, root = self._images, self.record["config"]["dataset"]["root"]
+
+        def read(row: int) -> np.ndarray:
+            return open_source(root, *images.file(row)).pixels()
+
+        return ByImage(images, range(len(images.table)), read)
+
+    def image(self, key: Key) -> np.ndarray:
+        """One image of the dataset, (height, width, 3) uint8. An id of several splits means the one with a mask."""
+        predicted = self.has("masks") and key in self.masks
+        return self.images.read((self.masks if predicted else self.images).row(key))
+
+    @cached_property
+    def masks(self) -> ByImage[np.ndarray]:
+        """The label map of each predicted image, (height, width) cluster ids: with the CRF where the run has it."""
+        return label_maps(self.artifact("masks"), self._images)
+
+    @cached_property
+    def baseline(self) -> ByImage[np.ndarray]:
+        """The label map of each predicted image by k-means on tokens, computed when it is read."""
+        found = Baseline(self.artifact("baseline"), self.artifact("features"))
+        return baseline_maps(found, self._images, self.masks.rows)
+
+    @cached_property
+    def labels(self) -> Mapping[str, np.ndarray]:
+        """The label map of each predicted image that has one, (height, width) class ids; empty without labels."""
+        if "labels" not in self.record["stages"]:
+            return {}
+        images, maps = self._images, LabelMaps(self.artifact("labels"), self.record["config"]["dataset"]["root"])
+        rows = [row for row in self.masks.rows if images.name(row) in maps]
+        return ByImage(images, rows, lambda row: maps.read(*images.name(row)))  # type: ignore[arg-type,return-value]
+
+    @cached_property
+    def scores(self) -> Scores | None:
+        """How well clusters, probes and the baseline agree with the labels; None without labels."""
+        return read_scores(self.artifact("scores"))
+
+    @property
+    def report(self) -> str:
+        """Path or URL of the report."""
+        return self.artifact("report").path("report.html")
+
+    @cached_property
+    def _images(self) -> Images:
+        return Images(self.artifact("dataset"))
+
+    # What to do with it ----------------------------------------------------------------------------------------------
+
+    def show(self, n: int = 6) -> "Image":
+        """A picture of `n` images, evenly spaced, beside their masks and the baseline's. ConfigError where none of
+        them can be shown."""
+        picture, _ = self.figure(n)
+        if picture is None:
+            raise ConfigError(
+                f"run {self.id} has no image to show", next="ask for more than 0, or look into its report"
+            )
+        return picture
+
+    def figure(self, n: int) -> "tuple[Image | None, list[str]]":
+        """The picture of `show`, None where none can be shown, and the names of the images in it."""
+        baseline = self.baseline if self.has("baseline") else None
+        scores, shares = (self.scores, self.shares) if self.has("scores") else (None, None)
+        return notebook.figure(self.images, self.masks, baseline, self.clusters.k, scores, shares, n)
+
+    def export(
+        self,
+        out: str | Path,
+        *,
+        splits: Sequence[str] = (),
+        crf: bool | None = None,
+        matched: bool = False,
+        baseline: bool = False,
+        cut: int | None = None,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Write its label maps as PNG; see `pipeline.export`."""
+        return exporting.export(
+            *(self.store, self.id, out),
+            splits=splits,
+            crf=crf,
+            matched=matched,
+            baseline=baseline,
+            cut=cut,
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+    def segment(
+        self,
+        images: str | Path,
+        out: str | Path,
+        *,
+        crf: bool | None = None,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Segment new images with its head and clusters; see `pipeline.segment`."""
+        return segmenting.segment(self.store, self.id, images, out, crf=crf, overwrite=overwrite, progress=progress)
+
+    def summary(self) -> dict[str, Any]:
+        """What `run --json` prints: {"run", "stages", "k", "groups" (shares), "protocol", "scores", "report"}; None for
+        what the run has not, or not yet."""
+        scores = self.scores if self.has("scores") else None
+        measured = {name: getattr(scores, name, None) for name in NAMES}
+        return {
+            "run": self.id,
+            "stages": [asdict(outcome) for outcome in self.stages],
+            "k": self.clusters.k if self.has("clusters") else None,
+            "groups": self.shares.tolist() if self.has("scores") else None,
+            "protocol": scores.protocol if scores else None,
+            "scores": {name: s and {"accuracy": s.accuracy, "miou": s.miou} for name, s in measured.items()},
+            "report": self.report if self.has("report") else None,
+        }
+
+    def __repr__(self) -> str:
+        return f"<run {self._title}>"
+
+    @property
+    def _title(self) -> str:
+        """Its id, data, K, head and score, in one line."""
+        config = self.record["config"]
+        facts = [self.id, PurePosixPath(config["dataset"]["root"]).name]
+        facts += [f"{self.artifact('dataset').manifest['items']:,} images"] if self.has("dataset") else []
+        facts += [f"K {self.clusters.k}"] if self.has("clusters") else []
+        facts.append(f"head {config['head']['method']}")
+        result = self.scores.result if self.has("scores") and self.scores else None
+        facts += [f"mIoU {result.miou:.1f}"] if result and result.miou is not None else []
+        return visible(" · ".join(facts))
+
+    def _repr_html_(self) -> str:
+        there = all(self.has(stage) for stage in ("dataset", "features", "clusters", "masks"))
+        try:
+            picture = self.figure(4)[0] if there else None
+        except (OSError, StegoflowError):  # the images may lie elsewhere by now
+            picture = None
+        return notebook.html(f"run {self._title}", self.scores if self.has("scores") else None, picture)

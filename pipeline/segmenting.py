@@ -3,36 +3,60 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import apply, validate
+from pipeline.artifacts.images import Images
+from pipeline.artifacts.masks import label_maps
 from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError
 from pipeline.core.runs import find_run, run_artifact
-from pipeline.core.store import Store
-from pipeline.exporting import write_label_maps
-from pipeline.session import session
+from pipeline.core.store import Store, open_existing
+from pipeline.exporting import check_empty, clusters_of, write_label_maps
+from pipeline.session import ensure_all, recorded_config, session
 
 
 def segment(
-    store: Store, run: str, images: str, out: Path, *, crf: bool = True, progress: Progress = silent
+    store: str | Path | Store,
+    run: str,
+    images: str | Path,
+    out: str | Path,
+    *,
+    crf: bool | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Label maps of new images by the head and clusters of a run. Features and masks are cached like any others."""
-    record = find_run(store, run)
-    pins = {stage: run_artifact(store, record, stage).fingerprint for stage in ("head", "clusters")}
-    # What the record of a store, perhaps someone else's, says about Dask would be imported and called here.
-    execution = {name: value for name, value in record["config"]["execution"].items() if not name.startswith("dask_")}
-    data = {**record["config"], "execution": execution, "store": store.url}
-    data["dataset"] = {"root": images}
-    apply(data, f"masks.crf={str(crf).lower()}")
-    config = validate(data, f"run {record['run']}")
-    trained_on = run_artifact(store, record, "features")
-    with session(config, pins=pins, until="masks", progress=progress) as opened:
-        planned = {node.stage.name: node for node in opened.nodes}
-        weights = planned["features"].params.model_dump()["weights_sha256"]
-        if weights != trained_on.manifest["params"]["weights_sha256"]:
+    """Write label maps of new images below `out`, by the head and clusters of a run. Nothing is trained; features and
+    masks are cached like any others.
+
+    Args:
+        store: Folder or URL.
+        run: A run's id, the beginning of one, its name, or `latest`.
+        images: Folder or URL of images.
+        out: A new or empty folder.
+        crf: With the dense CRF or without; None: as the run has it.
+        overwrite: Write into a folder that is not empty.
+
+    Returns {"run", "written", "out", "skipped"}, as `export` does.
+    """
+    opened = open_existing(store)
+    record = find_run(opened, run)
+    check_empty(Path(out), overwrite)
+    pins = {stage: run_artifact(opened, record, stage).fingerprint for stage in ("head", "clusters")}
+    config = recorded_config(
+        opened,
+        record,
+        dataset={"root": str(images), "layout": "folder"},
+        masks={} if crf is None else {"crf": crf},
+    )
+    trained_on = run_artifact(opened, record, "features")
+    shown = progress or silent
+    with session(config, pins=pins, until="masks", progress=shown) as planned:
+        made = {node.stage.name: node.artifact(opened) for node in planned.nodes}
+        weights = next(node for node in planned.nodes if node.stage.name == "features").params.model_dump()
+        if weights["weights_sha256"] != trained_on.manifest["params"]["weights_sha256"]:
             raise ConfigError(
                 "the weights found now are not those that the run was made with",
                 next=f"put back the weights of features {trained_on.fingerprint[:12]}",
             )
-        for node in opened.nodes:
-            opened.ensure(node)
-    return write_label_maps(planned["masks"].artifact(store), out, split=None, crf=crf, table=None, progress=progress)
+        ensure_all(planned)
+    maps = label_maps(made["masks"], Images(made["dataset"]))
+    facts = write_label_maps(maps, clusters_of(made["masks"]), Path(out), shown)
+    return {"run": record["run"], **facts}

@@ -6,21 +6,20 @@ The same `Session.ensure` serves Python, the command line and the Prefect flows.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import PipelineConfig
+from pipeline.config import PipelineConfig, validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Node, Outcome, Progress, ensure, silent
-from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.errors import ConfigError
 from pipeline.core.executors import Executor, open_executor
 from pipeline.core.extras import require_all
 from pipeline.core.logs import RUN
 from pipeline.core.params import settings
-from pipeline.core.runs import open_run
+from pipeline.core.runs import begin_run
 from pipeline.core.store import Store, open_store, redact
 from pipeline.planning import STAGES, nodes
-from pipeline.stages import scores
 
 log = logging.getLogger("stegoflow")
 
@@ -82,7 +81,7 @@ def session(
         if not node.artifact(store).exists:
             require_all(node.params.packages())
     stages = {**(pins or {}), **{node.stage.name: node.fingerprint for node in planned}}
-    run_id = open_run(store, _recorded(config), stages, pinned=sorted(pins or {}))
+    run_id = begin_run(store, _recorded(config), stages, pinned=sorted(pins or {}))
     RUN.set(run_id)
     log.info("%s in %s", ", ".join(node.stage.name for node in wanted), store.shown)
     with open_executor(config.execution) as executor:
@@ -98,42 +97,23 @@ def _recorded(config: PipelineConfig) -> dict[str, Any]:
     return data
 
 
-def run(
-    config: PipelineConfig, *, stage: str | None = None, until: str | None = None, progress: Progress = silent
-) -> dict[str, Any]:
-    """Run all stages of a config, or one, or those up to one; what exists is reused, what was cut short goes on.
-
-    Returns {"run", "stages": [{"stage", "fingerprint", "status", "seconds", "parts_run", "parts_total",
-    "parts_repeated"}], "protocol", "scores", "k", "groups" (each one's share of the pixels), "report"}. Raises
-    ConfigError or StageError; an exception's `stage` attribute names the stage that raised it.
-    """
-    with session(config, stage=stage, until=until, progress=progress) as opened:
-        outcomes = []
-        for node in opened.nodes:
-            try:
-                outcomes.append(opened.ensure(node))
-            except Exception as error:
-                error.stage = node.stage.name  # type: ignore[attr-defined]
-                raise
-        return summary(opened, outcomes)
+def recorded_config(store: Store, record: dict[str, Any], **sections: dict[str, Any]) -> PipelineConfig:
+    """The config that a run's record keeps; fields of `sections` are put over it."""
+    # What the record of a store, perhaps someone else's, says about Dask would be imported and called.
+    execution = {name: value for name, value in record["config"]["execution"].items() if not name.startswith("dask_")}
+    data = {**record["config"], "execution": execution, "store": store.url}
+    for name, fields in sections.items():
+        data[name] = {**data[name], **fields}
+    return validate(data, f"run {record['run']}")
 
 
-def summary(opened: Session, outcomes: list[Outcome]) -> dict[str, Any]:
-    """The object that `run --json` prints. StageError where an artifact of the run was deleted while it ran."""
-    found = {outcome.stage: Artifact(opened.store, outcome.stage, outcome.fingerprint) for outcome in outcomes}
-    for stage, artifact in found.items():
-        if not artifact.exists:
-            raise StageError(f"{stage} {artifact.fingerprint} was deleted during the run", next="run it again")
-    values: dict[str, Any] = dict.fromkeys(scores.METHODS)
-    protocol = shares = None
-    if "scores" in found:
-        content = found["scores"].read_json("scores.json")
-        protocol = content["protocol"]
-        for method, value in content["scores"].items():
-            values[method] = {key: value[key] for key in ("accuracy", "miou")} if value else None
-        shares = content["cluster_share"]
-    path = found["report"].path("report.html") if "report" in found else None
-    stages = [asdict(outcome) for outcome in outcomes]
-    clusters = found["masks"].manifest["clusters"] if "masks" in found else None
-    scored = {"protocol": protocol, "scores": values, "k": clusters, "groups": shares}
-    return {"run": opened.id, "stages": stages, **scored, "report": path}
+def ensure_all(opened: Session) -> list[Outcome]:
+    """Make every artifact of a session exist. An exception's `stage` attribute names the stage that raised it."""
+    outcomes = []
+    for node in opened.nodes:
+        try:
+            outcomes.append(opened.ensure(node))
+        except Exception as error:
+            error.stage = node.stage.name  # type: ignore[attr-defined]
+            raise
+    return outcomes

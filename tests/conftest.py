@@ -3,7 +3,6 @@
 import faulthandler
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ import torch
 from corpora import BACKBONE, small, write_corpus
 from hypothesis import settings
 
+from pipeline.api import run
 from pipeline.backbones import vit as backbones
 from pipeline.cli.main import main
 from pipeline.config import PipelineConfig, validate
-from pipeline.session import run
+from pipeline.results import Run
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
@@ -61,18 +61,10 @@ def make_config(tmp_path: Path, corpus: Path, vit: Path) -> Callable[..., Pipeli
     return make
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A run of every stage on the shared corpus. Read only."""
-
-    config: PipelineConfig
-    result: dict[str, Any]
-
-
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, vit: Path) -> Finished:
-    config = validate(small(corpus, tmp_path_factory.mktemp("finished") / "store", vit))
-    return Finished(config, run(config))
+def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, vit: Path) -> Run:
+    """A run of every stage on the shared corpus. Read only."""
+    return run(validate(small(corpus, tmp_path_factory.mktemp("finished") / "store", vit)))
 
 
 @pytest.fixture(autouse=True)

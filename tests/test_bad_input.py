@@ -29,12 +29,13 @@ from corpora import BACKBONE, CLASSES, picture, small, write_corpus
 from imagecodecs import png_encode
 from PIL import Image, ImageCms
 
+from pipeline.api import open_run
 from pipeline.backbones import vit as backbones
 from pipeline.cli import main as cli
-from pipeline.core.artifact import Artifact
 from pipeline.core.store import ENCODING_VERSION, Store
 from pipeline.images import files
 from pipeline.images.formats import decode
+from pipeline.results import Run
 
 
 def case(text: str, status: int, *values: Any) -> Any:
@@ -80,12 +81,6 @@ def write_config(place: Path, root: Path | str, weights: Path, store: Path | str
     data = small(Path(root), store or place / "store", weights, **sections)
     path.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
     return path
-
-
-def found(result: dict[str, Any], store: Path, stage: str) -> Artifact:
-    """The artifact of a stage of a run."""
-    fingerprint = {line["stage"]: line["fingerprint"] for line in result["stages"]}[stage]
-    return Artifact(Store(store), stage, fingerprint)
 
 
 @contextlib.contextmanager
@@ -225,8 +220,12 @@ class Exported:
     skipped: list[str]
 
     @property
+    def run(self) -> Run:
+        return open_run(self.store, self.result["run"])
+
+    @property
     def failed(self) -> list[str]:
-        return sorted(found(self.result, self.store, "features").manifest["failed"])
+        return sorted(self.run.artifact("features").manifest["failed"])
 
     @property
     def report(self) -> str:
@@ -289,7 +288,7 @@ def test_an_image_without_pixels_is_skipped_and_listed(zoo: Exported, status, na
 @row("an image named .txt", 0)
 def test_other_names_are_no_images(zoo: Exported, status):
     assert status == 0
-    listed = found(zoo.result, zoo.store, "dataset").read_table("images.parquet")["path"].to_pylist()
+    listed = zoo.run.artifact("dataset").read_table("images.parquet")["path"].to_pylist()
     assert "image.txt" not in listed
     assert len(listed) == 3 + len(IMAGES) + len(SKIPPED)
 
@@ -308,7 +307,7 @@ def test_an_image_that_is_read_by_windows_alone(tmp_path, vit, status, monkeypat
     assert done.failed == []
     assert done.skipped == ["large.tif"]
     assert "1 of 2 images get no mask" in caplog.text
-    tokens = found(done.result, done.store, "features").manifest
+    tokens = done.run.artifact("features").manifest
     assert tokens["holes"] == []
     assert tokens["items"] > 100
 
@@ -323,7 +322,7 @@ def test_what_looks_like_an_image_and_is_not_read_is_named(tmp_path, vit, status
         path.write_bytes(b"not looked at")
     done = run_and_export(tmp_path, root, vit)
     assert done.failed == []
-    notes = found(done.result, done.store, "dataset").manifest["notes"]
+    notes = done.run.artifact("dataset").manifest["notes"]
     assert [note.partition(" left out")[0] for note in notes] == [
         "1 .fits file was",
         "2 .svs files were",
@@ -539,7 +538,7 @@ def test_more_neighbours_than_images(tmp_path, vit, status):
     assert status == 0
     root = write_corpus(tmp_path / "corpus", train=3, val=0, labels=False)
     done = run_and_export(tmp_path, root, vit, neighbours={"k": 30})
-    near = found(done.result, done.store, "neighbours").read_table("neighbours.parquet")
+    near = done.run.artifact("neighbours").read_table("neighbours.parquet")
     assert {len(line) for line in near["neighbours"].to_pylist()} == {2}
 
 
@@ -692,7 +691,7 @@ def test_labels_that_leave_images_unscored(tmp_path, cached, labelled, vit, stat
     assert status == 0
     change(labelled)
     result = answer("run", write_config(tmp_path, labelled, vit, cached))
-    scores = found(result, cached, "scores").read_json("scores.json")
+    scores = open_run(cached, result["run"]).artifact("scores").read_json("scores.json")
     assert scores["images"] == images
     pixels = 0
     for path in (labelled / "labels/val").iterdir():
@@ -709,7 +708,7 @@ def test_labels_of_undecodable_images(tmp_path, labelled, vit, status):
         (labelled / "images" / name).write_text("no picture")
     done = run_and_export(tmp_path, labelled, vit, features={"max_failed_fraction": 0.3})
     assert done.failed == ["images/train/02.png", "images/val/01.png"]
-    scores = found(done.result, done.store, "scores").read_json("scores.json")
+    scores = done.run.artifact("scores").read_json("scores.json")
     assert scores["images"] == 4
     wrong = np.asarray(scores["confusion"]["cluster"])[:, len(CLASSES)].sum()
     assert wrong >= 64 * 120  # every pixel of the image that has no mask
@@ -795,10 +794,10 @@ def test_features_beyond_float16(tmp_path, state, status):
     assert status == 0
     root = write_corpus(tmp_path / "corpus", train=3, val=1, labels=False)
     done = run_and_export(tmp_path, root, damage(state, tmp_path / "w.safetensors", 1e30))
-    features = found(done.result, done.store, "features")
+    features = done.run.artifact("features")
     (part,) = features.markers()
     assert features.marker(part)["clipped"] == features.manifest["shape"][0] * 16
-    assert np.isfinite(found(done.result, done.store, "head").read_tensors("head.safetensors")["center"]).all()
+    assert np.isfinite(done.run.artifact("head").read_tensors("head.safetensors")["center"]).all()
 
 
 # Weights --------------------------------------------------------------------------------------------------------------
@@ -984,5 +983,5 @@ def test_a_full_disk(tmp_path, corpus, vit, status, monkeypatch):
 @row("export to a file", 1)
 def test_export_to_a_file(tmp_path, cached, finished, status):
     (tmp_path / "out").write_text("")
-    args = ("export", finished.result["run"], "--out", tmp_path / "out", "--store", cached)
+    args = ("export", finished.id, "--out", tmp_path / "out", "--store", cached)
     refused(status, *args, named=(str(tmp_path / "out"),))

@@ -111,7 +111,7 @@ def test_one_stage_needs_its_inputs(call, config, tmp_path):
 def test_a_damaged_run_record_is_named_by_whatever_reads_it(call, finished, tmp_path, command):
     place = tmp_path / "store"
     shutil.copytree(finished.config.store, place)
-    run = finished.result["run"]
+    run = finished.id
     path = place / "runs" / f"{run}.json"
     data = path.read_bytes()
     path.write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:])
@@ -125,10 +125,11 @@ def test_a_damaged_run_record_is_named_by_whatever_reads_it(call, finished, tmp_
 
 
 def test_export_writes_masks_and_nothing_else(call, store, finished, corpus, tmp_path):
-    run = finished.result["run"]
+    run = finished.id
     assert call("export", run, "--out", str(tmp_path / "a"), "--store", store)[0] == 0
     wanted = {path.relative_to(corpus / "images/val") for path in (corpus / "images/val").rglob("*.png")}
-    assert {path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()} == wanted
+    written = {path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    assert written == wanted | {Path("legend.json"), Path("legend.html")}
     for path in wanted:
         mask = np.asarray(Image.open(tmp_path / "a" / path))
         assert mask.dtype == np.uint8
@@ -143,7 +144,7 @@ def test_export_writes_masks_and_nothing_else(call, store, finished, corpus, tmp
 
 
 def test_segment_gives_known_images_the_masks_that_they_have(call, store, finished, corpus, tmp_path):
-    run = finished.result["run"]
+    run = finished.id
     call("export", run, "--out", str(tmp_path / "a"), "--store", store)
     new = tmp_path / "new images"
     new.mkdir()
@@ -169,3 +170,10 @@ def test_params_are_a_config(call):
     assert validate(data) == validate({"dataset": {"root": "."}})
     assert "restarts" in reference("clusters")
     assert call("params", "nothing")[0] == 2
+
+
+def test_a_reader_who_stops_is_no_error(config):
+    command = f"{sys.executable} -m pipeline.cli.main params | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""

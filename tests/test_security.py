@@ -26,6 +26,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 
 from pipeline import cataloguing, exporting, segmenting
+from pipeline.api import open_features, run
 from pipeline.artifacts.features import open_array
 from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.backbones import packaged
@@ -33,16 +34,14 @@ from pipeline.cli.doctor import examine
 from pipeline.cli.tables import artifacts_table, every_artifact_table, plan_table, runs_table, stages_table
 from pipeline.config import PipelineConfig, load
 from pipeline.core.artifact import Artifact, record
-from pipeline.core.engine import Outcome
-from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.errors import ConfigError, DamageError, StageError
 from pipeline.core.execution import Execution
 from pipeline.core.executors import open_executor
 from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.store import Store
 from pipeline.images import files
-from pipeline.planning import PlanRow, nodes
-from pipeline.results import open_features
-from pipeline.session import run, session
+from pipeline.planning import PlanRow
+from pipeline.session import session
 from pipeline.terminal import render_error, visible
 
 ROOT = Path(__file__).parents[1]
@@ -185,8 +184,8 @@ class Reader(HTMLParser):
 
 
 def test_the_report_shows_hostile_names_as_text(hostile, finished):
-    html = Path(hostile.result["report"]).read_text()
-    reader, harmless = Reader(html), Reader(Path(finished.result["report"]).read_text())
+    html = Path(hostile.result.report).read_text()
+    reader, harmless = Reader(html), Reader(Path(finished.report).read_text())
     assert {tag for tag, *_ in reader.kinds()} <= {tag for tag, *_ in harmless.kinds()}
     attributes = {(tag, name) for tag, *names in reader.kinds() for name in names}
     assert attributes <= {(tag, name) for tag, *names in harmless.kinds() for name in names}
@@ -210,9 +209,7 @@ def published(hostile, monkeypatch) -> dict[str, Any]:
 
     monkeypatch.delitem(sys.modules, "flows.artifacts")  # it holds the stub
     monkeypatch.setattr(artifacts, "PICTURES", 100)
-    planned = nodes(hostile.config, hostile.store)
-    opened = SimpleNamespace(id=hostile.result["run"], config=hostile.config, store=hostile.store, nodes=planned)
-    artifacts.publish(opened, [Outcome(**row) for row in hostile.result["stages"]])  # type: ignore[arg-type]
+    artifacts.publish(hostile.result)
     return made
 
 
@@ -230,7 +227,7 @@ def test_prefects_artifacts_show_hostile_names_as_text(hostile, monkeypatch):
         assert " ".join(name.split()) in shown["masks"]
     assert "/report." in shown["report"]
     cells = [str(cell) for row in made["scores"] for pair in row.items() for cell in pair]
-    assert all(re.fullmatch(r"[\w +.\-]+", cell) for cell in cells)  # no name of a class, image or file at all
+    assert all(re.fullmatch(r"[\w +.()\-]+", cell) for cell in cells)  # no name of a class, image or file at all
 
 
 def test_visible_text():
@@ -315,7 +312,7 @@ def test_an_export_does_not_follow_a_link_to_a_folder(hostile, tmp_path, elsewhe
     (tmp_path / "out").mkdir()
     (tmp_path / "out/train").symlink_to(elsewhere)
     with pytest.raises(ConfigError, match="leads out of"):
-        exporting.export(hostile.store, "latest", tmp_path / "out")
+        exporting.export(hostile.store, "latest", tmp_path / "out", overwrite=True)
 
 
 def test_an_export_replaces_a_link_to_a_file(hostile, tmp_path, elsewhere):
@@ -323,7 +320,7 @@ def test_an_export_replaces_a_link_to_a_file(hostile, tmp_path, elsewhere):
     (real / "plain").mkdir(parents=True)
     (real / "plain/plain.png").symlink_to(elsewhere / "kept.png")
     (tmp_path / "out").symlink_to(real)  # the folder itself may be one: the user named it
-    exporting.export(hostile.store, "latest", tmp_path / "out", split="val")
+    exporting.export(hostile.store, "latest", tmp_path / "out", splits=["val"], overwrite=True)
     assert not (real / "plain/plain.png").is_symlink()
     assert np.asarray(Image.open(real / "plain/plain.png")).shape == (48, 64)
     inside = {str(path.relative_to(real).with_suffix("")) for path in real.rglob("*.png")}
@@ -349,12 +346,19 @@ def crafted(hostile, tmp_path: Path) -> Path:
 )
 def test_a_crafted_mask_is_not_written_outside(change, hostile, tmp_path, elsewhere):
     place = crafted(hostile, tmp_path)
-    masks = run_artifact(Store(place), find_run(Store(place), "latest"), "masks")
-    rows = list(read_masks(masks))
+    found = find_run(Store(place), "latest")
+    masks, dataset = (run_artifact(Store(place), found, stage) for stage in ("masks", "dataset"))
     change = {key: value.replace("ELSEWHERE", str(elsewhere)) for key, value in change.items()}
+    rows = list(read_masks(masks))
     first = sorted(masks.markers())[0]
-    masks.write_table(f"masks/{first}.parquet", pa.Table.from_pylist([rows[0], {**rows[1], **change}, *rows[2:8]]))
+    masks.write_table(f"masks/{first}.parquet", pa.Table.from_pylist([{**rows[0], **change}, *rows[1:8]]))
     masks.store.put(f"{masks.root}/parts/{first}.json", record("part", {**masks.marker(first), "files": masks.files}))
+    with pytest.raises(DamageError, match="in the place of"):
+        exporting.export(Store(place), "latest", tmp_path / "out")
+    images = dataset.read_table("images.parquet").to_pylist()
+    dataset.write_table("images.parquet", pa.Table.from_pylist([{**images[0], **change}, *images[1:]]))
+    facts = {**dataset.manifest, "files": {**dataset.manifest["files"], **dataset.files}}
+    dataset.store.put(f"{dataset.root}/manifest.json", record("manifest", facts))
     with pytest.raises(ConfigError):
         exporting.export(Store(place), "latest", tmp_path / "out")
     assert everything(tmp_path / "out") == {}
@@ -436,7 +440,7 @@ def test_a_crafted_record_names_no_code(hostile, tmp_path, monkeypatch):
 
     monkeypatch.setattr(segmenting, "session", stop)
     with pytest.raises(ConfigError, match="stop"):
-        segmenting.segment(store, "latest", hostile.config.dataset.root, tmp_path / "out")
+        segmenting.segment(store, "99999999-evil", hostile.config.dataset.root, tmp_path / "out")
     assert seen[0].execution.model_dump(include={"dask_cluster", "dask_options", "dask_address"}) == {
         "dask_cluster": "distributed.LocalCluster",
         "dask_options": {},

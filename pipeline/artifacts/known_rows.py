@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from pipeline.artifacts.features import Rows
 from pipeline.core.artifact import Artifact, shown
-from pipeline.core.engine import Job, Part, finished
+from pipeline.core.catalog import finished
+from pipeline.core.engine import Job, Part
 from pipeline.core.errors import DamageError
 
 log = logging.getLogger("stegoflow")

@@ -1,13 +1,17 @@
 """Label maps of a masks artifact: how they are encoded, and reading them back."""
 
 import io
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from pipeline.artifacts.images import ByImage, Images
 from pipeline.core.artifact import Artifact
+from pipeline.core.errors import ConfigError, Set
 
 
 def mask_dtype(clusters: int) -> type[np.unsignedinteger]:
@@ -39,3 +43,48 @@ def read_masks(artifact: Artifact) -> Iterator[dict[str, Any]]:
     """Every row of a masks artifact, part by part in the order of the images."""
     for name in sorted(artifact.markers()):
         yield from artifact.read_table(f"masks/{name}.parquet").to_pylist()
+
+
+def mask_rows(artifact: Artifact, start: int, stop: int) -> list[dict[str, Any]]:
+    """The rows start..stop−1 of finished masks, in the order of the images."""
+    starts, names = _parts(artifact)
+    rows = []
+    for at in range(bisect_right(starts, start) - 1, bisect_left(starts, stop)):
+        rows += _part(artifact, names[at])[max(0, start - starts[at]) : stop - starts[at]]
+    return rows
+
+
+def label_maps(masks: Artifact, images: Images, *, crf: bool | None = None) -> ByImage[np.ndarray]:
+    """The label map of each predicted image, (height, width) uint8 or uint16; (0, 0) for an image of unknown size.
+
+    With the CRF (`crf`), without it, or (None) with it where the run has it. ConfigError where the run has none.
+    """
+    there = masks.manifest["params"]["crf"]
+    if crf and not there:
+        raise ConfigError(
+            "this run was made with masks.crf=false", next=("run its config with ", Set("masks.crf", True))
+        )
+    column = "mask_crf" if crf or (crf is None and there) else "mask"
+    rows = masks.held("images.json", Artifact.read_json)
+
+    def read(row: int) -> np.ndarray:
+        at = bisect_left(rows, row)
+        (found,) = mask_rows(masks, at, at + 1)
+        if (found["split"], found["id"]) != images.name(row):
+            raise masks.damaged(f"masks {masks.fingerprint} hold {found['id']} in the place of {images.name(row)[1]}")
+        data = found[column]
+        return np.zeros((0, 0), mask_dtype(masks.manifest["clusters"])) if data is None else decode_png(data)
+
+    return ByImage(images, rows, read)
+
+
+@lru_cache(maxsize=2)
+def _parts(masks: Artifact) -> tuple[list[int], list[str]]:
+    """The parts of finished masks in order: where they start, their names; listed once in a process."""
+    parts = sorted((int(name.split("-")[0]), name) for name in masks.markers())
+    return [start for start, _ in parts], [name for _, name in parts]
+
+
+@lru_cache(maxsize=2)  # neighbouring images are read one after the other
+def _part(masks: Artifact, name: str) -> list[dict[str, Any]]:
+    return masks.read_table(f"masks/{name}.parquet").to_pylist()

@@ -34,24 +34,19 @@ def run(
     stage
         Run this stage alone; its inputs must exist.
     """
+    from pipeline.api import run as run_config
     from pipeline.config import load
 
     started = time.monotonic()
     with reporting(logs) as progress:
         loaded = load(config, set, store)
-        result = _run(loaded, stage, progress)
+        result = run_config(loaded, stage=stage, progress=progress).summary()
     if json:
         return print_json(result)
     from pipeline.cli.ending import show_end
 
     show_end(result, time.monotonic() - started, loaded.store)
     return 0
-
-
-def _run(config: Any, stage: str | None, progress: Any) -> dict[str, Any]:
-    from pipeline.session import run as run_config
-
-    return run_config(config, stage=stage, progress=progress)
 
 
 def plan(
@@ -122,7 +117,8 @@ def segment(
     /,
     *,
     out: str,
-    crf: bool = True,
+    crf: bool | None = None,
+    overwrite: Annotated[bool, Flag] = False,
     store: StoreURL = None,
     json: Json = False,
     logs: Logs = Logs(),  # noqa: B008
@@ -140,14 +136,16 @@ def segment(
     images
         Folder of images.
     out
-        Folder for the label maps.
+        A new or empty folder for the label maps and their legend.
     crf
-        With the dense CRF (--no-crf: without).
+        With the dense CRF or without (--no-crf). Default: as the run has it.
+    overwrite
+        Write into a folder that is not empty.
     """
     from pipeline.segmenting import segment as segment_images
 
     with reporting(logs) as progress:
-        facts = segment_images(open_existing(store), run, images, Path(out), crf=crf, progress=progress)
+        facts = segment_images(open_existing(store), run, images, out, crf=crf, overwrite=overwrite, progress=progress)
     return _written(facts, json)
 
 
@@ -156,37 +154,57 @@ def export(
     /,
     *,
     out: str,
-    split: str | None = None,
-    crf: bool = True,
+    split: list[str] | None = None,
+    crf: bool | None = None,
     matched: Annotated[bool, Flag] = False,
+    baseline: Annotated[bool, Flag] = False,
+    cut: int | None = None,
+    overwrite: Annotated[bool, Flag] = False,
     store: StoreURL = None,
     json: Json = False,
     logs: Logs = Logs(),  # noqa: B008
 ) -> int:
     """Write a run's label maps as PNG.
 
-    They hold cluster ids, at every image's own size, and lie under its path below the split.
+    They hold group ids as a palette, at every image's own size, and lie under its path below the split.
 
         stegoflow export latest --out masks
+
+        stegoflow export latest --cut 50 --split train --split val --out finer
 
     Parameters
     ----------
     run
         A run's id or name, or `latest`.
     out
-        Folder to write to; made if needed, nothing else is put there.
+        A new or empty folder; it also gets a legend of the groups and their colours.
     split
-        Only this split; default: every predicted one (with several, a folder each).
+        Only this split; repeatable. Default: every predicted one (with several, a folder each).
     crf
-        With the dense CRF (--no-crf: without). A run with masks.crf=false has none: --no-crf then.
+        With the dense CRF or without (--no-crf). Default: with it where the run has it.
     matched
-        Class ids of the Hungarian match instead of cluster ids; unmatched clusters become 255. Needs labels.
+        Class ids of the Hungarian match instead of group ids; unmatched groups become 255. Needs labels.
+    baseline
+        The label maps of the baseline, k-means on tokens.
+    cut
+        The tree of clusters cut into so many groups; any split will do. Nothing is trained or clustered again.
+    overwrite
+        Write into a folder that is not empty.
     """
     from pipeline.exporting import export as write_masks
 
     with reporting(logs) as progress:
         facts = write_masks(
-            open_existing(store), run, Path(out), split=split, crf=crf, matched=matched, progress=progress
+            open_existing(store),
+            run,
+            out,
+            splits=split or (),
+            crf=crf,
+            matched=matched,
+            baseline=baseline,
+            cut=cut,
+            overwrite=overwrite,
+            progress=progress,
         )
     return _written(facts, json)
 
@@ -194,7 +212,7 @@ def export(
 def _written(facts: dict[str, Any], json: bool) -> int:
     if json:
         return print_json(facts)
-    print(f"{facts['written']} label maps in {visible(facts['out'])}")
+    print(f"{facts['written']} label maps of run {facts['run']} in {visible(facts['out'])}")
     return 0
 
 
@@ -212,6 +230,7 @@ def demo(*, folder: str = ".demo", json: Json = False, logs: Logs = Logs()) -> i
         Where the corpus and the store go.
     """
     from pipeline import configs
+    from pipeline.api import run as run_config
     from pipeline.config import load
     from pipeline.core.extras import installed
     from pipeline.datasets.demo.corpus import build
@@ -221,7 +240,7 @@ def demo(*, folder: str = ".demo", json: Json = False, logs: Logs = Logs()) -> i
         build(Path(folder, "corpus"), progress=lambda done, total: progress("demo corpus", done, total, "images"))
         changes = [f"dataset.root={folder}/corpus"] + ([] if installed("pydensecrf") else ["masks.crf=false"])
         config = load(configs.path("demo"), changes, f"{folder}/store")
-        result = _run(config, None, progress)
+        result = run_config(config, progress=progress).summary()
     if json:
         return print_json(result)
     from pipeline.cli.ending import show_demo

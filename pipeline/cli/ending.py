@@ -5,7 +5,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.api import NEWEST_REPORT
 from pipeline.cli.tables import command, console, near, scores_table, table
+from pipeline.core.store import open_store
 from pipeline.terminal import duration, visible
 
 MOST_GROUPS = 12
@@ -28,7 +30,7 @@ def show_end(result: dict[str, Any], seconds: float, store: str) -> None:
         out.print()
     lines = [f"run      {result['run']}, {duration(seconds)}", f"stages   {stages_line(result['stages'])}"]
     if result["report"]:
-        lines.append(f"report   {near(visible(result['report']))}")
+        lines.append(f"report   {near(visible(open_store(store).path_of(NEWEST_REPORT)))}")
         lines.append(f"next     {command('open', store)}")
         lines.append(f"         {command('export latest --out masks', store)}")
     else:

@@ -30,7 +30,7 @@ def init(config: str, /, *, kind: Annotated[str, Parameter(name="--for")] = "fol
 
     offered = [name for name in configs.names() if name != "demo"]
     if kind not in offered:
-        raise ConfigError(f"--for {kind}: no such kind", next=f"--for {', '.join(offered)}")
+        raise ConfigError(f"--for {kind}: there are {', '.join(offered)}", next="--for folder")
     text = configs.path(kind).read_text(encoding="utf-8")
     try:
         with Path(config).open("x", encoding="utf-8") as file:
@@ -209,8 +209,8 @@ def _print_rows(rows: dict[str, str]) -> None:
         print(f"{name:<{width}}  {visible(value)}")
 
 
-def open(run: str = "latest", /, *, store: StoreURL = None) -> int:
-    """Open a run's report in the browser.
+def open(run: str | None = None, /, *, store: StoreURL = None) -> int:
+    """Open the newest report, or a run's, in the browser.
 
     Its path or URL is printed too.
 
@@ -219,12 +219,13 @@ def open(run: str = "latest", /, *, store: StoreURL = None) -> int:
     Parameters
     ----------
     run
-        A run's id or name; default: the latest.
+        A run's id or name; default: the run that ended last.
     """
-    from pipeline.core.runs import find_run, run_artifact
+    from pipeline.api import NEWEST_REPORT, open_run
 
     opened = open_existing(store)
-    path = run_artifact(opened, find_run(opened, run), "report").path("report.html")
+    newest = run is None and opened.exists(NEWEST_REPORT)
+    path = opened.path_of(NEWEST_REPORT) if newest else open_run(opened, run or "latest").report
     print(visible(path))
     if opened.folder is not None and _has_display():
         import webbrowser

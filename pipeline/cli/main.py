@@ -1,5 +1,6 @@
 """The command line `stegoflow`. Heavy imports stand inside the commands, so that --help answers at once."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -46,6 +47,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read standard output has stopped, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         sys.exit(_report(error, "--json" in sys.argv))
 

@@ -37,11 +37,9 @@ class Logs:
 
 def open_existing(store: str | None) -> "Store":
     """The store of a command that reads one: ConfigError where there is none."""
-    from pipeline.core.store import Store
+    from pipeline.core.store import open_existing as opened
 
-    opened = Store(store or "./store", create=False)
-    opened.check_layout()
-    return opened
+    return opened(store or "./store")
 
 
 def print_json(value: Any) -> int:

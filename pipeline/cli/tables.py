@@ -12,18 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.artifacts.scores import NAMES
 from pipeline.core.artifact import shown
 from pipeline.terminal import duration, size, visible
-
-METHODS = {
-    "cluster": "head + clusters",
-    "cluster_crf": "head + clusters + CRF",
-    "linear": "linear probe on codes (trained with labels)",
-    "linear_tokens": "linear probe on tokens (trained with labels)",
-    "baseline": "k-means on tokens (baseline)",
-}
-"""What `scores` measures, in words."""
-
 
 WIDE = 200
 """Characters of a line where output goes to a file or another program: nothing is folded there."""
@@ -48,7 +39,7 @@ def scores_table(scores: dict[str, Any], protocol: str) -> Table | None:
     made = table(f"percent, protocol {protocol}", right=("accuracy", "mIoU"))
     for method, value in scores.items():
         if value:
-            made.add_row(METHODS.get(method, method), *(f"{value[name]:.1f}" for name in ("accuracy", "miou")))
+            made.add_row("{} ({})".format(*NAMES[method]), *(f"{value[name]:.1f}" for name in ("accuracy", "miou")))
     return made if made.row_count else None
 
 

@@ -1,11 +1,14 @@
 """What exists in a store: artifacts, their state, and what was made from what."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import Command, ConfigError, DamageError, NotFoundError
 from pipeline.core.store import Store
+
+log = logging.getLogger("stegoflow")
 
 
 def every_artifact(store: Store) -> Iterator[Artifact]:
@@ -16,6 +19,20 @@ def every_artifact(store: Store) -> Iterator[Artifact]:
         found.add((stage, name))
     for stage, name in sorted(found):
         yield Artifact(store, stage, name)
+
+
+def finished(store: Store, stage: str) -> Iterator[Artifact]:
+    """Every artifact of a stage that exists, but those whose manifest is damaged (`verify` names them)."""
+    for name in store.folders(f"artifacts/{stage}"):
+        artifact = Artifact(store, stage, name)
+        try:
+            _ = artifact.manifest
+        except FileNotFoundError:
+            continue
+        except DamageError as error:
+            log.warning("%s", error.message)
+            continue
+        yield artifact
 
 
 def find_artifact(store: Store, ref: str) -> Artifact:

@@ -6,19 +6,19 @@ Knows nothing of images: a stage is a name, a version, what it reads, and a func
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
 from pipeline.core.artifact import PART_NAME, Artifact, environment, record, shown
-from pipeline.core.errors import DamageError, StageError
+from pipeline.core.errors import StageError
 from pipeline.core.execution import Execution
 from pipeline.core.executors import Executor
 from pipeline.core.fingerprint import digest, fingerprint
 from pipeline.core.gc import wait_for_removal
 from pipeline.core.logs import STAGE
-from pipeline.core.params import Params, discriminator, hashed, written_as
+from pipeline.core.params import Params, hashed
 from pipeline.core.retries import IO_ERRORS
 from pipeline.core.store import GO_ON, Store
 
@@ -236,65 +236,3 @@ def _ensure(node: Node, store: Store, execution: Execution, executor: Executor, 
         log.info("%s: %d parts were also done by another run", node.stage.name, work.parts_repeated)
     counts = work.parts_run, work.parts_total, work.parts_repeated
     return Outcome(node.stage.name, node.fingerprint, "ran", seconds, *counts)
-
-
-def finished(store: Store, stage: str) -> Iterator[Artifact]:
-    """Every artifact of a stage that exists, but those whose manifest is damaged (`verify` names them)."""
-    for name in store.folders(f"artifacts/{stage}"):
-        artifact = Artifact(store, stage, name)
-        try:
-            _ = artifact.manifest
-        except FileNotFoundError:
-            continue
-        except DamageError as error:
-            log.warning("%s", error.message)
-            continue
-        yield artifact
-
-
-def why(node: Node, store: Store) -> tuple[list[str], Artifact | None]:
-    """Why a node must run, line by line, and the nearest artifact: the one with the fewest differing fields."""
-    mine = _flat(node.facts())
-    nearest: tuple[int, list[str], Artifact] | None = None
-    for artifact in finished(store, node.stage.name):
-        theirs = _flat(artifact.manifest)
-        changed = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
-        if discriminator(type(node.params)) in changed:  # of two models of a union, what they have in common counts
-            apart = {**hashed(node.params), **artifact.manifest["params"]}.keys() - node.stage.params.model_fields
-            changed = [key for key in changed if key.split(".")[0] not in apart]
-        if nearest is None or len(changed) < nearest[0]:
-            lines = [_change(node, key, theirs.get(key), mine.get(key)) for key in changed]
-            nearest = len(changed), list(dict.fromkeys(lines)), artifact  # two fields may be borrowed from one place
-    if nearest is None:
-        return [f"no {node.stage.name} artifact in this store yet"], None
-    _, lines, artifact = nearest
-    return lines, artifact
-
-
-def _flat(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts of a node or manifest, one value a key: "field", "section.field", "input STAGE", "root NAME"."""
-    flat: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else key, inner)
-        else:
-            flat[prefix] = value
-
-    walk("", facts["params"])
-    return {
-        **flat,
-        **{f"input {stage}": name for stage, name in facts["inputs"].items()},
-        **{f"root {name}": value for name, value in facts["roots"].items()},
-        "version": facts["version"],
-        "encoding": facts["encoding"],
-    }
-
-
-def _change(node: Node, key: str, old: Any, new: Any) -> str:
-    if key.startswith(("input ", "root ")):
-        if old is None or new is None:
-            return f"{key} {'added' if old is None else 'removed'}"
-        return f"{key} {shown(str(old))} → {shown(str(new))}"
-    return f"{written_as(node.stage.name, type(node.params), key)} {old} → {new}"

@@ -18,7 +18,7 @@ RUN_TIME = "%Y%m%d-%H%M%S"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
 
 
-def open_run(store: Store, config: dict[str, Any], stages: dict[str, str], *, pinned: list[str] | None = None) -> str:
+def begin_run(store: Store, config: dict[str, Any], stages: dict[str, str], *, pinned: list[str] | None = None) -> str:
     """Write the record of a run that is about to start; its id. From here on its artifacts are wanted.
 
     `pinned` are the stages whose artifacts were given (`segment`). Ids sort by time of start, also where the clock was
@@ -32,7 +32,7 @@ def open_run(store: Store, config: dict[str, Any], stages: dict[str, str], *, pi
     run_id = f"{now}-{secrets.token_hex(2)}"
     content = {"run": run_id, "config": config, "pinned": pinned or [], "stages": stages}
     if not store.create(f"runs/{run_id}.json", record("run", content)):
-        return open_run(store, config, stages, pinned=pinned)  # one in 65536 of the runs in the same second
+        return begin_run(store, config, stages, pinned=pinned)  # one in 65536 of the runs in the same second
     return run_id
 
 
@@ -42,8 +42,9 @@ def runs(store: Store) -> list[str]:
 
 
 def find_run(store: Store, ref: str) -> dict[str, Any]:
-    """The record of a run: by its id, the beginning of one, its name, or `latest`: the newest that was not made by
-    `segment` with the head of another."""
+    """The record of a run: by its id, the beginning of one, its name, or `latest`: the newest that changed something.
+
+    A run of `segment` is not `latest`, nor one whose artifacts are all those of an earlier run."""
     return read_run(store, _run_id(store, ref))
 
 
@@ -61,11 +62,7 @@ def _run_id(store: Store, ref: str) -> str:
     known = runs(store)
     if ref in known:
         return ref
-    if ref == "latest":
-        whole = (run for run in reversed(known) if not read_run(store, run)["pinned"])
-        hits = [run for run in [next(whole, None)] if run]
-    else:
-        hits = [run for run in known if run.startswith(ref)]
+    hits = _newest_change(store, known) if ref == "latest" else [run for run in known if run.startswith(ref)]
     if not hits and (named := names(store).get(ref)):
         hits = [named]
     status = Command("status", store=store.shown)
@@ -74,6 +71,26 @@ def _run_id(store: Store, ref: str) -> str:
     if len(hits) > 1:
         raise ConfigError(f"{ref} names several runs ({store.shown})", next=status)
     return hits[0]
+
+
+def _newest_change(store: Store, known: list[str]) -> list[str]:
+    """Of runs in the order of their start, the last that is no run of `segment` and differs from all before it."""
+    seen: set[frozenset[tuple[str, str]]] = set()
+    newest: list[str] = []
+    for run in known:
+        try:
+            record = read_run(store, run)
+        except FileNotFoundError:  # forgotten at this moment
+            continue
+        except DamageError:
+            if run == known[-1]:
+                raise
+            continue
+        stages = frozenset(record["stages"].items())
+        if not record["pinned"] and stages not in seen:
+            seen.add(stages)
+            newest = [run]
+    return newest
 
 
 def run_artifact(store: Store, run: dict[str, Any], stage: str) -> Artifact:

@@ -260,6 +260,15 @@ def first_line(error: BaseException) -> str:
     return re.sub(r"\?[^\s\"]*", "", re.sub(r"://[^/\s]*@", "://", line))
 
 
+def open_existing(store: "str | Path | Store") -> Store:
+    """A store that is read: ConfigError where there is none, or one of another layout."""
+    if isinstance(store, Store):
+        return store
+    opened = Store(store, create=False)
+    opened.check_layout()
+    return opened
+
+
 @lru_cache(maxsize=8)
 def open_store(url: str) -> Store:
     """The store of this process for a URL: opened once, used by every part."""

@@ -4,32 +4,27 @@ Artifact: `report.html`, self-contained.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from pipeline.artifacts.clusters import FILE, fewer, read_clusters
+from pipeline.artifacts.baseline import Baseline
+from pipeline.artifacts.clusters import fewer, read_clusters
 from pipeline.artifacts.features import Tokens
 from pipeline.artifacts.head import COLLAPSED, TrainedHead, collapse
 from pipeline.artifacts.labels import LabelMaps
 from pipeline.artifacts.masks import decode_png, read_masks
-from pipeline.artifacts.planes import Views
+from pipeline.artifacts.scores import NAMES, PROTOCOLS
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params
 from pipeline.images.formats import open_source
 from pipeline.images.pixels import DecodeError
 from pipeline.images.source import Source
-from pipeline.numerics.views import upsample, winner
 from pipeline.report.page import Page, Picture, Score, render
 from pipeline.report.raster import fitted, nearest
 
-PROTOCOLS = {
-    "full": "every labelled pixel at the image's own size",
-    "stego": "the centre 320 × 320 pixels of each image at a shorter side of 320",
-}
-"""What the protocols of `scores` score."""
 PHOTO_SIDE, PATCH_SIDE = 480, 96
 """The longer side, in pixels, of an embedded photograph and of a patch in the gallery."""
 
@@ -134,17 +129,17 @@ def facts(job: Job, found: dict[str, Any], *, trained: bool) -> dict[str, str]:
 
 def score_rows(found: dict[str, Any]) -> list[Score]:
     """What was scored, the clusterings first."""
-    named: dict[str, tuple[str, str, Any]] = {
-        "baseline": ("k-means on tokens", "the frozen backbone alone, upsampled bilinearly", "baseline"),
-        "cluster": ("groups", "of the head's codes", "groups"),
-        "cluster_crf": ("groups + CRF", "the same groups, refined on the pixels", "groups"),
-        "linear_tokens": ("linear probe on tokens", "trained on labels", "probe"),
-        "linear": ("linear probe on codes", "trained on labels", "probe"),
+    kinds: dict[str, Literal["baseline", "groups", "probe"]] = {
+        "baseline": "baseline",
+        "cluster": "groups",
+        "cluster_crf": "groups",
+        "linear_tokens": "probe",
+        "linear": "probe",
     }
     rows = []
-    for key, (name, note, kind) in named.items():
+    for key, kind in kinds.items():
         if value := found["scores"].get(key):
-            rows.append(Score(name, note, kind, value["miou"], value["accuracy"], value["iou"]))
+            rows.append(Score(*NAMES[key], kind, value["miou"], value["accuracy"], value["iou"]))
     return rows
 
 
@@ -163,7 +158,7 @@ def pictures(job: Job, count: int) -> list[Picture]:
     rows = masks.read_json("images.json")
     wanted = set(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int).tolist())
     found = []
-    baseline = Baseline(job) if "baseline" in job.inputs else None
+    baseline = Baseline(job.inputs["baseline"], job.inputs["features"]) if "baseline" in job.inputs else None
     for number, row in enumerate(read_masks(masks)):
         if number not in wanted or row["mask"] is None:
             continue
@@ -183,24 +178,6 @@ def pictures(job: Job, count: int) -> list[Picture]:
         kmeans = baseline.label_map(rows[number], *size) if baseline else None
         found.append(Picture(row["id"], photo, groups, kmeans, label))
     return found
-
-
-class Baseline:
-    """K-means on tokens, applied to one image after the other."""
-
-    def __init__(self, job: Job) -> None:
-        self.clusters = read_clusters(job.inputs["baseline"])
-        self.center = job.inputs["baseline"].read_tensors(FILE)["center"]
-        self.views = Views(job.inputs["features"])
-
-    def label_map(self, image: int, height: int, width: int) -> np.ndarray | None:
-        """Its clusters (height, width) int64 in a row of the table of images, as `scores` takes them: cosines are
-        upsampled bilinearly. None where the image could not be decoded."""
-        tokens = self.views.plane(image, lambda values: values.astype(np.float32))
-        if tokens is None:
-            return None
-        logits = self.clusters.cut().best((tokens - self.center) @ self.clusters.vectors.T)
-        return winner(upsample(logits, height, width))
 
 
 def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:

@@ -6,9 +6,7 @@ and without CRF, the linear probes and the baseline. Without labels the label-fr
 groups and of the baseline.
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -17,9 +15,10 @@ from pydantic import Field
 from pipeline.artifacts.clusters import FILE, Clusters, read_clusters
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.labels import LabelMaps, check_size
-from pipeline.artifacts.masks import decode_png, read_masks
+from pipeline.artifacts.masks import decode_png, mask_rows, read_masks
 from pipeline.artifacts.planes import Views
 from pipeline.artifacts.sampling import sample
+from pipeline.artifacts.scores import NAMES
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
@@ -30,7 +29,6 @@ from pipeline.numerics.views import upsample, winner
 
 PART = 16
 """Images per part."""
-METHODS = ("cluster", "cluster_crf", "linear", "linear_tokens", "baseline")
 
 
 class ScoresParams(Params):
@@ -48,7 +46,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     names: list[str] = []
     result: dict[str, Any] = {
         "protocol": job.params.protocol,
-        "scores": dict.fromkeys(METHODS),
+        "scores": dict.fromkeys(NAMES),
         "matching": {},
         "confusion": {},
     }
@@ -91,7 +89,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
     chosen = job.inputs["masks"].held("images.json", Artifact.read_json)[part.start : part.stop]
     totals: dict[str, np.ndarray] = {}
     labelled = 0
-    for index, row in zip(chosen, _mask_rows(job, part), strict=True):
+    for index, row in zip(chosen, mask_rows(job.inputs["masks"], part.start, part.stop), strict=True):
         label = maps.read(row["split"], row["id"])
         if label is None:
             continue
@@ -107,7 +105,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
         if both is None:
             crf = job.inputs["masks"].manifest["params"]["crf"]
             absent = ([] if crf else ["cluster_crf"]) + ([] if probe else ["linear", "linear_tokens"])
-            names = [name for name in METHODS if name not in absent]
+            names = [name for name in NAMES if name not in absent]
             predicted = dict.fromkeys(names, np.full(label.shape, -1))
         else:
             codes, tokens = np.split(both, [both.shape[-1] - len(center)], axis=-1)
@@ -122,23 +120,6 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
             size = classes if name.startswith("linear") else baseline.k
             totals[name] = totals.get(name, 0) + confusion(mask, label, size, classes, maps.ignore)
     return {"labelled": labelled, "confusion": {name: counts.tolist() for name, counts in totals.items()}}
-
-
-def _mask_rows(job: Job, part: Part) -> list[dict[str, Any]]:
-    masks = job.inputs["masks"]
-    starts, names = _parts(masks)
-    rows = []
-    for at in range(bisect_right(starts, part.start) - 1, bisect_left(starts, part.stop)):
-        table = masks.read_table(f"masks/{names[at]}.parquet").to_pylist()
-        rows += table[max(0, part.start - starts[at]) : part.stop - starts[at]]
-    return rows
-
-
-@lru_cache(maxsize=2)
-def _parts(masks: Artifact) -> tuple[list[int], list[str]]:
-    """The parts of finished masks in order: where they start, their names; listed once in a process."""
-    parts = sorted((int(name.split("-")[0]), name) for name in masks.markers())
-    return [start for start, _ in parts], [name for _, name in parts]
 
 
 def cluster_share(job: Job) -> list[float]:

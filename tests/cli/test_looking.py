@@ -10,22 +10,22 @@ import yaml
 from pipeline import configs
 from pipeline.cli import doctor
 from pipeline.config import load, validate
-from pipeline.core.runs import find_run, open_run
+from pipeline.core.runs import begin_run, find_run
 from pipeline.core.store import Store
 
 
 def test_status_shows_what_tells_runs_from_each_other(call, store, finished, corpus):
     facts = json.loads(call("status", "--store", store, "--json")[1])
     assert {row["state"] for row in facts["artifacts"]} == {"finished"}
-    row = next(row for row in facts["runs"] if row["run"] == finished.result["run"])
+    row = next(row for row in facts["runs"] if row["run"] == finished.id)
     assert (row["dataset"], row["head"], row["k"]) == (str(corpus), "stego", 4)
     assert row["finished"] == row["planned"] == 11
     assert 0 < row["miou"] < 100
     status, out, _ = call("status", "--store", store)
     assert status == 0
-    assert finished.result["run"] in out
+    assert finished.id in out
     assert f"{row['miou']:.1f}" in out
-    assert out.index(finished.result["run"]) < out.index("features"), "runs come first"
+    assert out.index(finished.id) < out.index("features"), "runs come first"
     assert len(call("status", "--store", store, "--all")[1].splitlines()) > len(facts["artifacts"])
     assert call("status", "--store", "/no/such/store")[0] == 2
 
@@ -34,7 +34,7 @@ def test_status_names_what_is_unfinished_or_damaged(call, make_config):
     config = make_config()
     store = Store(config.store)
     store.mark()
-    open_run(
+    begin_run(
         store, {"dataset": {"root": "x"}, "clusters": {"k": None}, "head": {"method": "stego"}}, {"head": "a" * 64}
     )
     store.create(f"artifacts/head/{'a' * 64}/spec.json", b"{}")
@@ -48,22 +48,22 @@ def test_status_names_what_is_unfinished_or_damaged(call, make_config):
 
 
 def test_show_a_run(call, store, finished):
-    status, out, _ = call("show", finished.result["run"], "--store", store)
+    status, out, _ = call("show", finished.id, "--store", store)
     assert status == 0
     assert "restarts" not in out, "the config comes with --config"
-    assert str(Path(finished.result["report"]).name) in out
-    for row in finished.result["stages"]:
+    assert str(Path(finished.report).name) in out
+    for row in finished.summary()["stages"]:
         assert row["fingerprint"][:12] in out
     longer = call("show", "latest", "--store", store, "--config")[1]
     shown = yaml.safe_load(longer[longer.index("\ndataset:") :])
     assert shown["clusters"]["k"] == 4
-    facts = json.loads(call("show", finished.result["run"], "--store", store, "--json")[1])
+    facts = json.loads(call("show", finished.id, "--store", store, "--json")[1])
     assert facts["config"]["clusters"]["k"] == facts["k"] == 4
     assert facts["images"] == {"train": 6, "val": 4}
 
 
 def test_show_an_artifact(call, store, finished):
-    head = next(row for row in finished.result["stages"] if row["stage"] == "head")["fingerprint"]
+    head = finished.record["stages"]["head"]
     facts = json.loads(call("show", head[:16], "--store", store, "--json")[1])
     assert list(facts["lineage"]) == ["features", "neighbours"]
     assert facts["state"] == "finished"
@@ -81,7 +81,7 @@ def test_show_a_run_that_has_not_come_far(call, make_config):
     store = Store(config.store)
     store.mark()
     recorded = {"dataset": {"root": "x"}, "features": {}, "clusters": {"k": None}, "head": {"method": "stego"}}
-    run = open_run(store, recorded, {"head": "a" * 64})
+    run = begin_run(store, recorded, {"head": "a" * 64})
     status, out, _ = call("show", run, "--store", config.store)
     assert status == 0
     assert "not known yet" in out
@@ -98,7 +98,7 @@ def opened(monkeypatch) -> list[str]:
 
 def test_open_opens_the_report(call, store, finished, opened, monkeypatch):
     monkeypatch.setenv("DISPLAY", ":0")
-    for words in (("open",), ("open", finished.result["run"])):
+    for words in (("open",), ("open", finished.id)):
         status, out, _ = call(*words, "--store", store)
         assert status == 0
         assert Path(out.strip()).is_file()

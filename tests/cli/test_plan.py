@@ -6,9 +6,9 @@ import pytest
 import yaml
 from corpora import small, write_corpus
 
+from pipeline.api import run
 from pipeline.config import validate
 from pipeline.planning import plan
-from pipeline.session import run
 
 
 def rows_of(call, *args: str) -> dict[str, dict]:

@@ -13,7 +13,9 @@ import toys
 from toys import SQUARES, SquaresParams, done, squares
 
 from pipeline.core.artifact import Artifact, record
-from pipeline.core.engine import Job, Node, Root, Stage, Work, ensure, finished, silent, why
+from pipeline.core.catalog import finished
+from pipeline.core.changes import why
+from pipeline.core.engine import Job, Node, Root, Stage, Work, ensure, silent
 from pipeline.core.execution import Execution
 from pipeline.core.executors import open_executor
 from pipeline.core.store import Store

@@ -12,6 +12,7 @@ import tifffile
 from image_files import size
 from PIL import Image
 
+from pipeline.api import run
 from pipeline.core import extras
 from pipeline.core.errors import ConfigError
 from pipeline.core.execution import Execution
@@ -19,7 +20,6 @@ from pipeline.core.executors import open_executor
 from pipeline.core.store import Store
 from pipeline.images.formats import decode
 from pipeline.planning import plan
-from pipeline.session import run
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -64,7 +64,7 @@ def test_without_the_package_of_the_report_there_is_none(without, make_config, t
 
 def test_what_exists_needs_no_package(without, finished):
     without("faiss", "pydensecrf", "onnx", "skimage")
-    assert {row["status"] for row in run(finished.config)["stages"]} == {"reused"}
+    assert {row.status for row in run(finished.config).stages} == {"reused"}
 
 
 def test_dask_is_missed_when_the_executor_is_opened(without):

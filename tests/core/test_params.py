@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from pipeline.core.engine import Job, Node, Stage, Work, ensure, silent, why
+from pipeline.core.changes import why
+from pipeline.core.engine import Job, Node, Stage, Work, ensure, silent
 from pipeline.core.execution import Execution
 from pipeline.core.executors import open_executor
 from pipeline.core.fingerprint import digest

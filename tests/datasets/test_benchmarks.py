@@ -16,10 +16,10 @@ from image_files import size
 from scipy.io import loadmat, savemat
 
 from pipeline import configs
+from pipeline.api import run
 from pipeline.artifacts.labels import LabelMaps
 from pipeline.cli.doctor import examine
 from pipeline.config import load, validate
-from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.store import Store
 from pipeline.datasets import benchmarks, folder
@@ -30,7 +30,6 @@ from pipeline.images import files
 from pipeline.images.formats import decode, decode_label
 from pipeline.images.pixels import DecodeError
 from pipeline.planning import plan
-from pipeline.session import run
 from pipeline.stages.dataset import DatasetParams
 
 NAMES = {"cocostuff27": "cocostuff", "cityscapes27": "cityscapes", "potsdam3": "potsdam"}
@@ -321,8 +320,7 @@ def test_a_run_is_scored_in_the_benchmarks_classes(layout: str, trees, vit: Path
     root = trees[layout]
     config = validate(small(root, tmp_path / "store", vit, dataset={"layout": layout}, clusters={"k": 3}))
     result = run(config)
-    made = {row["stage"]: Artifact(Store(config.store), row["stage"], row["fingerprint"]) for row in result["stages"]}
-    found = made["scores"].read_json("scores.json")
+    found = result.artifact("scores").read_json("scores.json")
     classes = benchmarks.LAYOUTS[layout].classes
     assert found["classes"] == list(classes)
     for method in ("cluster", "cluster_crf", "linear", "linear_tokens", "baseline"):
@@ -330,9 +328,9 @@ def test_a_run_is_scored_in_the_benchmarks_classes(layout: str, trees, vit: Path
         assert len(found["scores"][method]["iou"]) == len(classes)
     val = 1 if layout == "cocostuff27" else VAL
     assert found["images"] == val
-    assert made["dataset"].manifest["splits"] == {"train": TRAIN, "val": val}
+    assert result.artifact("dataset").manifest["splits"] == {"train": TRAIN, "val": val}
 
-    maps = LabelMaps(made["labels"], str(root))
+    maps = LabelMaps(result.artifact("labels"), str(root))
     items = folder.scan(str(root), "images", layout=layout).items
     for item in items:
         label = maps.read(item.split, item.id)

@@ -1,5 +1,8 @@
 """The demo corpus: deterministic, complete, honest about its splits, safe to call twice."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +125,21 @@ def test_a_second_call_does_nothing(corpus):
     before = contents(corpus)
     assert demo.build(corpus, train=16, val=8, progress=lambda *_: pytest.fail("it built again")) == corpus
     assert contents(corpus) == before
+
+
+def test_a_corpus_that_is_there_needs_no_heavy_package(corpus):
+    code = """
+import json, sys
+import json
+import subprocess
+import sys
+from pathlib import Path
+from pipeline.datasets.demo.corpus import build
+build(Path(sys.argv[1]), train=16, val=8)
+print(json.dumps(list(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(corpus)], check=True, capture_output=True, text=True)
+    assert not {"torch", "scipy", "skimage"} & set(json.loads(done.stdout))
 
 
 def test_a_half_built_corpus_is_made_again(tmp_path):

@@ -11,18 +11,18 @@ from typing import Any
 import obstore
 from obstore.exceptions import GenericError
 
+from pipeline.api import run
 from pipeline.config import validate
 from pipeline.core import engine, executors, gc, retries
 from pipeline.core import runs as roots
 from pipeline.core.store import Store
-from pipeline.session import run
 from pipeline.stages import head
 
 
 def run_config(command: dict[str, Any]) -> dict[str, Any]:
     """Run a config (data as in YAML) and return what `stegoflow run --json` prints."""
     _prepare(command)
-    return run(validate(command["config"]), stage=command.get("stage"))
+    return run(validate(command["config"]), stage=command.get("stage")).summary()
 
 
 def collect(command: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def run_and_forget(command: dict[str, Any]) -> dict[str, Any]:
     while not Path(command["until"]).exists():
         config = validate(command["configs"][done % len(command["configs"])])
         result = run(config)
-        roots.forget(Store(config.store), result["run"])
+        roots.forget(Store(config.store), result.id)
         done += 1
     return {"runs": done}
 

@@ -9,6 +9,7 @@ import pytest
 from fault_harness import Zygote, differences, strays
 from fault_places import Place, Reference, Tally
 
+from pipeline.api import run
 from pipeline.config import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.catalog import downstream, every_artifact, find_artifact
@@ -16,7 +17,6 @@ from pipeline.core.errors import DamageError, render
 from pipeline.core.gc import remove, retract
 from pipeline.core.store import Store
 from pipeline.core.verify import verify
-from pipeline.session import run
 
 KINDS = re.compile(r"[0-9a-f]{16,64}|\d{8,}-\d{8,}|/c/\d+")
 """What differs between files of one kind."""
@@ -156,7 +156,7 @@ def test_retract_asks_before_it_takes_what_depends(finished, tmp_path: Path):
 
     store = Store(tmp_path / "store")
     shutil.copytree(finished.config.store, store.folder, dirs_exist_ok=True)
-    names = {row["stage"]: row["fingerprint"] for row in finished.result["stages"]}
+    names = {row.stage: row.fingerprint for row in finished.stages}
     with pytest.raises(ConfigError, match="was read by: ") as caught:
         retract(store, names["clusters"][:10], with_downstream=False)
     assert "--downstream" in render(caught.value.next)

@@ -14,13 +14,14 @@ from fault_harness import Zygote, differences, strays
 from fault_places import Place, Reference, Tally
 from s3_server import Overwriting, S3Server
 
+from pipeline.api import run
 from pipeline.config import validate
 from pipeline.core import gc
 from pipeline.core import runs as roots
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError, StageError, render
 from pipeline.core.store import Store
-from pipeline.session import run, session
+from pipeline.session import session
 
 
 def check(place: Place, name: str, alone: Reference, tally: Tally) -> None:
@@ -156,7 +157,7 @@ def test_a_worker_dies(place: Place, zygote: Zygote, alone: Reference, executor:
     result = run(config)
     thread.join()
     assert killed, "no worker was seen"
-    assert {row["status"] for row in result["stages"]} == {"ran"}
+    assert {row.status for row in result.stages} == {"ran"}
     check(place, "workers", alone, tally)
     tally.say(f"a worker dies ({executor})", "the run goes on; artifacts as undisturbed")
 
@@ -205,9 +206,8 @@ def test_the_clock_jumps_back(place: Place, alone: Reference, monkeypatch: pytes
     monkeypatch.setattr(
         roots.time, "gmtime", lambda seconds=None: gmtime(now() - 86400 if seconds is None else seconds)
     )
-    result = run(validate(place.config("copy")))
-    assert result["run"] > alone.run
-    assert roots.find_run(store, "latest")["run"] == result["run"]
+    result = run(validate(place.config("copy", report={"patches": 1})))
+    assert result.id > alone.run
     for each in roots.runs(store):
         roots.forget(store, each)
     monkeypatch.setattr(gc.time, "time", lambda: now() - 86400)
@@ -300,17 +300,17 @@ def test_gc_needs_forget(finished, tmp_path: Path):
     store = Store(tmp_path / "store")
     shutil.copytree(finished.config.store, store.folder, dirs_exist_ok=True)
     for each in roots.runs(store):
-        if each != finished.result["run"]:
+        if each != finished.id:
             roots.forget(store, each)
     gc.collect(store, 0.0, delete=True)
-    names = {row["stage"]: row["fingerprint"] for row in finished.result["stages"]}
+    names = finished.record["stages"]
     assert all(Artifact(store, *pair).exists for pair in names.items())
     roots.name_run(store, "latest", "best")
-    assert roots.find_run(store, "best")["run"] == finished.result["run"]
+    assert roots.find_run(store, "best")["run"] == finished.id
     with pytest.raises(ConfigError, match="is named best"):
-        roots.forget(store, finished.result["run"])
+        roots.forget(store, finished.id)
     roots.forget(store, "best")
-    roots.forget(store, finished.result["run"])
+    roots.forget(store, finished.id)
     assert gc.collect(store, 3600.0, delete=True) == [], "younger than the grace"
     listed = gc.collect(store, 0.0, delete=False)
     assert all(Artifact(store, *pair).exists for pair in names.items()), "a dry run"

@@ -204,7 +204,7 @@ def test_a_deployed_run_makes_every_artifact(prefect: Prefect, store: Path, firs
 def test_it_shows_scores_pictures_and_where_the_report_lies(prefect: Prefect, store: Path, first: str) -> None:
     shown = prefect.artifacts(first)
     assert sorted(shown) == ["masks", "report", "scores"]
-    assert [row["what"] for row in shown["scores"]][:2] == ["clusters", "clusters + CRF"]
+    assert [row["what"] for row in shown["scores"]][:2] == ["groups", "groups + CRF"]
     assert all(0 <= float(row[key]) <= 100 for row in shown["scores"] for key in ("accuracy", "mIoU"))
     picture, _, names = shown["masks"].partition(")\n\n")
     assert picture.startswith("![masks](data:image/jpeg;base64,")

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.api import open_features, run
 from pipeline.artifacts.features import Rows, Tokens, arrays, read_center, read_mean
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import DamageError, render
-from pipeline.core.store import Store
 from pipeline.core.verify import verify_artifact
-from pipeline.results import open_features
-from pipeline.session import run
 from pipeline.stages import features
 
 Make = Callable[..., PipelineConfig]
@@ -26,8 +24,7 @@ CODECS = ["int8"]
 def made(config: PipelineConfig) -> Artifact:
     """The features of a config, made from what its store has."""
     run(config, stage="dataset")
-    (row,) = run(config, stage="features")["stages"]
-    return Artifact(Store(config.store), "features", row["fingerprint"])
+    return run(config, stage="features").artifact("features")
 
 
 def read(artifact: Artifact) -> np.ndarray:
@@ -65,7 +62,7 @@ def similar(mine: np.ndarray, theirs: np.ndarray, center: np.ndarray) -> float:
 def test_tokens_are_read_as_before(coded: Make, finished):
     """… by stages and by notebooks; what is computed of unrounded tokens stays as it was."""
     artifact = made(coded())
-    plain = Artifact(Store(finished.config.store), "features", finished.result["stages"][2]["fingerprint"])
+    plain = finished.artifact("features")
     values, wanted = read(artifact), read(plain)
     assert (values.dtype, values.shape) == (np.float16, wanted.shape)
     assert 0.99 < similar(values, wanted, read_center(plain, "dataset")) < 0.9999
@@ -88,7 +85,7 @@ def test_bytes_are_those_of_the_group(coded: Make):
 
 def test_a_whole_run(coded: Make):
     result = run(coded())
-    assert result["scores"]["linear_tokens"]["accuracy"] > 50
+    assert result.scores.linear_tokens.accuracy > 50
 
 
 def test_an_undecodable_image_is_nan(coded: Make, corpus: Path, tmp_path: Path):

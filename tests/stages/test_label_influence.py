@@ -15,12 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.api import run
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.masks import read_masks
 from pipeline.config import PipelineConfig
-from pipeline.core.artifact import Artifact
-from pipeline.core.store import Store
-from pipeline.session import run
+from pipeline.results import Run
 
 Make = Callable[..., PipelineConfig]
 MEASURING = {"labels", "probe", "scores", "report"}
@@ -37,23 +36,19 @@ def one_thread() -> Iterator[None]:
     faiss.omp_set_num_threads(threads[1])
 
 
-def found(config: PipelineConfig, result: dict[str, Any], stage: str) -> Artifact:
-    return Artifact(Store(config.store), stage, names(result)[stage])
+def names(done: Run) -> dict[str, str]:
+    return {row.stage: row.fingerprint for row in done.stages}
 
 
-def names(result: dict[str, Any]) -> dict[str, str]:
-    return {row["stage"]: row["fingerprint"] for row in result["stages"]}
-
-
-def output(config: PipelineConfig, result: dict[str, Any]) -> dict[str, Any]:
+def output(done: Run) -> dict[str, Any]:
     """Neighbours, weights, prototypes and masks, byte for byte."""
     tensors = {
         f"{stage} {name}": value.tobytes()
         for stage, file in (("head", "head"), ("clusters", "clusters"), ("baseline", "clusters"))
-        for name, value in found(config, result, stage).read_tensors(f"{file}.safetensors").items()
+        for name, value in done.artifact(stage).read_tensors(f"{file}.safetensors").items()
     }
-    near = found(config, result, "neighbours").read_table("neighbours.parquet").to_pydict()
-    return {**tensors, "neighbours": near, "masks": list(read_masks(found(config, result, "masks")))}
+    near = done.artifact("neighbours").read_table("neighbours.parquet").to_pydict()
+    return {**tensors, "neighbours": near, "masks": list(read_masks(done.artifact("masks")))}
 
 
 def files(config: PipelineConfig) -> dict[str, str]:
@@ -77,15 +72,14 @@ def test_labels_change_no_byte_of_the_output(make_config: Make, corpus: Path, tm
     results = [run(config) for config in configs]
     for name in set(names(results[2])) - MEASURING:
         assert len({names(result)[name] for result in results}) == 1, name
-    right, *others = (output(*pair) for pair in zip(configs, results, strict=True))
+    right, *others = map(output, results)
     for other in others:
         assert set(right) == set(other)
         for what, value in right.items():
             assert value == other[what], what
-    pairs = zip(configs[:2], results[:2], strict=True)
-    one, other = (found(*pair, "probe").read_tensors("probe.safetensors") for pair in pairs)
+    one, other = (done.artifact("probe").read_tensors("probe.safetensors") for done in results[:2])
     assert np.abs(one["codes.weight"] - other["codes.weight"]).max() > 0.01, "the probe must have seen other labels"
-    assert results[0]["scores"] != results[1]["scores"]
+    assert results[0].scores != results[1].scores
 
 
 def test_the_probe_leaves_the_head_as_it_was(make_config: Make, corpus: Path, tmp_path: Path):
@@ -93,15 +87,15 @@ def test_the_probe_leaves_the_head_as_it_was(make_config: Make, corpus: Path, tm
     root = tmp_path / "corpus"
     shutil.copytree(corpus / "images", root / "images")
     config = make_config(root=root)
-    artifact = found(config, run(config), "head")
+    artifact = run(config).artifact("head")
     in_memory, before = open_head(artifact, "cpu"), files(config)
     weights = {name: value.numpy().tobytes() for name, value in in_memory.method.state_dict().items()}
     assert any(Path(artifact.root).name in name for name in before)
 
     shutil.copytree(corpus / "labels", root / "labels")
     result = run(config)
-    assert {row["stage"] for row in result["stages"] if row["status"] == "ran"} == MEASURING
+    assert {row.stage for row in result.stages if row.status == "ran"} == MEASURING
     assert files(config) == before
-    assert found(config, result, "probe").manifest["items"] > 0
+    assert result.artifact("probe").manifest["items"] > 0
     assert open_head(artifact, "cpu") is in_memory, "the probe's codes are this very head's"
     assert {name: value.numpy().tobytes() for name, value in in_memory.method.state_dict().items()} == weights

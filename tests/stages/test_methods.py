@@ -15,6 +15,7 @@ from corpora import write_corpus
 from PIL import Image
 from torch import Tensor
 
+from pipeline.api import run
 from pipeline.artifacts.clusters import Clusters, fewer, find_tree, look, read_clusters
 from pipeline.artifacts.features import Tokens, read_center, training_views
 from pipeline.artifacts.head import TrainedHead, open_head
@@ -34,16 +35,12 @@ from pipeline.numerics import regroup
 from pipeline.numerics.codes import Codes
 from pipeline.numerics.context import unit
 from pipeline.numerics.views import Window
-from pipeline.session import run, session
+from pipeline.results import Run
+from pipeline.session import session
 from pipeline.stages import head as stage
 
 Make = Callable[..., PipelineConfig]
 UNTRAINED = ("none", "pca")
-
-
-def found(config: PipelineConfig, result: dict[str, Any], stage: str) -> Artifact:
-    fingerprint = {row["stage"]: row["fingerprint"] for row in result["stages"]}[stage]
-    return Artifact(Store(config.store), stage, fingerprint)
 
 
 def until(config: PipelineConfig, name: str) -> Artifact:
@@ -83,23 +80,23 @@ def test_a_method_runs_to_its_scores(method: str, kind: str, make_config: Make):
     head = {"method": method} | ({"code": 7} if method == "pca" else {})
     config = make_config(head=head, features={"views": {"kind": kind, "size": [64, 64]}})
     result = run(config)
-    assert [row["status"] for row in result["stages"]] == ["ran"] * 11
+    assert [row.status for row in result.stages] == ["ran"] * 11
     for name in ("cluster", "cluster_crf", "linear"):
-        assert 0 < result["scores"][name]["miou"] <= 100
-    artifact = found(config, result, "head")
+        assert 0 < getattr(result.scores, name).miou <= 100
+    artifact = result.artifact("head")
     code = {"stego": 8, "stegoflow": 8 + 64, "smooseg": 64, "cause": 90, "primaps": 64, "pca": 7, "none": 64}[method]
-    clusters = read_clusters(found(config, result, "clusters"))
+    clusters = read_clusters(result.artifact("clusters"))
     assert clusters.vectors.shape[1] == code
     assert (len(clusters.vectors) > 4) == (method == "stegoflow")
     assert len(clusters.cut().nodes) == clusters.k == 4
     way = {"stegoflow": "regrouped"} | dict.fromkeys(("smooseg", "cause", "primaps"), "head")
-    assert found(config, result, "clusters").manifest["found_by"] == way.get(method, "kmeans")
+    assert result.artifact("clusters").manifest["found_by"] == way.get(method, "kmeans")
     facts = artifact.read_facts("head.safetensors")
     assert (json.loads(facts["params"])["method"], facts["channels"]) == (method, "64")
-    assert [row["status"] for row in run(config)["stages"]] == ["reused"] * 11
+    assert [row.status for row in run(config).stages] == ["reused"] * 11
 
     losses = artifact.read_table("losses.parquet")
-    page = page_of(config, result)
+    page = page_of(result)
     if method in UNTRAINED:
         assert (losses.column_names, losses.num_rows) == (["step"], 0)
         assert losses.schema.field("step").type == pa.int64()
@@ -117,13 +114,14 @@ def test_without_a_head_clusters_are_the_baseline(make_config: Make):
     upsampled before they are compared and the baseline's similarities after."""
     config = make_config(head={"method": "none"}, masks={"upsampling": "bilinear"})
     result = run(config)
-    clusters, baseline = (read_clusters(found(config, result, stage)) for stage in ("clusters", "baseline"))
+    clusters, baseline = (read_clusters(result.artifact(stage)) for stage in ("clusters", "baseline"))
     np.testing.assert_array_equal(clusters.vectors, baseline.vectors)
     np.testing.assert_array_equal(clusters.tree.merges, baseline.tree.merges)
-    mine, baseline = result["scores"]["cluster"], result["scores"]["baseline"]
-    assert mine["accuracy"] == pytest.approx(baseline["accuracy"], abs=0.01)
-    assert mine["miou"] == pytest.approx(baseline["miou"], abs=0.01)
-    assert result["scores"]["linear"] == pytest.approx(result["scores"]["linear_tokens"], abs=1e-6)
+    mine, baseline = result.scores.cluster, result.scores.baseline
+    assert mine.accuracy == pytest.approx(baseline.accuracy, abs=0.01)
+    assert mine.miou == pytest.approx(baseline.miou, abs=0.01)
+    values = result.summary()["scores"]
+    assert values["linear"] == pytest.approx(values["linear_tokens"], abs=1e-6)
 
 
 def test_codes_without_a_head_are_the_centred_tokens(make_config: Make):
@@ -265,7 +263,7 @@ def test_every_stage_gives_a_head_whole_views(make_config: Make, monkeypatch: py
         )
     )
     assert shapes == {(4, 4, 64)}
-    assert result["scores"]["linear"]["miou"] > 0
+    assert result.scores.linear.miou > 0
 
 
 def test_codes_at_the_sampled_positions_are_those_of_the_tokens(make_config: Make):
@@ -366,11 +364,11 @@ def test_a_heads_own_clusters_are_taken(make_config: Make, monkeypatch: pytest.M
     monkeypatch.setattr(NoneParams, "network", f"{__name__}:Found")
     config = make_config(head={"method": "none"})
     result = run(config)
-    clusters = found(config, result, "clusters")
-    axes = found(config, result, "head").read_tensors("head.safetensors")["axes"]
+    clusters = result.artifact("clusters")
+    axes = result.artifact("head").read_tensors("head.safetensors")["axes"]
     np.testing.assert_allclose(read_clusters(clusters).vectors, axes, atol=1e-6)
     assert clusters.manifest["found_by"] == "head"
-    assert result["scores"]["cluster"]["miou"] > 0
+    assert result.scores.cluster.miou > 0
 
     config = make_config(head={"method": "none"}, clusters={"method": "kmeans"})
     clusters = until(config, "clusters")
@@ -421,8 +419,8 @@ def test_a_head_is_opened_once(make_config: Make):
 # Collapse -------------------------------------------------------------------------------------------------------------
 
 
-def page_of(config: PipelineConfig, result: dict[str, Any]) -> str:
-    return found(config, result, "report").read("report.html").decode()
+def page_of(done: Run) -> str:
+    return done.artifact("report").read("report.html").decode()
 
 
 def test_a_collapse_of_the_codes_is_told(make_config: Make, monkeypatch: pytest.MonkeyPatch, caplog):
@@ -431,20 +429,20 @@ def test_a_collapse_of_the_codes_is_told(make_config: Make, monkeypatch: pytest.
     settings = {"steps": 80, "learning_rate": 0.02, "shift_random": -5.0, "shift_self": -5.0, "zero_clamp": False}
     config = make_config(head=settings)
     result = run(config)
-    artifact = found(config, result, "head")
+    artifact = result.artifact("head")
     assert artifact.manifest["groups"] < stage.COLLAPSED
     assert "head, step 40 of 80: the codes are nearly all alike" in caplog.text
     assert "raise head.shift_random" in caplog.text
-    assert "the codes are nearly all alike" in page_of(config, result)
+    assert "the codes are nearly all alike" in page_of(result)
 
 
 def test_codes_that_did_not_collapse_are_not_warned_of(make_config: Make, caplog):
     config = make_config()
     result = run(config)
-    groups = found(config, result, "head").manifest["groups"]
+    groups = result.artifact("head").manifest["groups"]
     assert groups > stage.COLLAPSED
-    assert f"<bdi>{groups:.1f}</bdi>" in page_of(config, result)
-    assert "nearly all alike" not in page_of(config, result)
+    assert f"<bdi>{groups:.1f}</bdi>" in page_of(result)
+    assert "nearly all alike" not in page_of(result)
     assert not caplog.records
 
 

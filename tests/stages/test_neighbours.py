@@ -7,11 +7,8 @@ import faiss
 import numpy as np
 import pytest
 
-from pipeline.core.artifact import Artifact
-from pipeline.core.store import Store
+from pipeline.api import open_features, run
 from pipeline.numerics.kmeans import normalise
-from pipeline.results import open_features
-from pipeline.session import run
 from pipeline.stages.neighbours import RECALL, build_index, search_others
 
 
@@ -118,9 +115,8 @@ def test_the_stage_is_brute_force_on_centred_pooled_features(make_config):
             neighbours={"k": 3}, head={"center": center}, features={"views": {"kind": "crops", "size": [64, 64]}}
         )
         result = run(config)
-        names = {row["stage"]: row["fingerprint"] for row in result["stages"]}
-        table = Artifact(Store(config.store), "neighbours", names["neighbours"]).read_table("neighbours.parquet")
-        opened = open_features(config.store, names["features"])
+        table = result.artifact("neighbours").read_table("neighbours.parquet")
+        opened = result.features
         rows = np.flatnonzero(np.asarray(opened.views["training"]))
         assert table["view"].to_pylist() == rows.tolist()
         mean = np.asarray(opened.tokens[:], np.float32).mean((1, 2))[rows]
@@ -141,8 +137,7 @@ def test_a_copy_of_an_image_is_not_its_neighbour(make_config, corpus: Path, tmp_
             shutil.copy(corpus / "images/train" / name, target)
     config = make_config(root=root, neighbours={"k": 7})
     result = run(config, stage="dataset") and run(config, stage="features") and run(config, stage="neighbours")
-    names = {row["stage"]: row["fingerprint"] for row in result["stages"]}
-    table = Artifact(Store(config.store), "neighbours", names["neighbours"]).read_table("neighbours.parquet")
+    table = result.artifact("neighbours").read_table("neighbours.parquet")
     content = open_features(config.store).views["sha256"].to_pylist()
     for view, near in zip(table["view"].to_pylist(), table["neighbours"].to_pylist(), strict=True):
         assert len(near) == 4
@@ -150,6 +145,5 @@ def test_a_copy_of_an_image_is_not_its_neighbour(make_config, corpus: Path, tmp_
 
 
 def test_the_search_says_how_it_was_made(finished):
-    names = {row["stage"]: row["fingerprint"] for row in finished.result["stages"]}
-    manifest = Artifact(Store(finished.config.store), "neighbours", names["neighbours"]).manifest
+    manifest = finished.artifact("neighbours").manifest
     assert (manifest["index"], manifest["recall"], list(manifest["files"])) == ("exact", 1.0, ["neighbours.parquet"])

@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.api import open_features, run
 from pipeline.artifacts import feature_layout
 from pipeline.artifacts.masks import decode_png, encode_png, ignore_value, mask_dtype, read_masks
 from pipeline.backbones.vit import create_backbone
 from pipeline.config import PipelineConfig
-from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job
 from pipeline.core.errors import StageError
 from pipeline.core.runs import runs
@@ -29,8 +29,8 @@ from pipeline.heads.stego import Stego
 from pipeline.images.formats import decode
 from pipeline.images.pixels import resize
 from pipeline.planning import STAGES, nodes, plan
-from pipeline.results import open_features
-from pipeline.session import run, session
+from pipeline.results import Run
+from pipeline.session import session
 from pipeline.stages import features, head, masks
 from pipeline.stages.features import open_group, training_views
 
@@ -39,26 +39,21 @@ UNLABELLED = [name for name in NAMES if name not in ("labels", "probe")]
 Make = Callable[..., PipelineConfig]
 
 
-def found(config: PipelineConfig, result: dict[str, Any], stage: str) -> Artifact:
-    fingerprint = {row["stage"]: row["fingerprint"] for row in result["stages"]}[stage]
-    return Artifact(Store(config.store), stage, fingerprint)
+def ran(done: Run) -> list[str]:
+    return [row.stage for row in done.stages if row.status == "ran"]
 
 
-def ran(result: dict[str, Any]) -> list[str]:
-    return [row["stage"] for row in result["stages"] if row["status"] == "ran"]
+def tokens(done: Run) -> np.ndarray:
+    return np.asarray(open_group(done.artifact("features"))["tokens"][:])
 
 
-def tokens(config: PipelineConfig, result: dict[str, Any]) -> np.ndarray:
-    return np.asarray(open_group(found(config, result, "features"))["tokens"][:])
-
-
-def decoded_masks(config: PipelineConfig, result: dict[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    rows = read_masks(found(config, result, "masks"))
+def decoded_masks(done: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    rows = read_masks(done.artifact("masks"))
     return {row["id"]: (decode_png(row["mask"]), decode_png(row["mask_crf"])) for row in rows}
 
 
-def views(config: PipelineConfig, result: dict[str, Any]) -> list[dict[str, Any]]:
-    return found(config, result, "features").read_table("views.parquet").to_pylist()
+def views(done: Run) -> list[dict[str, Any]]:
+    return done.artifact("features").read_table("views.parquet").to_pylist()
 
 
 def write(path: Path, pixels: np.ndarray) -> None:
@@ -70,8 +65,10 @@ def write(path: Path, pixels: np.ndarray) -> None:
 
 
 def test_a_run_makes_every_artifact(finished):
-    result = json.loads(json.dumps(finished.result))
-    assert set(result) >= {"protocol", "report", "run", "scores", "stages"}
+    result = json.loads(json.dumps(finished.summary()))
+    assert sorted(result) == ["groups", "k", "protocol", "report", "run", "scores", "stages"]
+    assert result["k"] == len(result["groups"]) == 4
+    assert sum(result["groups"]) == pytest.approx(1)
     assert result["protocol"] == "full"
     assert [row["stage"] for row in result["stages"]] == NAMES
     for row in result["stages"]:
@@ -79,16 +76,16 @@ def test_a_run_makes_every_artifact(finished):
             "fingerprint", "parts_repeated", "parts_run", "parts_total", "seconds", "stage", "status",
         ]  # fmt: skip
         assert (row["status"], row["parts_run"]) == ("ran", row["parts_total"])
-        manifest = found(finished.config, result, row["stage"]).manifest
+        manifest = finished.artifact(row["stage"]).manifest
         assert manifest["fingerprint"] == row["fingerprint"]
         assert manifest["items"] > 0
         assert manifest["environment"]["torch"] == torch.__version__.split("+")[0] or manifest["environment"]["torch"]
     assert all(0 <= value[key] <= 100 for value in result["scores"].values() for key in ("accuracy", "miou"))
-    page = Path(result["report"]).read_text()
+    page = Path(finished.report).read_text()
     assert page.startswith("<!")
     for method in ("cluster", "cluster_crf", "baseline", "linear_tokens"):
         assert f">{result['scores'][method]['miou']:.1f}<" in page, "the page shows the scores in percent"
-    assert runs(Store(finished.config.store)) == [result["run"]]
+    assert runs(finished.store) == [finished.id]
 
 
 def test_the_stego_protocol_scores_the_centre_and_re_runs_the_scores_alone(copied: Make, finished):
@@ -96,20 +93,20 @@ def test_the_stego_protocol_scores_the_centre_and_re_runs_the_scores_alone(copie
     config = copied(scores={"protocol": "stego"})
     result = run(config)
     assert ran(result) == ["scores", "report"]
-    assert result["protocol"] == "stego"
-    counts = found(finished.config, finished.result, "scores").read_json("scores.json")["confusion"]["cluster"]
-    crops = found(config, result, "scores").read_json("scores.json")["confusion"]["cluster"]
+    assert result.scores.protocol == "stego"
+    counts = finished.artifact("scores").read_json("scores.json")["confusion"]["cluster"]
+    crops = result.artifact("scores").read_json("scores.json")["confusion"]["cluster"]
     assert np.sum(crops) == 4 * 320 * 320 != np.sum(counts)
-    assert "the centre 320 × 320 pixels" in Path(result["report"]).read_text()
+    assert "the centre 320 × 320 pixels" in Path(result.report).read_text()
 
 
 def test_probes_beat_chance_on_separable_textures(finished):
     """Three flat textures are linearly separable even for a random ViT: a label shifted by a row would show."""
-    assert finished.result["scores"]["linear_tokens"]["accuracy"] > 50
+    assert finished.scores.linear_tokens.accuracy > 50
 
 
 def test_every_mask_has_its_own_images_size_and_type(finished, corpus):
-    found_masks = decoded_masks(finished.config, finished.result)
+    found_masks = decoded_masks(finished)
     assert sorted(found_masks) == sorted(path.name for path in (corpus / "images/val").iterdir())
     shapes = set()
     for name, pair in found_masks.items():
@@ -136,10 +133,10 @@ def test_masks_of_many_clusters_are_uint16():
 def test_worker_processes_give_the_same_values(finished, make_config: Make):
     config = make_config(execution={"executor": "processes", "workers": 2})
     result = run(config)
-    assert [row["fingerprint"] for row in result["stages"]] == [row["fingerprint"] for row in finished.result["stages"]]
-    mine, theirs = (tokens(*pair).astype(np.float32) for pair in ((config, result), (finished.config, finished.result)))
+    assert [row.fingerprint for row in result.stages] == [row.fingerprint for row in finished.stages]
+    mine, theirs = (tokens(done).astype(np.float32) for done in (result, finished))
     np.testing.assert_allclose(mine, theirs, atol=0.02)
-    mine, theirs = (decoded_masks(*pair) for pair in ((config, result), (finished.config, finished.result)))
+    mine, theirs = (decoded_masks(done) for done in (result, finished))
     for name in theirs:
         assert np.mean(mine[name][0] == theirs[name][0]) > 0.97
 
@@ -152,16 +149,14 @@ def test_the_same_seed_gives_the_same_values(finished, make_config: Make):
         ("clusters", "clusters.safetensors"),
         ("probe", "probe.safetensors"),
     ):
-        first = found(finished.config, finished.result, stage).read_tensors(file)
-        second = found(config, result, stage).read_tensors(file)
+        first = finished.artifact(stage).read_tensors(file)
+        second = result.artifact(stage).read_tensors(file)
         for name, value in first.items():
             np.testing.assert_allclose(second[name], value, atol=1e-4, err_msg=f"{stage} {name}")
-    assert result["scores"] == finished.result["scores"]
+    assert result.scores == finished.scores
     other = make_config(head={"seed": 1})
-    changed = found(other, run(other), "head").read_tensors("head.safetensors")["linear.weight"]
-    assert (
-        np.abs(changed - found(config, result, "head").read_tensors("head.safetensors")["linear.weight"]).max() > 1e-3
-    )
+    changed = run(other).artifact("head").read_tensors("head.safetensors")["linear.weight"]
+    assert np.abs(changed - result.artifact("head").read_tensors("head.safetensors")["linear.weight"]).max() > 1e-3
 
 
 # What is reused -------------------------------------------------------------------------------------------------------
@@ -179,9 +174,9 @@ def test_a_second_run_reuses_everything(copied: Make):
     assert {row.action for row in plan(config)} == {"reuse"}
     result = run(config)
     assert ran(result) == []
-    assert sum(row["parts_run"] for row in result["stages"]) == 0
-    assert result["scores"]["cluster"]["accuracy"] > 0, "a run that reuses everything still says what was found"
-    assert Path(result["report"]).is_file()
+    assert sum(row.parts_run for row in result.stages) == 0
+    assert result.scores.cluster.accuracy > 0, "a run that reuses everything still says what was found"
+    assert Path(result.report).is_file()
 
 
 def test_another_k_runs_what_depends_on_it(copied: Make):
@@ -201,10 +196,11 @@ def test_labels_added_later_run_only_what_reads_them(make_config: Make, corpus: 
     shutil.copytree(corpus / "images", root / "images")
     config = make_config(root=root)
     bare = run(config)
-    assert [row["stage"] for row in bare["stages"]] == UNLABELLED
-    assert set(bare["scores"].values()) == {None}
-    assert Path(bare["report"]).is_file()
-    found_scores = found(config, bare, "scores").read_json("scores.json")
+    assert [row.stage for row in bare.stages] == UNLABELLED
+    assert bare.scores is None
+    assert set(bare.summary()["scores"].values()) == {None}
+    assert Path(bare.report).is_file()
+    found_scores = bare.artifact("scores").read_json("scores.json")
     assert (found_scores["images"], found_scores["classes"]) == (0, [])
     assert found_scores["label_free"]["silhouette"] is not None
     assert sum(found_scores["cluster_share"]) == pytest.approx(1)
@@ -212,7 +208,7 @@ def test_labels_added_later_run_only_what_reads_them(make_config: Make, corpus: 
     shutil.copytree(corpus / "labels", root / "labels")
     labelled = run(config)
     assert ran(labelled) == ["labels", "probe", "scores", "report"]
-    assert labelled["scores"]["cluster"]["accuracy"] > 0
+    assert labelled.scores.cluster.accuracy > 0
 
 
 def test_a_new_image_is_a_new_dataset(make_config: Make, corpus: Path, tmp_path: Path):
@@ -245,14 +241,14 @@ def test_a_grown_corpus_encodes_its_new_image_only(copied: Make, corpus: Path, t
     run(config, stage="dataset")
     result = run(config, stage="features")
     assert encoded == ["000.png"]
-    assert found(config, result, "features").manifest["copied"] == 14
+    assert result.artifact("features").manifest["copied"] == 14
     fresh = copied(root=tmp_path / "grown", store=tmp_path / "fresh")
     run(fresh, stage="dataset")
     scratch = run(fresh, stage="features")
     assert len(encoded) == 1 + 15
-    np.testing.assert_allclose(tokens(config, result), tokens(fresh, scratch), atol=0.01)
+    np.testing.assert_allclose(tokens(result), tokens(scratch), atol=0.01)
     for name in ("mean", "center"):
-        mine, theirs = (open_group(found(*p, "features"))[name][:] for p in ((config, result), (fresh, scratch)))
+        mine, theirs = (open_group(done.artifact("features"))[name][:] for done in (result, scratch))
         np.testing.assert_allclose(mine, theirs, atol=2e-3, err_msg=name)
 
 
@@ -264,8 +260,8 @@ def test_a_hole_is_not_copied(copied: Make, corpus: Path, tmp_path: Path):
     shards[0].unlink()
     run(config, stage="dataset")
     result = run(config, stage="features")
-    assert found(config, result, "features").manifest["copied"] == 0
-    assert np.isfinite(tokens(config, result)).all()
+    assert result.artifact("features").manifest["copied"] == 0
+    assert np.isfinite(tokens(result)).all()
 
 
 def test_files_that_change_between_plan_and_run_are_refused(make_config: Make, corpus: Path, tmp_path: Path):
@@ -312,14 +308,14 @@ def test_fewer_images_than_neighbours_asked(images: int, kind: str, make_config:
         shutil.copy(corpus / f"images/train/{number:02d}.png", root)
     config = make_config(root=root, features={"views": {"kind": kind, "size": [64, 64]}}, neighbours={"k": 7})
     result = run(config)
-    near = found(config, result, "neighbours").read_table("neighbours.parquet")
+    near = result.artifact("neighbours").read_table("neighbours.parquet")
     per_image = {"whole": [1] * 3, "crops": [5] * 3, "sliding": [4, 4, 4]}[kind][:images]
     lengths = {len(line) for line in near["neighbours"].to_pylist()}
     assert lengths == {min(7, sum(per_image[1:]))}
-    losses = found(config, result, "head").read_table("losses.parquet")
+    losses = result.artifact("head").read_table("losses.parquet")
     assert ("loss_neighbours" in losses.column_names) == (images > 1)
     assert np.isfinite(np.asarray(losses["loss"])).all()
-    assert len(decoded_masks(config, result)) == images
+    assert len(decoded_masks(result)) == images
 
 
 def test_one_picture_alone(make_config: Make, corpus: Path, tmp_path: Path):
@@ -329,9 +325,9 @@ def test_one_picture_alone(make_config: Make, corpus: Path, tmp_path: Path):
     shutil.copy(corpus / "images/train/00.png", root / "x.png")
     config = make_config(root=root)
     result = run(config)
-    losses = found(config, result, "head").read_table("losses.parquet").column_names
+    losses = result.artifact("head").read_table("losses.parquet").column_names
     assert [name for name in losses if name.startswith("loss_")] == ["loss_self"]
-    assert found(config, result, "scores").read_json("scores.json")["label_free"]["stability"] is None
+    assert result.artifact("scores").read_json("scores.json")["label_free"]["stability"] is None
 
 
 def test_more_clusters_than_tokens(make_config: Make):
@@ -356,31 +352,31 @@ def test_undecodable_images_are_listed_and_ignored(damaged: Path, make_config: M
     config = make_config(root=damaged, features={"max_failed_fraction": 0.3})
     result = run(config)
     bad = ["images/train/02.png", "images/val/01.png", "images/val/03.png"]
-    assert sorted(found(config, result, "features").manifest["failed"]) == bad
-    group = open_group(found(config, result, "features"))
-    for row, value, mean in zip(views(config, result), group["tokens"][:], group["mean"][:], strict=True):
+    assert sorted(result.artifact("features").manifest["failed"]) == bad
+    group = open_group(result.artifact("features"))
+    for row, value, mean in zip(views(result), group["tokens"][:], group["mean"][:], strict=True):
         for values in (value, mean):
             assert np.isnan(values).all() if row["path"] in bad else np.isfinite(values).all()
     assert np.isfinite(group["center"][:]).all()
-    near = found(config, result, "neighbours").read_table("neighbours.parquet")
-    lost = {row["view"] for row in views(config, result) if row["path"] in bad}
+    near = result.artifact("neighbours").read_table("neighbours.parquet")
+    lost = {row["view"] for row in views(result) if row["path"] in bad}
     assert lost.isdisjoint(near["view"].to_pylist())
     assert lost.isdisjoint(v for line in near["neighbours"].to_pylist() for v in line)
 
-    rows = {row["id"]: row for row in read_masks(found(config, result, "masks"))}
+    rows = {row["id"]: row for row in read_masks(result.artifact("masks"))}
     assert rows["03.png"]["mask"] is None, "a picture without a readable size has no mask"
     for column in ("mask", "mask_crf"):
         ignored = decode_png(rows["01.png"][column])
         assert ignored.shape == (rows["01.png"]["height"], rows["01.png"]["width"])
         assert (ignored == 255).all()
         assert decode_png(rows["00.png"][column]).max() < 4
-    assert all(np.isfinite(value["accuracy"]) for value in result["scores"].values())
+    assert all(np.isfinite(value["accuracy"]) for value in result.summary()["scores"].values())
 
 
 def test_unassigned_pixels_count_as_wrong(damaged: Path, corpus: Path, make_config: Make):
     """Each method answers for the same labelled pixels, whether or not their picture could be read."""
     config = make_config(root=damaged, features={"max_failed_fraction": 0.3})
-    result = found(config, run(config), "scores").read_json("scores.json")
+    result = run(config).artifact("scores").read_json("scores.json")
     pixels = sum(decode_png(path.read_bytes()).size for path in (corpus / "labels/val").iterdir())
     assert {name: int(np.sum(counts)) for name, counts in result["confusion"].items()} == dict.fromkeys(
         result["confusion"], pixels
@@ -443,7 +439,7 @@ def test_features_without_a_marker_are_computed_again(make_config: Make, monkeyp
 def test_features_of_small_parts_equal_those_of_one(make_config: Make, finished, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(features, "PART", 3)
     config = make_config(execution={"batch_size": 2})
-    mine, whole = tokens(config, run(config)), tokens(finished.config, finished.result)
+    mine, whole = tokens(config, run(config)), tokens(finished)
     assert np.isfinite(mine).all()
     np.testing.assert_allclose(mine.astype(np.float32), whole.astype(np.float32), atol=0.01)
 
@@ -490,25 +486,25 @@ def test_a_killed_training_goes_on_from_its_checkpoint(make_config: Make, finish
     steps.append(-1)
     result = run(config)
     assert steps[16:] == list(range(10, 20))
-    resumed, straight = (found(*pair, "head") for pair in ((config, result), (finished.config, finished.result)))
+    resumed, straight = (done.artifact("head") for done in (result, finished))
     for name, value in straight.read_tensors("head.safetensors").items():
         np.testing.assert_allclose(resumed.read_tensors("head.safetensors")[name], value, atol=1e-5, err_msg=name)
     mine, theirs = (artifact.read_table("losses.parquet") for artifact in (resumed, straight))
     assert mine["step"].to_pylist() == theirs["step"].to_pylist() == [0, 10, 19]
     np.testing.assert_allclose(np.asarray(mine["loss"]), np.asarray(theirs["loss"]), atol=1e-5)
-    assert {row["stage"]: row["parts_run"] for row in result["stages"]}["head"] == 1
+    assert {row.stage: row.parts_run for row in result.stages}["head"] == 1
 
 
 def test_a_training_killed_before_its_manifest_trains_no_more(make_config: Make, monkeypatch: pytest.MonkeyPatch):
     config = make_config()
     result = run(config)
-    artifact = found(config, result, "head")
+    artifact = result.artifact("head")
     before = artifact.read_tensors("head.safetensors")
     Path(config.store, artifact.root, "manifest.json").unlink()
     monkeypatch.setattr(Stego, "loss", lambda *args: pytest.fail("trained again"))
     again = run(config, stage="head")
     assert ran(again) == ["head"]
-    for name, value in found(config, again, "head").read_tensors("head.safetensors").items():
+    for name, value in again.artifact("head").read_tensors("head.safetensors").items():
         np.testing.assert_array_equal(value, before[name])
 
 
@@ -520,9 +516,9 @@ def test_a_training_killed_before_its_manifest_trains_no_more(make_config: Make,
 def test_views_of_each_kind(kind: str, mirror: str, make_config: Make, corpus: Path):
     config = make_config(features={"views": {"kind": kind, "size": [48, 64]}, "mirror": mirror})
     result = run(config)
-    rows = views(config, result)
+    rows = views(result)
     assert [row["view"] for row in rows] == list(range(len(rows)))
-    assert tokens(config, result).shape == (len(rows), 3, 4, 64)
+    assert tokens(result).shape == (len(rows), 3, 4, 64)
     assert [row["mirrored"] for row in rows] == sorted(row["mirrored"] for row in rows)
     assert all(row["split"] == "train" and not row["mirrored"] for row in rows if row["training"])
     trained = {row["id"] for row in rows if row["training"]}
@@ -544,14 +540,14 @@ def test_views_of_each_kind(kind: str, mirror: str, make_config: Make, corpus: P
         assert row["y0"] + row["height"] <= row["image_height"] + 1e-6
         assert row["x0"] + row["width"] <= row["image_width"] + 1e-6
         assert row["scale_y"] == pytest.approx(48 / row["height"])
-    near = found(config, result, "neighbours").read_table("neighbours.parquet")
+    near = result.artifact("neighbours").read_table("neighbours.parquet")
     training = {row["view"] for row in rows if row["training"]}
     image = {row["view"]: row["id"] for row in rows}
     assert set(near["view"].to_pylist()) == training
     for view, line in zip(near["view"].to_pylist(), near["neighbours"].to_pylist(), strict=True):
         assert set(line) <= training, "a mirrored or predicted view is nobody's neighbour"
         assert image[view] not in {image[other] for other in line}
-    for name, (mask, _) in decoded_masks(config, result).items():
+    for name, (mask, _) in decoded_masks(result).items():
         with Image.open(corpus / "images/val" / name) as picture:
             assert mask.shape == (picture.height, picture.width)
         assert mask.max() < 4
@@ -583,12 +579,12 @@ def test_the_center_is_the_mean_training_token(finished):
 
 def test_masks_average_the_mirror_image(finished):
     """The plane of an image is the mean of its codes and its mirror image's, turned back."""
-    artifact = found(finished.config, finished.result, "features")
+    artifact = finished.artifact("features")
     table = artifact.read_table("views.parquet")
     plain, mirrored = (
         next(r for r in table.to_pylist() if r["split"] == "val" and r["mirrored"] == side) for side in (False, True)
     )
-    every = tokens(finished.config, finished.result).astype(np.float32)
+    every = tokens(finished).astype(np.float32)
     wanted = (every[plain["view"]] + every[mirrored["view"]][:, ::-1]) / 2
     plane = masks.Views(artifact).plane(plain["image"], lambda values: values.astype(np.float32))
     np.testing.assert_allclose(plane, wanted, atol=1e-5)
@@ -601,8 +597,8 @@ def test_windows_that_do_not_end_at_whole_pixels(make_config: Make, tmp_path: Pa
         write(tmp_path / f"odd/{number}.png", rng.integers(0, 256, (*shape, 3), np.uint8))
     config = make_config(root=tmp_path / "odd", features={"views": {"kind": "sliding", "size": [48, 64]}})
     result = run(config)
-    assert any(row["x0"] % 1 for row in views(config, result))
-    shapes = {name: mask.shape for name, (mask, _) in decoded_masks(config, result).items()}
+    assert any(row["x0"] % 1 for row in views(result))
+    shapes = {name: mask.shape for name, (mask, _) in decoded_masks(result).items()}
     assert shapes == {"0.png": (37, 95), "1.png": (90, 33), "2.png": (20, 20)}
 
 
@@ -627,7 +623,7 @@ def test_a_pool_smaller_than_the_tokens(make_config: Make, monkeypatch: pytest.M
     def train(store: str) -> dict[str, np.ndarray]:
         config = make_config(store=tmp_path / store, head=options)
         result = run(config)
-        artifact = found(config, result, "head")
+        artifact = result.artifact("head")
         assert artifact.manifest["pool"] == 4 < artifact.manifest["views"] == 6
         return artifact.read_tensors("head.safetensors")
 
@@ -658,19 +654,19 @@ def test_a_batch_larger_than_the_dataset(make_config: Make):
 
 
 def test_a_trained_head_is_applied_with_its_center(finished):
-    artifact = found(finished.config, finished.result, "head")
+    artifact = finished.artifact("head")
     trained = head.TrainedHead(artifact)
     tensors = {name: torch.from_numpy(value) for name, value in artifact.read_tensors("head.safetensors").items()}
     center = tensors.pop("center")
     plain = Head(64, 8)
     plain.load_state_dict(tensors)
-    values = tokens(finished.config, finished.result)[:2]
+    values = tokens(finished)[:2]
     with torch.no_grad():
         wanted = plain(torch.from_numpy(values.astype(np.float32)) - center).numpy()
     np.testing.assert_allclose(trained(values), wanted, atol=1e-5)
 
 
 def test_png_is_what_a_mask_is_stored_as(finished):
-    row = next(read_masks(found(finished.config, finished.result, "masks")))
+    row = next(read_masks(finished.artifact("masks")))
     with Image.open(io.BytesIO(row["mask"])) as image:
         assert (image.format, image.size) == ("PNG", (row["width"], row["height"]))

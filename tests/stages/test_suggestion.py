@@ -1,18 +1,16 @@
 """How many clusters are suggested, what reads the suggestion, and what a given K leaves alone."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 
+from pipeline.api import run
 from pipeline.artifacts.clusters import read_clusters
 from pipeline.config import PipelineConfig
-from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
 from pipeline.numerics.kmeans import effective_groups, normalise
 from pipeline.planning import nodes, plan
-from pipeline.session import run
 from pipeline.stages import suggestion
 from pipeline.stages.suggestion import agreements, curve_ks, peaks
 
@@ -59,38 +57,33 @@ def test_the_highest_peaks():
     assert peaks([2, 3], [0.5, 0.5]) == peaks([], []) == []
 
 
-def made(config: PipelineConfig, result: dict[str, Any], stage: str) -> Artifact:
-    fingerprint = {row["stage"]: row["fingerprint"] for row in result["stages"]}[stage]
-    return Artifact(Store(config.store), stage, fingerprint)
-
-
 @pytest.mark.parametrize("method", ["stegoflow", "smooseg", "cause", "primaps", "stego"])
 def test_a_run_without_k(method: str, make_config: Make):
     """Masks, baseline and report have the suggested number; the head that needs it has it in its file."""
     config = make_config(head={"method": method}, clusters={"k": None}, suggestion={"highest": 6, "draws": 2})
     result = run(config)
-    artifact = made(config, result, "suggestion")
+    artifact = result.artifact("suggestion")
     k = artifact.read_json("suggestion.json")["k"]
     assert k == artifact.manifest["k"] == round(artifact.manifest["groups"])
     assert 2 <= k <= 64
     curve = artifact.read_table("curve.parquet")
     assert curve["k"].to_pylist() == [2, 3, 4, 5, 6]
     assert all(-0.5 <= value <= 1 for value in curve["stability"].to_pylist())
-    assert made(config, result, "masks").manifest["clusters"] == k
-    assert len(read_clusters(made(config, result, "baseline")).vectors) == k
-    html = made(config, result, "report").read("report.html").decode()
+    assert result.artifact("masks").manifest["clusters"] == k
+    assert len(read_clusters(result.artifact("baseline")).vectors) == k
+    html = result.artifact("report").read("report.html").decode()
     assert f"<b>K = {k}</b> was suggested" in html
     assert "The highest peaks" in html
-    reads = "suggestion" in made(config, result, "head").manifest["inputs"]
+    reads = "suggestion" in result.artifact("head").manifest["inputs"]
     assert reads == (method != "stego"), "a head that needs no K does not wait for one"
-    assert {row["status"] for row in run(config)["stages"]} == {"reused"}
+    assert {row.status for row in run(config).stages} == {"reused"}
 
 
 def test_two_runs_suggest_the_same(make_config: Make, tmp_path):
     found = []
     for name in ("a", "b"):
         config = make_config(store=tmp_path / name, clusters={"k": None}, suggestion={"highest": 5})
-        artifact = made(config, run(config, until="suggestion"), "suggestion")
+        artifact = run(config, until="suggestion").artifact("suggestion")
         found.append((artifact.read_json("suggestion.json"), artifact.read_table("curve.parquet").to_pylist()))
     assert found[0] == found[1]
 
@@ -127,6 +120,6 @@ def test_few_and_broken_images(make_config: Make, tmp_path, corpus):
         root=root, head={"method": "none"}, clusters={"k": None}, features={"max_failed_fraction": 0.5}
     )
     result = run(config)
-    k = made(config, result, "suggestion").manifest["k"]
+    k = result.artifact("suggestion").manifest["k"]
     assert 1 <= k <= suggestion.EACH
-    assert made(config, result, "masks").manifest["clusters"] == k
+    assert result.artifact("masks").manifest["clusters"] == k
