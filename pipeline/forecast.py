@@ -51,8 +51,8 @@ HEADS = {
     "pca": Rate(2, 0, 400),
     "none": Rate(1, 0, 0),
 }
-"""Of the head by its method, from docs/results.md; an item is a step. On one core, but for `stegoflow`; those of `stego`
-were halved for two."""
+"""Of the head by its method, from docs/results.md; an item is a step. On one core but for `stegoflow`; the one of
+`stego` is halved."""
 DECISIVE = (
     "features.backbone ",
     "features.block ",
