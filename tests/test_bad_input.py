@@ -308,7 +308,7 @@ def test_an_image_that_is_read_by_windows_alone(tmp_path, vit, status, monkeypat
     assert done.skipped == ["large.tif"]
     assert "1 of 2 images get no mask" in caplog.text
     tokens = done.run.artifact("features").manifest
-    assert tokens["holes"] == []
+    assert tokens["missing_rows"] == []
     assert tokens["items"] > 100
 
 
