@@ -14,7 +14,7 @@ from pipeline.artifacts.clusters import fewer, read_clusters
 from pipeline.artifacts.features import Tokens
 from pipeline.artifacts.head import COLLAPSED, TrainedHead, collapse
 from pipeline.artifacts.labels import LabelMaps
-from pipeline.artifacts.masks import decode_png, read_masks
+from pipeline.artifacts.masks import decode_png, mask_rows
 from pipeline.artifacts.scores import NAMES, PROTOCOLS
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
@@ -61,7 +61,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         warnings=warnings(job),
         scores=score_rows(found),
         label_free={
-            name: {"groups": value, "k-means on tokens": found["baseline_label_free"][name]}
+            name: {NAMES["cluster"].name: value, NAMES["baseline"].name: found["baseline_label_free"][name]}
             for name, value in found["label_free"].items()
         },
         classes=found["classes"],
@@ -156,11 +156,11 @@ def pictures(job: Job, count: int) -> list[Picture]:
     labels = LabelMaps(job.inputs["labels"], job.roots["labels"].location) if "labels" in job.inputs else None
     images = job.inputs["dataset"].read_table("images.parquet", ["path", "sha256", "size"])
     rows = masks.read_json("images.json")
-    wanted = set(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int).tolist())
+    baseline = Baseline(job.inputs["baseline"], job.inputs["features"])
     found = []
-    baseline = Baseline(job.inputs["baseline"], job.inputs["features"]) if "baseline" in job.inputs else None
-    for number, row in enumerate(read_masks(masks)):
-        if number not in wanted or row["mask"] is None:
+    for number in np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)).tolist():
+        (row,) = mask_rows(masks, number, number + 1)
+        if row["mask"] is None:
             continue
         (file,) = images.slice(rows[number], 1).to_pylist()
         try:
@@ -169,14 +169,15 @@ def pictures(job: Job, count: int) -> list[Picture]:
             photo = image.read((0, 0, *image.size), size)
         except DecodeError:
             continue
-        groups = {"groups": nearest(decode_png(row["mask"]), *size)}
-        if row["mask_crf"]:
-            groups["groups + CRF"] = nearest(decode_png(row["mask_crf"]), *size)
+        groups = {
+            NAMES[key].name: nearest(decode_png(row[column]), *size)
+            for key, column in (("cluster", "mask"), ("cluster_crf", "mask_crf"))
+            if row[column]
+        }
         label = labels.read(row["split"], row["id"]) if labels else None
         if label is not None and labels:
             label = nearest(np.where(label == labels.ignore, -1, label.astype(np.int64)), *size)
-        kmeans = baseline.label_map(rows[number], *size) if baseline else None
-        found.append(Picture(row["id"], photo, groups, kmeans, label))
+        found.append(Picture(row["id"], photo, groups, baseline.label_map(rows[number], *size), label))
     return found
 
 
