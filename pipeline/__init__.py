@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.api import open_features, open_run, run
     from pipeline.artifacts.feature_table import Features
     from pipeline.config import PipelineConfig, load, validate
+    from pipeline.core.engine import silent
     from pipeline.exporting import export
     from pipeline.planning import plan
     from pipeline.results import Run
@@ -29,6 +30,7 @@ _HOME = {
     "plan": "pipeline.planning",
     "run": "pipeline.api",
     "segment": "pipeline.segmenting",
+    "silent": "pipeline.core.engine",
     "validate": "pipeline.config",
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "plan",
     "run",
     "segment",
+    "silent",
     "validate",
 ]
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from pipeline.artifacts.feature_table import Features, read_features
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
-from pipeline.core.engine import Outcome, Progress, silent
+from pipeline.core.engine import Outcome, Progress
 from pipeline.core.errors import NotFoundError, StageError
 from pipeline.core.runs import find_run
 from pipeline.core.store import Store, open_existing
+from pipeline.progress import watched
 from pipeline.results import Run
 from pipeline.session import Session, ensure_all, session
 
@@ -22,9 +23,12 @@ def run(
 ) -> Run:
     """Run all stages of a config, or one, or those up to one; what exists is reused, what was cut short goes on.
 
+    Shows its progress on a terminal and in a notebook; `progress` is called in its place, and nothing is shown by
+    `pipeline.silent`.
+
     Raises StegoflowError, whose `stage` names the stage that raised it.
     """
-    with session(config, stage=stage, until=until, progress=progress or silent) as opened:
+    with watched(progress) as shown, session(config, stage=stage, until=until, progress=shown) as opened:
         return finish(opened, ensure_all(opened))
 
 

@@ -20,13 +20,14 @@ from pipeline.artifacts.labels import stem
 from pipeline.artifacts.masks import ignore_value, label_maps, mask_dtype
 from pipeline.artifacts.scores import read_scores
 from pipeline.core.artifact import Artifact
-from pipeline.core.engine import Progress, silent
+from pipeline.core.engine import Progress
 from pipeline.core.errors import ConfigError
 from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.store import Store, open_existing
 from pipeline.cuts import cut_maps
 from pipeline.cuts import groups as tree_groups
 from pipeline.numerics.palette import palette
+from pipeline.progress import watched
 
 
 class Groups(NamedTuple):
@@ -67,6 +68,7 @@ def export(
         baseline: The maps of the baseline, k-means on tokens.
         cut: The tree of clusters cut into so many groups, computed from cached tokens; `splits` may then be any.
         overwrite: Write into a folder that is not empty.
+        progress: As of `pipeline.run`.
 
     Returns {"run", "written", "out", "skipped"}: ids of images whose size is unknown have no map. ConfigError where
     what is asked for does not exist.
@@ -74,32 +76,35 @@ def export(
     opened = open_existing(store)
     record = find_run(opened, run)
     check_empty(Path(out), overwrite)
-    masks, images = run_artifact(opened, record, "masks"), Images(run_artifact(opened, record, "dataset"))
+    if cut is None:
+        maps, groups = _stored(opened, record, crf, matched, baseline)
+        if unknown := [split for split in splits if split not in maps.splits]:
+            known = ", ".join(maps.splits)
+            raise ConfigError(f"--split {unknown[0]}: masks exist for {known}", next=f"--split {maps.splits[0]}")
+        maps = maps.split(*splits) if splits else maps
+    elif crf or matched or baseline:
+        raise ConfigError("a cut has no CRF, no classes and no baseline", next="leave the others out")
+    else:
+        maps = cut_maps(opened, record, cut, splits)
+        groups = Groups(_numbered(cut), ignore_value(cut), nodes=tree_groups(opened, record, cut))
+    return {"run": record["run"], **write_label_maps(maps, groups, Path(out), progress)}
+
+
+def _stored(
+    store: Store, record: dict[str, Any], crf: bool | None, matched: bool, baseline: bool
+) -> tuple[ByImage[np.ndarray], Groups]:
+    """The label maps that a run has, or those of its baseline."""
+    masks, images = run_artifact(store, record, "masks"), Images(run_artifact(store, record, "dataset"))
     if baseline and crf:
         raise ConfigError("the baseline has no CRF", next="leave one of baseline and crf out")
-    if cut is not None:
-        if crf or matched or baseline:
-            raise ConfigError(
-                "a cut has no CRF, no classes and no baseline", next="leave crf, matched and baseline out"
-            )
-        maps = cut_maps(opened, record, cut, splits)
-        names = [f"group {number}" for number in range(cut)]
-        groups = Groups(names, ignore_value(cut), nodes=tree_groups(opened, record, cut))
-        return {"run": record["run"], **write_label_maps(maps, groups, Path(out), progress or silent)}
     maps, method = label_maps(masks, images, crf=crf), "cluster"
     if baseline:
-        tokens = run_artifact(opened, record, "features")
-        found = Baseline(run_artifact(opened, record, "baseline"), tokens)
+        features = run_artifact(store, record, "features")
+        found = Baseline(run_artifact(store, record, "baseline"), features)
         maps, method = baseline_maps(found, images, maps.rows), "baseline"
     elif crf or (crf is None and masks.manifest["params"]["crf"]):
         method = "cluster_crf"
-    unknown = [split for split in splits if split not in maps.splits]
-    if unknown:
-        known = ", ".join(maps.splits)
-        raise ConfigError(f"--split {unknown[0]}: masks exist for {known}", next=f"--split {maps.splits[0]}")
-    groups = _classes(opened, record, method) if matched else clusters_of(masks)
-    facts = write_label_maps(maps.split(*splits) if splits else maps, groups, Path(out), progress or silent)
-    return {"run": record["run"], **facts}
+    return maps, _classes(store, record, method) if matched else clusters_of(masks)
 
 
 def check_empty(out: Path, overwrite: bool) -> None:
@@ -111,7 +116,11 @@ def check_empty(out: Path, overwrite: bool) -> None:
 def clusters_of(masks: Artifact) -> Groups:
     """The groups of a masks artifact."""
     k = masks.manifest["clusters"]
-    return Groups([f"group {number}" for number in range(k)], ignore_value(k))
+    return Groups(_numbered(k), ignore_value(k))
+
+
+def _numbered(k: int) -> list[str]:
+    return [f"group {number}" for number in range(k)]
 
 
 def _classes(store: Store, record: dict[str, Any], method: str) -> Groups:
@@ -127,27 +136,28 @@ def _classes(store: Store, record: dict[str, Any], method: str) -> Groups:
     return Groups(list(scores.classes), nothing, of_cluster)
 
 
-def write_label_maps(maps: ByImage[np.ndarray], groups: Groups, out: Path, progress: Progress) -> dict[str, Any]:
+def write_label_maps(maps: ByImage[np.ndarray], groups: Groups, out: Path, progress: Progress | None) -> dict[str, Any]:
     """Write every label map as a PNG: palette indices, or 16-bit grey beyond 255 groups; and the legend of them."""
     k = len(groups.names)
     colours = np.concatenate([palette(k), np.zeros((256 - k, 3), np.uint8)]) if k <= 255 else None
     pixels, skipped = np.zeros(65536, np.int64), []
     names = [maps.images.name(row) for row in maps.rows]
-    for done, (row, (split, id), relative) in enumerate(zip(maps.rows, names, _file_names(names), strict=True), 1):
-        path = out / split / relative if len(maps.splits) > 1 else out / relative
-        if ".." in relative.parts or relative.is_absolute():
-            raise ConfigError(f"{id}: not a path below the split", next="rename the image")
-        if not path.parent.resolve().is_relative_to(out.resolve()):
-            raise ConfigError(f"{path.parent} leads out of {out}", next="give a folder without links in it")
-        ids = maps.read(row)
-        if ids.size:
-            ids = ids if groups.of_cluster is None else groups.of_cluster[ids]
-            pixels += np.bincount(ids.ravel(), minlength=len(pixels))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, _png(ids, colours))
-        else:
-            skipped.append(id)
-        progress("export", done, len(names), "label maps")
+    with watched(progress) as shown:
+        for done, (row, (split, id), relative) in enumerate(zip(maps.rows, names, _file_names(names), strict=True), 1):
+            path = out / split / relative if len(maps.splits) > 1 else out / relative
+            if ".." in relative.parts or relative.is_absolute():
+                raise ConfigError(f"{id}: not a path below the split", next="rename the image")
+            if not path.parent.resolve().is_relative_to(out.resolve()):
+                raise ConfigError(f"{path.parent} leads out of {out}", next="give a folder without links in it")
+            ids = maps.read(row)
+            if ids.size:
+                ids = ids if groups.of_cluster is None else groups.of_cluster[ids]
+                pixels += np.bincount(ids.ravel(), minlength=len(pixels))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write(path, _png(ids, colours))
+            else:
+                skipped.append(id)
+            shown("export", done, len(names), "label maps")
     if len(skipped) < len(names):
         shares = pixels / max(1, pixels[:k].sum())
         entries = [

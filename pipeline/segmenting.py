@@ -5,11 +5,12 @@ from typing import Any
 
 from pipeline.artifacts.images import Images
 from pipeline.artifacts.masks import label_maps
-from pipeline.core.engine import Progress, silent
+from pipeline.core.engine import Progress
 from pipeline.core.errors import ConfigError
 from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.store import Store, open_existing
 from pipeline.exporting import check_empty, clusters_of, write_label_maps
+from pipeline.progress import watched
 from pipeline.session import ensure_all, recorded_config, session
 
 
@@ -47,8 +48,10 @@ def segment(
         masks={} if crf is None else {"crf": crf},
     )
     trained_on = run_artifact(opened, record, "features")
-    shown = progress or silent
-    with session(config, pins=pins, until="masks", progress=shown) as planned:
+    with (
+        watched(progress) as shown,
+        session(config, pins=pins, until="masks", progress=shown) as planned,
+    ):
         made = {node.stage.name: node.artifact(opened) for node in planned.nodes}
         weights = next(node for node in planned.nodes if node.stage.name == "features").params.model_dump()
         if weights["weights_sha256"] != trained_on.manifest["params"]["weights_sha256"]:
@@ -58,5 +61,5 @@ def segment(
             )
         ensure_all(planned)
     maps = label_maps(made["masks"], Images(made["dataset"]))
-    facts = write_label_maps(maps, clusters_of(made["masks"]), Path(out), shown)
+    facts = write_label_maps(maps, clusters_of(made["masks"]), Path(out), progress)
     return {"run": record["run"], **facts}
