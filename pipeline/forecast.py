@@ -14,7 +14,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.store import Store
 from pipeline.datasets import folder
 
-MACHINE = "two CPU cores, 2025-11, ViT-S/14"
+MACHINE = "two CPU cores, 2026-11, ViT-S/14"
 
 
 class Rate(NamedTuple):
@@ -39,8 +39,9 @@ RATES = {
     "scores": Rate(15, 0.07, 400),
     "report": Rate(5, 0.8, 250_000),
 }
-"""Of every stage, measured on CamVid (600 images of 0.17 to 0.69 megapixels, two cores of an AMD EPYC, 2025-11-25);
-suggestion and report on 160 small images."""
+"""Of every stage, from runs on two cores of an AMD EPYC, 2026-11-24 and 25: features as benchmarks/speed.json has them,
+the others on CamVid (600 images), those of masks and scores divided by its megapixels. Suggestion and report are
+estimates."""
 HEADS = {
     "stegoflow": Rate(3, 0.06, 4_000),
     "stego": Rate(3, 0.06, 1_600),
@@ -50,7 +51,8 @@ HEADS = {
     "pca": Rate(2, 0, 400),
     "none": Rate(1, 0, 0),
 }
-"""Of the head by its method; an item is a step. On one core for all but `stegoflow` and `stego`."""
+"""Of the head by its method, from docs/results.md; an item is a step. On one core but for `stegoflow`; the one of
+`stego` is halved."""
 DECISIVE = (
     "features.backbone ",
     "features.block ",

@@ -81,15 +81,15 @@ def nodes(
     """
     pins = pins or {}
     params = {stage.name: resolve(getattr(config, stage.name), config) for stage in STAGES if stage.name not in pins}
-    wanted = _wanted({name: suggestions(section, config) for name, section in params.items()}, until)
+    reads = _reads({name: suggestions(section, config) for name, section in params.items()}, until)
     stages = [
-        stage for stage in STAGES if stage.name in wanted and (not stage.optional or available(params[stage.name]))
+        stage for stage in STAGES if stage.name in reads and (not stage.optional or available(params[stage.name]))
     ]
     found = find_roots(config, store, {_name(root) for stage in stages for root in stage.roots}, progress)
     names = dict(pins)
     made: list[Node] = []
     for stage in stages:
-        inputs = {name: names[name] for name in wanted[stage.name] if name in names}
+        inputs = {name: names[name] for name in reads[stage.name] if name in names}
         roots = {_name(root): found[_name(root)] for root in stage.roots if _name(root) in found}
         if _complete(stage.inputs, inputs) and _complete(stage.roots, roots):
             made.append(Node(stage, params[stage.name], inputs, roots))
@@ -107,22 +107,22 @@ def available(params: Params) -> bool:
     return True
 
 
-def _wanted(suggesting: dict[str, dict[str, bool]], until: str | None) -> dict[str, list[str]]:
-    """{stage: the stages that it reads} of the stages that a run makes, where roots allow.
+def _reads(suggestible: dict[str, dict[str, bool]], until: str | None) -> dict[str, list[str]]:
+    """{stage: the stages that it reads} of the stages that a run makes, as far as its roots go.
 
-    `suggesting` holds for each stage that is not pinned the stages that may suggest one of its values, and whether
-    that value is missing. A stage that suggests values is made for those that lack one, and is read by them; whatever
-    else has it among its inputs, such as the report, reads it where it is made.
+    `suggestible` holds every stage that is not pinned, and for each the stages that may suggest one of its values and
+    whether that value is missing. A stage that suggests values is made for those that lack one, and is read by them;
+    a stage that has it among its inputs, such as the report, reads it where it is made.
     """
-    makers = {maker for found in suggesting.values() for maker in found}
-    asked = {maker for found in suggesting.values() for maker, missing in found.items() if missing}
-    wanted = {until} if until else set(suggesting) - makers
+    suggesting = {name for found in suggestible.values() for name in found}
+    asked = {name for found in suggestible.values() for name, missing in found.items() if missing}
+    wanted = {until} if until else set(suggestible) - suggesting
     reads: dict[str, list[str]] = {}
     for stage in reversed(STAGES):
-        if stage.name in wanted and stage.name in suggesting:
-            missing = [maker for maker, missing in suggesting[stage.name].items() if missing]
+        if stage.name in wanted and stage.name in suggestible:
             inputs = [_name(role) for role in stage.inputs]
-            reads[stage.name] = [name for name in inputs if name not in makers or name in asked] + missing
+            read = [name for name in inputs if name not in suggesting or name in asked]
+            reads[stage.name] = read + [name for name, missing in suggestible[stage.name].items() if missing]
             wanted |= set(reads[stage.name])
     return reads
 

@@ -32,7 +32,7 @@ from PIL import Image, ImageCms
 from pipeline.api import open_run
 from pipeline.backbones import vit as backbones
 from pipeline.cli import main as cli
-from pipeline.core.store import Store
+from pipeline.core.store import ENCODING_VERSION, Store
 from pipeline.images import files
 from pipeline.images.formats import decode
 from pipeline.results import Run
@@ -308,7 +308,7 @@ def test_an_image_that_is_read_by_windows_alone(tmp_path, vit, status, monkeypat
     assert done.skipped == ["large.tif"]
     assert "1 of 2 images get no mask" in caplog.text
     tokens = done.run.artifact("features").manifest
-    assert tokens["holes"] == []
+    assert tokens["missing_rows"] == []
     assert tokens["items"] > 100
 
 
@@ -944,8 +944,8 @@ def test_a_read_only_store(tmp_path, corpus, vit, status, monkeypatch):
         case(
             "a store of a newer layout",
             2,
-            b'{"encoding-type": "stegoflow-store", "encoding-version": 3}',
-            ("has layout 3", "reads layout 2", "--store"),
+            json.dumps({"encoding-type": "stegoflow-store", "encoding-version": ENCODING_VERSION + 1}).encode(),
+            (f"has layout {ENCODING_VERSION + 1}", f"reads layout {ENCODING_VERSION}", "--store"),
         ),
         case("a store whose stegoflow.json is damaged", 2, b"{", ("is not a store's mark",)),
         case(

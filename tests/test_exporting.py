@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline import exporting
-from pipeline.api import run
+from pipeline.api import open_run, run
 from pipeline.artifacts.images import ByImage
 from pipeline.config import PipelineConfig
 from pipeline.core.errors import ConfigError
@@ -64,14 +64,17 @@ def files_differ(path: Path, mask: np.ndarray) -> bool:
 
 
 def test_a_folder_with_something_in_it_is_refused(finished: Run, corpus: Path, tmp_path: Path):
-    (tmp_path / "mine.txt").write_text("mine")
-    for write in (finished.export, lambda out, **options: finished.segment(corpus / "images/val", out, **options)):
+    done = open_run(shutil.copytree(finished.config.store, tmp_path / "store"))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    for write in (done.export, lambda out, **options: done.segment(corpus / "images/val", out, **options)):
         with pytest.raises(ConfigError, match="is not empty"):
-            write(tmp_path)
-        assert files(tmp_path) == ["mine.txt"]
-        assert write(tmp_path, overwrite=True)["written"] == 4
-        assert (tmp_path / "mine.txt").read_text() == "mine"
-        for path in [*tmp_path.glob("*.png"), *tmp_path.glob("legend.*")]:
+            write(out)
+        assert files(out) == ["mine.txt"]
+        assert write(out, overwrite=True)["written"] == 4
+        assert (out / "mine.txt").read_text() == "mine"
+        for path in [*out.glob("*.png"), *out.glob("legend.*")]:
             path.unlink()
 
 

@@ -26,7 +26,7 @@ def create(job: Job, views: int, part: int, encoding: int) -> None:
 
     for chance in reversed(range(10)):
         try:
-            with job.out.store.telling("cannot write", job.out.data(GROUP)):
+            with job.out.store.wrap_errors("cannot write", job.out.data(GROUP)):
                 return _lay_out(job, views, part, encoding)
         except (ContainsArrayError, ContainsGroupError):
             if not chance:

@@ -65,7 +65,7 @@ def read_mean(artifact: Artifact) -> np.ndarray:
     array = open_array(artifact, "mean")
     with checksums(artifact, "mean"):
         values = np.asarray(array[:])
-    _check_holes(artifact, "mean", np.flatnonzero(np.isnan(values[:, 0])))
+    _check_missing(artifact, "mean", np.flatnonzero(np.isnan(values[:, 0])))
     return values
 
 
@@ -108,7 +108,7 @@ class Rows:
             out[order[run]] = block[views[order[run]] - first]
         lead = out.reshape(len(views), math.prod(self.shape[1:]))[:, 0]
         lost = np.isnan(lead) if out.dtype.kind == "f" else lead == LOST
-        _check_holes(self.artifact, self.name, views[lost])
+        _check_missing(self.artifact, self.name, views[lost])
         return out
 
 
@@ -145,9 +145,9 @@ class Tokens:
         return values[0][tuple(rest)] if views.ndim == 0 else values[(slice(None), *rest)]
 
 
-def _check_holes(artifact: Artifact, name: str, rows: np.ndarray) -> None:
+def _check_missing(artifact: Artifact, name: str, rows: np.ndarray) -> None:
     if len(rows):
-        gone = sorted(set(rows.tolist()) - set(artifact.manifest["holes"]))
+        gone = sorted(set(rows.tolist()) - set(artifact.manifest["missing_rows"]))
         if gone:
             path = artifact.store.path_of(artifact.data(f"{GROUP}/{_shard(name, gone[0])}"))
             raise artifact.damaged(f"{path} is gone: view {gone[0]} has no values")
@@ -162,7 +162,7 @@ def checksums(artifact: Artifact, shard: str) -> Iterator[None]:
     """A checksum that does not agree becomes a DamageError; what the store itself says stays a StoreError."""
     path = artifact.data(f"{GROUP}/{shard}")
     try:
-        with artifact.store.telling("cannot read", path):
+        with artifact.store.wrap_errors("cannot read", path):
             yield
     except StoreError:
         raise

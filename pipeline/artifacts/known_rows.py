@@ -25,7 +25,7 @@ def known_rows(out: Artifact, table: pa.Table) -> pa.Table:
     for other in finished(out.store, out.stage):
         if other.manifest["recipe"] != out.spec["recipe"] or len(found) == len(wanted):
             continue
-        holes = set(other.manifest["holes"])
+        missing_rows = set(other.manifest["missing_rows"])
         try:
             rows = other.read_table("views.parquet", ["view", *keys]).to_pylist()
         except DamageError as error:
@@ -33,7 +33,7 @@ def known_rows(out: Artifact, table: pa.Table) -> pa.Table:
             continue
         for row in rows:
             view = wanted.get(tuple(row[key] for key in keys))
-            if view is not None and row["view"] not in holes:
+            if view is not None and row["view"] not in missing_rows:
                 found[view] = (other.fingerprint, row["view"])
     known = [{"view": view, "fingerprint": name, "row": row} for view, (name, row) in sorted(found.items())]
     schema = pa.schema([("view", pa.int64()), ("fingerprint", pa.string()), ("row", pa.int64())])

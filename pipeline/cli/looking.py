@@ -11,6 +11,9 @@ from pipeline.cli.options import Flag, Json, StoreURL, open_existing, print_json
 from pipeline.core.errors import ConfigError
 from pipeline.terminal import duration, size, visible
 
+NEWEST = 20
+"""Runs that `status` lists."""
+
 
 def init(config: str, /, *, kind: Annotated[str, Parameter(name="--for")] = "folder") -> int:
     """Write a commented config to begin with.
@@ -96,7 +99,7 @@ def status(*, all: Annotated[bool, Flag] = False, store: StoreURL = None, json: 
     Parameters
     ----------
     all
-        List every artifact.
+        List every run and every artifact.
     """
     from pipeline.cataloguing import status as read_status
 
@@ -110,7 +113,11 @@ def status(*, all: Annotated[bool, Flag] = False, store: StoreURL = None, json: 
     total = size(sum(row["bytes"] for row in facts["artifacts"]))
     print(visible(f"{near(facts['store'])}: {count}, {len(facts['artifacts'])} artifacts, {total}"))
     print()
-    for made in (runs_table(facts), every_artifact_table(facts) if all else artifacts_table(facts)):
+    older = 0 if all else max(0, len(facts["runs"]) - NEWEST)
+    if older:
+        print(f"{older} older runs are listed by --all\n")
+    newest = {**facts, "runs": facts["runs"][older:]}
+    for made in (runs_table(newest), every_artifact_table(facts) if all else artifacts_table(facts)):
         out.print(made)
         out.print()
     steps = ["show latest"] if facts["runs"] else []

@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from pipeline.cli.logs import set_up
@@ -26,7 +26,7 @@ def reporting(logs: Logs = Logs()) -> Iterator[Any]:  # noqa: B008  (frozen)
     RUN.set("")  # a command begins: whatever ran before in this process is over
     set_up(logs.log_level, logs.log_format)
     on_terminal = sys.stderr.isatty() and logs.log_format == "plain"
-    with _bars() if on_terminal else _lines() as shown:
+    with _bars() if on_terminal else nullcontext(_Lines()) as shown:
         yield shown
         shown.end()
 
@@ -57,11 +57,6 @@ class _Lines:
 
     def _log(self, message: str, **facts: Any) -> None:
         log.info("%s", message, extra={"stage": self.stage, **facts})
-
-
-@contextmanager
-def _lines() -> Iterator[_Lines]:
-    yield _Lines()
 
 
 class _Bars:

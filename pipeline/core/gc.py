@@ -141,7 +141,7 @@ def _strays(artifact: Artifact, entries: list[Entry]) -> list[Entry]:
 
 
 def _remove_strays(artifact: Artifact, strays: list[Entry]) -> list[Entry]:
-    """Delete strays behind an announcement, if the artifact is still finished then: nobody makes it anew meanwhile."""
+    """Delete strays behind an announcement, if the artifact is still finished then: nobody makes it again meanwhile."""
     store = artifact.store
     store.create(_announcement(artifact), record("removal", {"fingerprint": artifact.fingerprint}))
     gone = strays if artifact.exists else []

@@ -117,7 +117,7 @@ class Store:
             )
 
     @contextmanager
-    def telling(self, what: str, path: str, size: int | None = None) -> Iterator[None]:
+    def wrap_errors(self, what: str, path: str, size: int | None = None) -> Iterator[None]:
         """Whatever the store raises inside becomes a StoreError that says where, and how much room was needed.
 
         FileNotFoundError passes: it means that nothing is there.
@@ -135,17 +135,17 @@ class Store:
 
     def get(self, path: str) -> bytes:
         """The bytes of an object."""
-        with self.telling("cannot read", path):
+        with self.wrap_errors("cannot read", path):
             return bytes(obstore.get(self.objects, path).bytes())
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object, replacing whatever was there (data; never a manifest, marker or name)."""
-        with self.telling("cannot write", path, len(data)):
+        with self.wrap_errors("cannot write", path, len(data)):
             obstore.put(self.objects, path, data)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write an object unless one is there: True for the single writer that wins, on every kind of store."""
-        with self.telling("cannot write", path, len(data)):
+        with self.wrap_errors("cannot write", path, len(data)):
             try:
                 obstore.put(self.objects, path, data, mode="create")
             except AlreadyExistsError:
@@ -154,7 +154,7 @@ class Store:
 
     def exists(self, path: str) -> bool:
         """Whether an object is there."""
-        with self.telling("cannot look for", path):
+        with self.wrap_errors("cannot look for", path):
             try:
                 obstore.head(self.objects, path)
             except FileNotFoundError:
@@ -163,20 +163,20 @@ class Store:
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """Every object below the folder `prefix`, in no order."""
-        with self.telling("cannot list", prefix):
+        with self.wrap_errors("cannot list", prefix):
             for chunk in obstore.list(self.objects, prefix):
                 for meta in chunk:
                     yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
 
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly below `prefix`, sorted."""
-        with self.telling("cannot list", prefix):
+        with self.wrap_errors("cannot list", prefix):
             found = obstore.list_with_delimiter(self.objects, prefix)["common_prefixes"]
             return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
 
     def delete(self, path: str) -> None:
         """Remove an object; fine if it is gone already."""
-        with self.telling("cannot delete", path):
+        with self.wrap_errors("cannot delete", path):
             try:
                 obstore.delete(self.objects, path)
             except FileNotFoundError:

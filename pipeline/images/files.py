@@ -100,7 +100,7 @@ class Stored:
     def _read_object(self, offset: int, length: int) -> bytes:
         store = open_store(self.root)
         options: GetOptions = {"range": (offset, offset + length), "if_match": self.tag}
-        with store.telling("cannot read", self.name):
+        with store.wrap_errors("cannot read", self.name):
             try:
                 return bytes(obstore.get(store.objects, self.name, options=options).bytes())
             except PreconditionError:
@@ -175,7 +175,7 @@ def stored(root: str, path: str, sha256: str = "") -> Stored:
         stat = (folder / path).stat()
         return Stored(root, path, stat.st_size, _tag(stat), sha256)
     store = open_store(root)
-    with store.telling("cannot read", path):
+    with store.wrap_errors("cannot read", path):
         facts = obstore.head(store.objects, path)
     return Stored(root, path, facts["size"], facts["e_tag"] or "*", sha256)
 

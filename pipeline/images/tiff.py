@@ -10,6 +10,7 @@
 
 import io
 import logging
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
@@ -138,7 +139,8 @@ def _whole_because(page: Any) -> str:
         return f"its values are {page.dtype}: scale them to 8 bits first"
     if page.imagedepth != 1 or not (page.photometric in (0, 1, 2) or (page.photometric == 6 and page.compression == 7)):
         return "it is neither grey nor RGB: vips colourspace … srgb first"
-    if _Tiles.bytes_of(page) > CACHE:
+    stored = page.samplesperpixel if page.planarconfig == 1 else 1
+    if not _is_raw(page) and math.prod(_shape(page)) * stored > CACHE:
         return "its strips or tiles are too large"
     return ""
 
@@ -171,8 +173,7 @@ class _Tiles:
         self.planes = 1 if interleaved else wanted
         self.stored = page.samplesperpixel if interleaved else 1
         self.kept = wanted if interleaved else 1
-        # Without compression any rows can be read.
-        self.raw = page.is_contiguous and page.predictor == 1 and page.fillorder == 1
+        self.raw = _is_raw(page)
         if self.raw:
             self.height, self.width = max(1, 2**20 // (page.imagewidth * self.stored)), page.imagewidth
         else:
@@ -191,12 +192,6 @@ class _Tiles:
         self.decode, self.tables = page.decode, {}
         if page.compression in (6, 7):
             self.tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
-
-    @staticmethod
-    def bytes_of(page: Any) -> int:
-        if page.is_contiguous:
-            return 0
-        return int(np.prod(_shape(page))) * (page.samplesperpixel if page.planarconfig == 1 else 1)
 
     def read(self, plane: int, row: int, column: int) -> np.ndarray:
         """The pixels of one tile, uint8 (height, width, kept), cut off where the page ends."""
@@ -217,8 +212,16 @@ class _Tiles:
         return tile[..., : self.kept]
 
 
+def _is_raw(page: Any) -> bool:
+    """Whether a page is one run of pixels, of which any rows can be read."""
+    return bool(page.is_contiguous and page.predictor == 1 and page.fillorder == 1)
+
+
 def _shape(page: Any) -> tuple[int, int]:
-    return (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+    """(height, width) of a page's tiles or strips."""
+    if page.is_tiled:
+        return page.tilelength, page.tilewidth
+    return min(page.rowsperstrip, page.imagelength), page.imagewidth
 
 
 class _Tiled(Windowed):

@@ -121,14 +121,14 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     group = open_group(job.out, "r+")
     with checksums(job.out, "mean"):
         mean = np.asarray(group["mean"][:])  # type: ignore[index]
-    holes = [row for row, path in enumerate(table["path"].to_pylist()) if path in failed]
-    lost = set(np.flatnonzero(np.isnan(mean[:, 0])).tolist()) - set(holes)
+    missing_rows = [row for row, path in enumerate(table["path"].to_pylist()) if path in failed]
+    lost = set(np.flatnonzero(np.isnan(mean[:, 0])).tolist()) - set(missing_rows)
     if lost:
         raise job.out.damaged(f"views {min(lost)} to {max(lost)} of {job.out.store.path_of(job.out.root)} are gone")
     mean = mean[training_views(table)]
     if not np.isfinite(mean).any():
         raise StageError("no training image can be decoded", next="mend the images of the training split")
-    with job.out.store.telling("cannot write", job.out.data(f"{GROUP}/center/c/0"), mean[0].nbytes):
+    with job.out.store.wrap_errors("cannot write", job.out.data(f"{GROUP}/center/c/0"), mean[0].nbytes):
         group["center"][:] = np.nanmean(mean, axis=0)  # type: ignore[index]
     for name in metadata_files(params.codec):
         job.out.record_file(name)
@@ -138,7 +138,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         "items": len(table),
         "images": len(dataset),
         "failed": failed,
-        "holes": holes,
+        "missing_rows": missing_rows,
         "copied": sum(marker["copied"] for marker in markers),
         "copied_from": sorted(set(known["fingerprint"].to_pylist())),
         "shape": list(shape),
@@ -167,7 +167,7 @@ def encode_part(job: Job, part: Part) -> dict[str, Any]:
         stored[name][new] = values
     for name, values in stored.items():
         array = opened[name].with_config({"write_empty_chunks": True})
-        with job.out.store.telling("cannot write", job.out.data(f"{GROUP}/{name}"), values.nbytes):
+        with job.out.store.wrap_errors("cannot write", job.out.data(f"{GROUP}/{name}"), values.nbytes):
             array[part.start : part.stop] = values
     return {"failed": failed, "clipped": clipped, "copied": len(copied)}
 

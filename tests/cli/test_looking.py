@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline import configs
-from pipeline.cli import doctor
+from pipeline.cli import doctor, looking
 from pipeline.config import load, validate
 from pipeline.core.runs import begin_run, find_run
 from pipeline.core.store import Store
@@ -175,3 +175,15 @@ def test_doctor_leaves_no_trace(call, tmp_path, corpus, vit):
     assert call("doctor", str(path))[0] == 0
     assert list((tmp_path / "store").iterdir()) == []
     assert validate(small(corpus, tmp_path / "store", vit)).store == str(tmp_path / "store")
+
+
+def test_status_lists_the_newest_runs_of_many(call, make_config):
+    config = make_config()
+    store = Store(config.store)
+    store.mark()
+    recorded = {"dataset": {"root": "x"}, "clusters": {"k": None}, "head": {"method": "stego"}}
+    made = [begin_run(store, recorded, {}) for _ in range(looking.NEWEST + 2)]
+    out = call("status", "--store", config.store)[1]
+    assert [run for run in made if run not in out] == made[:2]
+    assert "2 older runs" in out
+    assert all(run in call("status", "--store", config.store, "--all")[1] for run in made)

@@ -94,7 +94,7 @@ def test_an_undecodable_image_is_nan(coded: Make, corpus: Path, tmp_path: Path):
     path = root / "images/train/02.png"
     path.write_bytes(path.read_bytes()[:200])
     artifact = made(coded(root=root, features={"max_failed_fraction": 0.3}))
-    assert artifact.manifest["holes"] == [2]
+    assert artifact.manifest["missing_rows"] == [2]
     assert list(np.flatnonzero(np.isnan(read(artifact)).any(axis=(1, 2, 3)))) == [2]
     assert np.isnan(read(artifact)[2]).all()
 
