@@ -5,20 +5,28 @@ Reads one JSON object per line on standard input, answers each with one line:
 It never touches a store itself: a fork would inherit the threads that obstore starts.
 """
 
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import sys
 import traceback
 from pathlib import Path
 
-import faiss  # noqa: F401  (what a run imports on its way, imported once)
 import fault_child
-import pyarrow.dataset  # noqa: F401
-import rich.progress  # noqa: F401
-import sklearn.metrics  # noqa: F401
 
-import pipeline.session  # noqa: F401
+import pipeline
+
+# What a run imports on its way, imported once.
+LIBRARIES = (
+    *("faiss", "jinja2", "pyarrow.dataset", "pydensecrf.densecrf", "rich.progress", "safetensors.numpy"),
+    *("scipy.cluster.hierarchy", "scipy.ndimage", "scipy.optimize", "sklearn.cluster", "sklearn.metrics"),
+    *("tifffile", "timm", "torch", "zarr.codecs", "zarr.storage"),
+)
+for name in (*LIBRARIES, *(module.name for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."))):
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
 
 
 def start(command: dict) -> int:
