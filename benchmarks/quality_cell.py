@@ -12,7 +12,7 @@ from quality_results import KINDS, Json  # beside this file
 
 from pipeline.api import run
 from pipeline.backbones.devices import pick_device
-from pipeline.config import PipelineConfig, validate
+from pipeline.config import PipelineConfig, apply, validate
 from pipeline.core.engine import Progress, silent
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.execution import cores
@@ -47,7 +47,8 @@ def config_of(base: Json, root: Path, store: str, head: str, seed: int, crf: boo
     guided = "guided" in changes
     if "crops" in changes:
         data["features"]["views"] = {**data["features"].get("views", {}), "kind": "crops"}
-    data["head"] |= {"method": head, "seed": seed}
+    apply(data, f"head.method={head}")
+    data["head"]["seed"] = seed
     if steps is not None and issubclass(members(PipelineConfig, "head")[head], TrainedParams):
         data["head"]["steps"] = steps
     data["clusters"] |= {"seed": seed, "k": len(folder.read_description(str(root))["classes"])}

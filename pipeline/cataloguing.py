@@ -55,7 +55,7 @@ def run_facts(record: dict[str, Any], finished: dict[str, Artifact]) -> dict[str
     (of the masks with CRF, where there are such) are None where the run has not come that far; without labels there is
     no mIoU."""
     config = record["config"]
-    k, miou = config["clusters"].get("k"), None
+    k, miou = config["clusters"]["k"], None
     try:
         if "suggestion" in finished:
             k = finished["suggestion"].manifest["k"]
@@ -71,7 +71,7 @@ def run_facts(record: dict[str, Any], finished: dict[str, Artifact]) -> dict[str
         "head": config["head"]["method"],
         "k": k,
         "miou": miou,
-        "pinned": record.get("pinned", []),
+        "pinned": record["pinned"],
     }
 
 

@@ -102,7 +102,7 @@ def load(path: str | Path, set: Sequence[str] | None = None, store: str | None =
         data = {}
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a config is a mapping of sections", next=Command("init", "my.yaml"))
-    for change in set or ():
+    for change in sorted(set or (), key=lambda change: _discriminates(change.partition("=")[0].strip()), reverse=True):
         apply(data, change)
     if store is not None:
         data["store"] = store
@@ -110,7 +110,10 @@ def load(path: str | Path, set: Sequence[str] | None = None, store: str | None =
 
 
 def apply(data: dict[str, Any], change: str) -> None:
-    """Apply one `stage.field=VALUE` to config data in place. Errors leave VALUE out: it may hold a password."""
+    """Apply one `stage.field=VALUE` to config data in place. Errors leave VALUE out: it may hold a password.
+
+    Another `head.method` keeps of the section what all methods have; the rest were settings of the method before it.
+    """
     field, equals, value = change.partition("=")
     names = field.strip().split(".")
     if not equals or not all(names):
@@ -123,12 +126,24 @@ def apply(data: dict[str, Any], change: str) -> None:
         if not isinstance(at, dict):
             raise ConfigError(f"--set {field}: {name} has no fields", next=Set("clusters.k", 20))
     try:
-        at[names[-1]] = yaml.safe_load(value)
+        new = yaml.safe_load(value)
     except (yaml.YAMLError, RecursionError) as error:
         problem = yaml_problem(error)
         raise ConfigError(
             f"--set {field}: the value is not plain YAML: {problem}", next=Set("clusters.k", 20)
         ) from None
+    if _discriminates(field.strip()):
+        section = PipelineConfig.model_fields[names[0]]
+        if new != at.get(names[-1], getattr(section.default, names[-1])):
+            models = members(PipelineConfig, names[0]).values()
+            data[names[0]] = at = {name: at[name] for name in at if all(name in settable(model) for model in models)}
+    at[names[-1]] = new
+
+
+def _discriminates(field: str) -> bool:
+    """Whether a field, as "section.field", says which model its section has."""
+    section, _, name = field.partition(".")
+    return section in PipelineConfig.model_fields and PipelineConfig.model_fields[section].discriminator == name
 
 
 def yaml_problem(error: Exception) -> str:

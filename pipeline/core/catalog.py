@@ -47,11 +47,11 @@ def find_artifact(store: Store, ref: str) -> Artifact:
     raise ConfigError(f"{ref} names several artifacts: {listed}", next="give more characters")
 
 
-def downstream(store: Store, roots: Iterable[Artifact]) -> list[Artifact]:
+def downstream(store: Store, artifacts: Iterable[Artifact]) -> list[Artifact]:
     """The artifacts that were made from these, directly or not, what reads nothing else's output first. Rows that
     `features` copied count as an input."""
     made_from = {artifact: _sources(artifact) for artifact in every_artifact(store)}
-    order = list(roots)
+    order = list(artifacts)
     for source in order:  # grows while it is walked
         order += [
             artifact for artifact, names in made_from.items() if source.fingerprint in names and artifact not in order
@@ -60,7 +60,7 @@ def downstream(store: Store, roots: Iterable[Artifact]) -> list[Artifact]:
 
 
 def _sources(artifact: Artifact) -> set[str]:
-    """Fingerprints that an artifact was made from. Of a damaged record nothing is known: then nothing is said."""
+    """Fingerprints that an artifact was made from. Nothing is known of a damaged record."""
     found: set[str] = set()
     for name in ("spec", "manifest"):
         try:

@@ -1,9 +1,9 @@
 """Taking things out of a store: `retract` what is damaged, `collect` what no run wants. Neither breaks a running run.
 
-A removal is announced first (removing/<stage>-<fingerprint>.json), then the roots are read once more, then manifests
-go, then markers, then data, so that at every moment what is marked as done is there. A run does it the other way
-round: it writes its record (a root) first and then looks for announcements. Whichever comes second sees the other:
-either the collector finds the artifact wanted and leaves it, or the run waits until it is gone and makes it again.
+A removal is announced first (removing/<stage>-<fingerprint>.json), then the run records are read once more, then
+manifests go, then markers, then data, so that at every moment what is marked as done is there. A run does it the other
+way round: it writes its record first and then looks for announcements. Whichever comes second sees the other: either
+the collector finds the artifact wanted and leaves it, or the run waits until it is gone and makes it again.
 """
 
 import time
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pipeline.core.artifact import Artifact, record, retracting, shown
 from pipeline.core.catalog import downstream, every_artifact, find_artifact
 from pipeline.core.errors import ConfigError, DamageError, StageError
-from pipeline.core.runs import rooted
+from pipeline.core.runs import planned
 from pipeline.core.store import Entry, Store
 
 PATIENCE = 60.0
@@ -95,7 +95,7 @@ def collect(
     A damaged run record stops it (DamageError): what that run wanted cannot be known.
     """
     found: list[Removal] = []
-    kept = rooted(store)
+    kept = planned(store)
     artifacts = list(every_artifact(store))
     for number, artifact in enumerate(artifacts, 1):
         entries = list(store.entries(artifact.root))
@@ -105,9 +105,9 @@ def collect(
                 strays = _remove_strays(artifact, strays)
             found += [Removal(entry.path, "named by no record", 1, entry.size) for entry in strays]
         elif all(_old(entry, grace) for entry in entries):
-            gone = not delete or remove([artifact], lambda a: (a.stage, a.fingerprint) in rooted(store))
+            gone = not delete or remove([artifact], lambda a: (a.stage, a.fingerprint) in planned(store))
             size = sum(entry.size for entry in entries)
-            if gone and entries:  # an empty folder is tidied away without a word
+            if gone and entries:  # an empty folder is removed and not listed
                 found.append(Removal(artifact.root, "planned by no run", len(entries), size))
         progress(number, len(artifacts))
     for entry in store.leftovers():

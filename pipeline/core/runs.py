@@ -103,7 +103,7 @@ def run_artifact(store: Store, run: dict[str, Any], stage: str) -> Artifact:
     return artifact
 
 
-def rooted(store: Store) -> set[tuple[str, str]]:
+def planned(store: Store) -> set[tuple[str, str]]:
     """(stage, fingerprint) of every artifact that a run planned."""
     found: set[tuple[str, str]] = set()
     for run in runs(store):

@@ -187,9 +187,14 @@ def test_another_method_by_a_change(tmp_path: Path):
     path = tmp_path / "my.yaml"
     path.write_text("dataset: {root: x}\nhead: {seed: 5}")
     assert load(path, ["head.method=stego"]).head == StegoParams(seed=5)
-    path.write_text("dataset: {root: x}\nhead: {context: 0.2}")
+    for written in ("context: 0.2", "method: stegoflow, context: 0.2", "method: cause, codewords: 9"):
+        path.write_text(f"dataset: {{root: x}}\nhead: {{seed: 5, {written}}}")
+        changes = ["head.steps=7", "head.method=stego"]
+        assert load(path, changes).head == StegoParams(seed=5, steps=7), "the rest is of the method before it"
+    path.write_text("dataset: {root: x}\nhead: {method: stego, code: 9}")
+    assert load(path, ["head.method=stego"]).head == StegoParams(code=9)
     with pytest.raises(ConfigError, match=r"head\.context: not a setting of method stego; it is one of stegoflow"):
-        load(path, ["head.method=stego"])
+        load(path, ["head.context=0.2"])
 
 
 def test_params_cannot_be_changed_after_they_were_hashed():

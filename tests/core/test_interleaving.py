@@ -175,7 +175,7 @@ def in_turn(plain: Callable[..., Any]) -> Callable[..., Any]:
     return operation
 
 
-LEFT_OUT = ("mark", "check_layout", "zarr", "path_of", "telling", "leftovers", "delete_leftover", "drop_empty")
+LEFT_OUT = ("mark", "check_layout", "zarr", "path_of", "wrap_errors", "leftovers", "delete_leftover", "drop_empty")
 """What no run calls, or what calls the operations below."""
 OPERATIONS = ("get", "put", "create", "exists", "entries", "folders", "delete")
 TurnStore = type("TurnStore", (Store,), {name: in_turn(getattr(Store, name)) for name in OPERATIONS})

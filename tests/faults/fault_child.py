@@ -14,7 +14,7 @@ from obstore.exceptions import GenericError
 from pipeline.api import run
 from pipeline.config import validate
 from pipeline.core import engine, executors, gc, retries
-from pipeline.core import runs as roots
+from pipeline.core import runs as records
 from pipeline.core.store import Store
 from pipeline.stages import head
 
@@ -42,7 +42,7 @@ def run_and_forget(command: dict[str, Any]) -> dict[str, Any]:
     while not Path(command["until"]).exists():
         config = validate(command["configs"][done % len(command["configs"])])
         result = run(config)
-        roots.forget(Store(config.store), result.id)
+        records.forget(Store(config.store), result.id)
         done += 1
     return {"runs": done}
 

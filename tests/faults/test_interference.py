@@ -17,7 +17,7 @@ from s3_server import Overwriting, S3Server
 from pipeline.api import run
 from pipeline.config import validate
 from pipeline.core import gc
-from pipeline.core import runs as roots
+from pipeline.core import runs as records
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError, StageError, render
 from pipeline.core.store import Store
@@ -204,12 +204,12 @@ def test_the_clock_jumps_back(place: Place, alone: Reference, monkeypatch: pytes
     store = copied(place, alone)
     gmtime, now = time.gmtime, time.time
     monkeypatch.setattr(
-        roots.time, "gmtime", lambda seconds=None: gmtime(now() - 86400 if seconds is None else seconds)
+        records.time, "gmtime", lambda seconds=None: gmtime(now() - 86400 if seconds is None else seconds)
     )
     result = run(validate(place.config("copy", report={"patches": 1})))
     assert result.id > alone.run
-    for each in roots.runs(store):
-        roots.forget(store, each)
+    for each in records.runs(store):
+        records.forget(store, each)
     monkeypatch.setattr(gc.time, "time", lambda: now() - 86400)
     assert gc.collect(store, 60.0, delete=True) == []
     monkeypatch.undo()
@@ -242,7 +242,7 @@ def test_collection_beside_runs(
         watched = zygote.start("run", config=configs[0], env=place.env).finish()
         assert "error" not in watched, watched
         tally.wrong(differences(place.store("busy"), alone.store, run=watched["run"], of=alone.run))
-        roots.forget(place.store("busy"), watched["run"])
+        records.forget(place.store("busy"), watched["run"])
     until.touch()
     collector, *busy = (child.finish() for child in children)
     assert "error" not in collector, collector
@@ -299,18 +299,18 @@ def test_gc_needs_forget(finished, tmp_path: Path):
     """What a run planned stays; a named run cannot be forgotten; forgotten, it goes, and a dry run takes nothing."""
     store = Store(tmp_path / "store")
     shutil.copytree(finished.config.store, store.folder, dirs_exist_ok=True)
-    for each in roots.runs(store):
+    for each in records.runs(store):
         if each != finished.id:
-            roots.forget(store, each)
+            records.forget(store, each)
     gc.collect(store, 0.0, delete=True)
     names = finished.record["stages"]
     assert all(Artifact(store, *pair).exists for pair in names.items())
-    roots.name_run(store, "latest", "best")
-    assert roots.find_run(store, "best")["run"] == finished.id
+    records.name_run(store, "latest", "best")
+    assert records.find_run(store, "best")["run"] == finished.id
     with pytest.raises(ConfigError, match="is named best"):
-        roots.forget(store, finished.id)
-    roots.forget(store, "best")
-    roots.forget(store, finished.id)
+        records.forget(store, finished.id)
+    records.forget(store, "best")
+    records.forget(store, finished.id)
     assert gc.collect(store, 3600.0, delete=True) == [], "younger than the grace"
     listed = gc.collect(store, 0.0, delete=False)
     assert all(Artifact(store, *pair).exists for pair in names.items()), "a dry run"
