@@ -4,17 +4,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.core.engine import Progress, silent
 from pipeline.terminal import duration
+
+if TYPE_CHECKING:
+    from pipeline.core.engine import Progress
 
 EVERY = 0.2
 """Seconds between two changes of a notebook's line, at least."""
 
 
 @contextmanager
-def watched(progress: Progress | None) -> Iterator[Progress]:
+def watched(progress: "Progress | None") -> "Iterator[Progress]":
     """`progress`; of None bars on a terminal, a line in a notebook, and nothing where nobody looks on."""
     if progress is not None:
         yield progress
@@ -27,6 +29,8 @@ def watched(progress: Progress | None) -> Iterator[Progress]:
             yield shown
             shown.end()
     else:
+        from pipeline.core.engine import silent  # the command line, which imports this, must not load NumPy
+
         yield silent
 
 

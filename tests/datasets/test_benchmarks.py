@@ -280,10 +280,8 @@ def test_a_list_cannot_lead_out_of_the_root(tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_doctor_lists_all_that_an_empty_folder_lacks(layout: str, tmp_path):
     (tmp_path / "config.yaml").write_text(json.dumps({"dataset": {"root": str(tmp_path), "layout": layout}}))
-    found = [
-        line for line in examine(str(tmp_path / "config.yaml"), str(tmp_path / "store")) if line["what"] == "dataset"
-    ]
-    said = " ".join(line["found"] for line in found)
+    found = [line for line in examine(str(tmp_path / "config.yaml"), str(tmp_path / "store")) if line.what == "dataset"]
+    said = " ".join(line.found for line in found)
     pieces = {
         "cocostuff27": [
             *(f"{kind}/{split}2017" for kind in ("images", "annotations") for split in ("train", "val")),
@@ -295,21 +293,21 @@ def test_the_doctor_lists_all_that_an_empty_folder_lacks(layout: str, tmp_path):
     }[layout]
     for piece in pieces:
         assert f" {NAMES[layout]}/{piece}" in said
-    assert {line["state"] for line in found} == {"error", "warning"}
-    assert all(line["next"] for line in found)
-    assert len({line["found"] for line in found}) == len(found), "nothing is said twice"
+    assert {line.state for line in found} == {"error", "warning"}
+    assert all(line.next for line in found)
+    assert len({line.found for line in found}) == len(found), "nothing is said twice"
     if layout != "cityscapes27":
-        assert any("rebuilt" in line["next"] for line in found)
+        assert any("rebuilt" in line.next for line in found)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_doctor_is_content_with_a_complete_tree(layout: str, trees, tmp_path):
     (tmp_path / "config.yaml").write_text(json.dumps({"dataset": {"root": str(trees[layout]), "layout": layout}}))
     (line,) = [
-        line for line in examine(str(tmp_path / "config.yaml"), str(tmp_path / "store")) if line["what"] == "dataset"
+        line for line in examine(str(tmp_path / "config.yaml"), str(tmp_path / "store")) if line.what == "dataset"
     ]
-    assert line["state"] == "ok"
-    assert line["found"].endswith("images in train, val")
+    assert line.state == "ok"
+    assert line.found.endswith("images in train, val")
 
 
 # Runs and presets -----------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def test_principal_components_are_those_of_the_covariance(make_config: Make):
     x = (tokens.astype(np.float64) - read_center(features, "dataset")).reshape(-1, 64)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     values, vectors = np.linalg.eigh(np.cov(x.T, bias=True))
-    codes = TrainedHead(artifact)(tokens).reshape(-1, 5)
+    codes = TrainedHead(artifact)(tokens).compared.reshape(-1, 5)
     np.testing.assert_allclose(codes.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(np.cov(codes.T, bias=True), np.diag(values[::-1][:5]), atol=1e-6)
     np.testing.assert_allclose(np.abs(codes), np.abs((x - x.mean(0)) @ vectors[:, ::-1][:, :5]), atol=1e-4)

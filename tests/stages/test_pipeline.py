@@ -16,6 +16,7 @@ from PIL import Image
 
 from pipeline.api import open_features, run
 from pipeline.artifacts import feature_layout
+from pipeline.artifacts.head import TrainedHead
 from pipeline.artifacts.masks import decode_png, encode_png, ignore_value, mask_dtype, read_masks
 from pipeline.backbones.vit import create_backbone
 from pipeline.config import PipelineConfig
@@ -439,7 +440,7 @@ def test_features_without_a_marker_are_computed_again(make_config: Make, monkeyp
 def test_features_of_small_parts_equal_those_of_one(make_config: Make, finished, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(features, "PART", 3)
     config = make_config(execution={"batch_size": 2})
-    mine, whole = tokens(config, run(config)), tokens(finished)
+    mine, whole = tokens(run(config)), tokens(finished)
     assert np.isfinite(mine).all()
     np.testing.assert_allclose(mine.astype(np.float32), whole.astype(np.float32), atol=0.01)
 
@@ -655,7 +656,7 @@ def test_a_batch_larger_than_the_dataset(make_config: Make):
 
 def test_a_trained_head_is_applied_with_its_center(finished):
     artifact = finished.artifact("head")
-    trained = head.TrainedHead(artifact)
+    trained = TrainedHead(artifact)
     tensors = {name: torch.from_numpy(value) for name, value in artifact.read_tensors("head.safetensors").items()}
     center = tensors.pop("center")
     plain = Head(64, 8)
@@ -663,7 +664,7 @@ def test_a_trained_head_is_applied_with_its_center(finished):
     values = tokens(finished)[:2]
     with torch.no_grad():
         wanted = plain(torch.from_numpy(values.astype(np.float32)) - center).numpy()
-    np.testing.assert_allclose(trained(values), wanted, atol=1e-5)
+    np.testing.assert_allclose(trained(values).compared, wanted, atol=1e-5)
 
 
 def test_png_is_what_a_mask_is_stored_as(finished):
