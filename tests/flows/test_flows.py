@@ -155,7 +155,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, corpus: Path, vit: Path) ->
         "features": {"backbone": "test_vit", "weights": str(vit), "views": {"size": [64, 64]}},
         "head": {"steps": 20, "batch": 4, "code": 8, "samples": 3, "negatives": 2},
         "clusters": {"k": 4, "restarts": 2, "iterations": 10},
-        "masks": {"crf_params": {"iterations": 2}},
+        "masks": {"crf": True, "crf_params": {"iterations": 2}},
         "report": {"images": 2, "patches": 2},
         "execution": {"executor": "processes", "workers": 1, "device": "cpu", "precision": "fp32"},
     }
