@@ -60,7 +60,7 @@ def fit(vectors: np.ndarray, piece: np.ndarray, groups: np.ndarray) -> np.ndarra
     piece. A prototype is its group's direction, moved a little to the mean of its piece: so groups are those of their
     directions, and pieces share them out.
     """
-    means = normalise(_sums(vectors, piece, len(groups)))
+    means = normalise(_sums(vectors, piece, len(groups)))  # of a piece without codes: of all
     directions = readout(vectors, groups[piece], int(groups.max()) + 1)
     return normalise(directions[groups] + OFFSET * means)
 

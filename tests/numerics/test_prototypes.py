@@ -119,7 +119,8 @@ def test_a_vector_is_nearest_to_its_group_and_there_to_its_piece(empty: list[int
     assert np.isfinite(vectors).all()
     label = nearest(flat, vectors)[0]
     assert (groups[label] == groups[piece]).mean() > 0.99
-    assert (label == piece).mean() > 0.97
+    if not empty:  # a piece without a code lies at the direction of its group, and shares its codes with the others
+        assert (label == piece).mean() > 0.97
 
 
 def test_groups_of_prototypes_are_those_of_their_directions():
