@@ -206,6 +206,6 @@ def test_a_scheduler_lost_between_two_stages(dask: Cluster, tmp_path: Path, monk
     with open_executor(by_address(dask.address)) as executor:
         assert len(list(executor.run(toys.triple, range(3)))) == 3
         dask.scheduler.kill()
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises((ConfigError, StageError)) as caught:  # whether its loss was noticed before or after
             list(executor.run(partial(toys.flaky, folder=str(tmp_path), times=0, bad=0), range(3)))
     assert dask.address in caught.value.message
