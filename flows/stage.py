@@ -19,7 +19,7 @@ StageName = Literal[
     "scores",
     "report",
 ]
-"""The stages of pipeline.session.STAGES, spelled out: the UI makes a menu of them."""
+"""The stages of pipeline.planning.STAGES, spelled out: the UI makes a menu of them."""
 
 
 @flow(name="stage", persist_result=False)

@@ -39,7 +39,10 @@ STAGES: tuple[Stage, ...] = tuple(
         *(clusters, probe, baseline, masks, scores, report),
     )
 )
-"""Every stage, in an order that runs inputs first."""
+"""Every stage, in an order that runs inputs first.
+
+To add one: its file in `stages/` (Params, compute, STAGE), its params in `config.PipelineConfig`, its module here, its
+rates in `forecast.py`, its name in `flows/stage.py`, its row in storage_layout.md; then `make acknowledge`."""
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,21 @@ def test_one_stage_needs_its_inputs(call, config, tmp_path):
     assert [row["stage"] for row in json.loads(out)["stages"]] == ["clusters"]
 
 
+def test_a_damaged_name_hides_no_run(call, finished, tmp_path):
+    place = shutil.copytree(finished.store.folder, tmp_path / "store")
+    call("name", finished.id, "best", "--store", str(place))
+    path = place / "names/best/1.json"
+    path.write_bytes(path.read_bytes().replace(finished.id.encode(), finished.id[::-1].encode()))
+    for command in (["status"], ["show", finished.id]):
+        status, out, err = call(*command, "--store", str(place))
+        assert status == 0
+        assert finished.id in out
+        assert f"{path} is damaged" in err
+    status, out, _ = call("verify", "--store", str(place))
+    assert status == 1
+    assert str(path) in out
+
+
 @pytest.mark.parametrize("command", ["verify", "show", "export"])
 def test_a_damaged_run_record_is_named_by_whatever_reads_it(call, finished, tmp_path, command):
     place = tmp_path / "store"

@@ -4,6 +4,7 @@ runs/<id>.json is written before a run's first stage and holds every fingerprint
 are numbered and create-only; the highest n is what the name means: a run, or nothing any more.
 """
 
+import logging
 import re
 import secrets
 import time
@@ -13,6 +14,8 @@ from typing import Any
 from pipeline.core.artifact import Artifact, read_record, record
 from pipeline.core.errors import Command, ConfigError, DamageError, NotFoundError
 from pipeline.core.store import Store
+
+log = logging.getLogger("stegoflow")
 
 RUN_TIME = "%Y%m%d-%H%M%S"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
@@ -115,11 +118,15 @@ def planned(store: Store) -> set[tuple[str, str]]:
 
 
 def names(store: Store) -> dict[str, str]:
-    """{name: run} of every name that means a run."""
+    """{name: run} of every name that means a run; a damaged record of a name is warned of and left out."""
     found = {}
     for name in store.folders("names"):
         last = max(_numbers(store, name), default=0)
-        run = read_record(store, f"names/{name}/{last}.json")["run"] if last else None
+        try:
+            run = read_record(store, f"names/{name}/{last}.json")["run"] if last else None
+        except DamageError as error:
+            log.warning("%s", error.message)
+            continue
         if run:
             found[name] = run
     return found

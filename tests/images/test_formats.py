@@ -9,7 +9,8 @@ import pytest
 from image_files import COLOUR, GREY, PNG, check, chunk, encode, png16, size, tiff
 from PIL import Image, ImageCms, ImageOps
 
-from pipeline.images.formats import SUFFIXES, decode, decode_label
+from pipeline.images import formats, pillow
+from pipeline.images.formats import SUFFIXES, Format, decode, decode_label
 from pipeline.images.pixels import resize
 
 RAMP = np.arange(35, dtype=np.uint16).reshape(5, 7)
@@ -241,3 +242,13 @@ def test_resize_window():
     for outside in [(-1, 0, 5, 5), (0, 0, 41, 5), (0, 0, 5, 61), (0, 0, 0, 0)]:
         with pytest.raises(ValueError, match=r"[Bb]ox"):
             resize(smooth, 4, 4, outside)
+
+
+def test_a_format_without_magic_is_known_by_its_suffix(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(formats, "_READ", (*formats._READ, Format("toy", (".xyz",), open=pillow.open_png)))
+    odd = b"\0" * 4 + encode(COLOUR, "PNG")
+    with pytest.raises(formats.DecodeError, match=r"a\.abc: not a JPEG"):
+        decode(odd, "a.abc")
+    with pytest.raises(formats.DecodeError) as caught:  # the toy's reader was asked, which wants a PNG
+        decode(odd, "a.xyz")
+    assert "not a JPEG" not in str(caught.value)
