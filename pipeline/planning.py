@@ -14,6 +14,7 @@ from pipeline.core.params import Params, resolve, suggestions
 from pipeline.core.store import Store, open_store
 from pipeline.datasets import folder
 from pipeline.forecast import Corpus, cost, survey
+from pipeline.images import files
 from pipeline.stages import (
     baseline,
     clusters,
@@ -83,6 +84,7 @@ def nodes(
     root, and those that suggest values where the config gives all of them.
     """
     pins = pins or {}
+    files.has_folder(config.dataset.root, "images")  # refuses a root that is no folder, before weights are looked for
     params = {stage.name: resolve(getattr(config, stage.name), config) for stage in STAGES if stage.name not in pins}
     reads = _reads({name: suggestions(section, config) for name, section in params.items()}, until)
     stages = [
@@ -167,7 +169,15 @@ def _name(role: str) -> str:
     return role.removesuffix("?")
 
 
-def plan(config: PipelineConfig, *, views: float | None = None, progress: Progress = silent) -> list[PlanRow]:
+class Plan(list[PlanRow]):
+    """The rows of a plan, which a Python session shows as lines."""
+
+    def __repr__(self) -> str:
+        lines = [f"{row.stage:<11} {row.action:<5}  {row.seconds or 0:7.0f} s  {row.why}" for row in self]
+        return "\n".join(lines)
+
+
+def plan(config: PipelineConfig, *, views: float | None = None, progress: Progress = silent) -> Plan:
     """What `run` would do with a config: per stage reuse or run, why, and what it is expected to take.
 
     With `views`, what a run would take on a corpus of so many views of which `dataset.root` is a sample: nothing of it
@@ -178,7 +188,7 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
     made = nodes(config, store, progress=progress)
     corpus: Corpus | None = None
     workers = 1 if config.execution.executor == "serial" else config.execution.worker_count()
-    rows = []
+    rows = Plan()
     running: set[str] = set()
     for node in made:
         artifact = node.artifact(store)

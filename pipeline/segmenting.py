@@ -8,7 +8,7 @@ from pipeline.artifacts.masks import label_maps
 from pipeline.core.engine import Progress
 from pipeline.core.errors import ConfigError
 from pipeline.core.runs import find_run, run_artifact
-from pipeline.core.store import Store, open_existing
+from pipeline.core.store import Store, local_folder, open_existing
 from pipeline.exporting import check_empty, clusters_of, write_label_maps
 from pipeline.progress import watched
 from pipeline.session import ensure_all, recorded_config, session
@@ -40,6 +40,9 @@ def segment(
     opened = open_existing(store)
     record = find_run(opened, run)
     check_empty(Path(out), overwrite)
+    place = local_folder(str(images))
+    if place is not None and not place.is_dir():
+        raise ConfigError(f"{images} is not a folder of images", next="name a folder of images")
     pins = {stage: run_artifact(opened, record, stage).fingerprint for stage in ("head", "clusters")}
     config = recorded_config(
         opened,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from pipeline.config import PipelineConfig, validate
@@ -68,7 +69,8 @@ def session(
     for name in (stage, until):
         if name is not None and name not in by_name:
             known = ", ".join(by_name)
-            raise ConfigError(f"--stage {name}: this run has the stages {known}", next=f"--stage {list(by_name)[-1]}")
+            meant = get_close_matches(name, by_name, 1) or list(by_name)[-1:]
+            raise ConfigError(f"--stage {name}: this run has the stages {known}", next=f"--stage {meant[0]}")
     if stage is not None:
         for role, name in by_name[stage].inputs.items():
             if not Artifact(store, role, name).exists:

@@ -146,7 +146,7 @@ def test_any_cut_is_exported_of_any_split(finished: Run, tmp_path: Path):
         np.testing.assert_array_equal(fine, np.asarray(Image.open(tmp_path / "plain" / name)))
         wanted = np.array([parents[group] if parents[group] is not None else -1 for group in range(4)])[fine]
         assert (coarse == wanted)[wanted >= 0].mean() > 0.9, "but where groups are upsampled together"
-    with pytest.raises(ConfigError, match="cannot be cut"):
+    with pytest.raises(ConfigError, match="has cuts into 1 to"):
         finished.export(tmp_path / "none", cut=10_000)
     with pytest.raises(ConfigError, match="--split test: there are train, val"):
         finished.export(tmp_path / "none", cut=3, splits=["test"])

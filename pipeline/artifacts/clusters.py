@@ -31,7 +31,8 @@ class Clusters:
         count = len(self.vectors)
         if n is not None and not 1 <= n <= count:
             raise ConfigError(
-                f"{n} groups cannot be cut from {count} prototypes", next=Set("clusters.prototypes", max(1, n))
+                f"a tree of {count} prototypes has cuts into 1 to {count} groups, not {n}",
+                next=("fewer, or run the config again with ", Set("clusters.prototypes", max(count, n))),
             )
         return cut(self.tree, n or self.k)
 

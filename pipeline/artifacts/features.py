@@ -134,6 +134,9 @@ class Tokens:
             out[some] = restore(*(self.rows[name].read(views[some]) for name in ("tokens", "scale", "mean")))
         return out
 
+    def __repr__(self) -> str:
+        return f"<tokens {' × '.join(map(str, self.shape))} float16 (view, row, column, channel), read when indexed>"
+
     def __getitem__(self, key: Any) -> np.ndarray:
         """`tokens[view]`, `tokens[3:9, row, column]`, `tokens[:]`: float16, indexed as a NumPy array of this shape is.
         Whole views are read, and no others than the first index names."""

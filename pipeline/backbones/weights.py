@@ -85,10 +85,10 @@ def from_hub(backbone: str, cfg: dict[str, Any]) -> Path:
         except Exception as error:  # httpx, TLS, proxy, Xet and disk errors have no common base
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
             break
-    other = f"backbone: {PACKAGED_BACKBONE} with weights: packaged"
+    other = f"backbone: {PACKAGED_BACKBONE} with weights: packaged and block: 8"
     raise ConfigError(
         f"the weights of {backbone} cannot be had from the hub's {repo}: {reason}",
-        next=f"{'weights: packaged' if fits_packaged(backbone) else other}; or where there is a network "
+        next=f"{'weights: packaged with block: 8' if fits_packaged(backbone) else other}; or where there is a network "
         f"`hf download {repo} {names[0]} --local-dir .` (`hf auth login` first if it is gated), "
         f"then weights: ./{names[0]}",
     )

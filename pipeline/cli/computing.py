@@ -212,7 +212,7 @@ def export(
 def _written(facts: dict[str, Any], json: bool) -> int:
     if json:
         return print_json(facts)
-    print(f"{facts['written']} label maps of run {facts['run']} in {visible(facts['out'])}")
+    print(f"{facts['written']} label maps by run {facts['run']} in {visible(facts['out'])}")
     return 0
 
 

@@ -52,6 +52,8 @@ class Store:
             raise ConfigError(f"the store {self.url!r} cannot be opened: {error}", next="another --store") from None
         if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"the store {self.url} is a file, not a folder", next="give another --store")
+        if self.folder is not None and not create and not self.folder.exists():
+            raise NotFoundError(f"there is no store {self.url}", next="name one: --store FOLDER_OR_URL")
         try:
             if self.folder is not None:
                 if create:

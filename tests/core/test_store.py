@@ -99,7 +99,7 @@ def test_an_unknown_scheme():
 
 
 def test_a_store_that_was_never_made(tmp_path: Path):
-    with pytest.raises(ConfigError, match="cannot be opened"):
+    with pytest.raises(ConfigError, match="there is no store"):
         Store(tmp_path / "none", create=False)
     assert not (tmp_path / "none").exists()
 

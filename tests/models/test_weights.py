@@ -194,7 +194,8 @@ def test_impossible_pairs_name_the_first_difference(tiny, tmp_path):
 
 def test_an_unreachable_hub_fails_within_seconds(empty_hub):
     started = time.monotonic()
-    for name, way in ((DINOV3, "vit_small_patch14_dinov2 with weights: packaged"), (DINOV2, "weights: packaged")):
+    other = "vit_small_patch14_dinov2 with weights: packaged and block: 8"
+    for name, way in ((DINOV3, other), (DINOV2, "packaged with block: 8")):
         with pytest.raises(ConfigError, match=f"cannot be had from the hub's timm/{name}") as raised:
             find_weights(name, "hub")
         assert way in raised.value.next

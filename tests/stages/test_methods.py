@@ -326,9 +326,9 @@ def test_a_head_may_be_given_plain_clusters(make_config: Make):
     assert clusters.vectors.shape == (4, 8)
     codes = Codes(np.ones((2, 8), np.float32), np.ones((2, 64), np.float32))
     assert clusters.seen(codes).shape == (2, 8)
-    with pytest.raises(ConfigError, match="5 groups cannot be cut from 4 prototypes") as caught:
+    with pytest.raises(ConfigError, match="a tree of 4 prototypes has cuts into 1 to 4 groups, not 5") as caught:
         clusters.cut(5)
-    assert caught.value.next == Set("clusters.prototypes", 5)
+    assert Set("clusters.prototypes", 5) in caught.value.next
 
 
 @pytest.mark.parametrize("method", ["none", "smooseg"])
