@@ -17,19 +17,6 @@ from PIL import Image
 from pipeline.config import reference, validate
 
 
-@pytest.fixture
-def store(finished) -> str:
-    return finished.config.store
-
-
-@pytest.fixture
-def config(finished, corpus, vit, tmp_path) -> str:
-    """The YAML file of the finished run."""
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(small(corpus, finished.config.store, vit)))
-    return str(path)
-
-
 def test_help_answers_in_under_a_second():
     start = time.monotonic()
     done = subprocess.run(
