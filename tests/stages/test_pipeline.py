@@ -257,8 +257,9 @@ def test_a_hole_is_not_copied(copied: Make, corpus: Path, tmp_path: Path):
     """Earlier features that lost a shard: their rows are computed again."""
     config = copied(root=grown(corpus, tmp_path / "grown"))
     shards = list(Path(config.store, "artifacts/features").glob("*/data/features.zarr/tokens/c/0/*/*/*"))
-    assert len(shards) == 1
-    shards[0].unlink()
+    assert shards  # of every features artifact: other tests may have added runs to the store that is copied
+    for shard in shards:
+        shard.unlink()
     run(config, stage="dataset")
     result = run(config, stage="features")
     assert result.artifact("features").manifest["copied"] == 0
