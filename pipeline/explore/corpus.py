@@ -1,0 +1,169 @@
+"""What the page shows of a run: pictures, planes of prototypes, tokens. Made from the store, kept while it is served."""
+
+import io
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from pipeline.artifacts.clusters import read_clusters
+from pipeline.artifacts.images import Images
+from pipeline.core.artifact import Artifact
+from pipeline.core.errors import NotFoundError
+from pipeline.core.runs import run_artifact
+from pipeline.core.store import Store
+from pipeline.explore.indexing import Indexing
+from pipeline.images.formats import open_source
+from pipeline.images.pixels import DecodeError
+from pipeline.images.source import Source
+from pipeline.stages.masks import MasksParams, label_maps
+
+Value = TypeVar("Value")
+MAP_SIDE = 512
+"""Pixels of the longer side of a map of prototypes."""
+LARGEST = 2048
+"""Pixels of the longer side of a picture."""
+
+
+class Kept(Generic[Value]):
+    """The values that were last asked for, up to a number of bytes or of values. One thread makes a value."""
+
+    def __init__(self, most: int, weigh: Callable[[Value], int] = lambda value: 1) -> None:
+        self.most, self.weigh, self.total = most, weigh, 0
+        self._values: OrderedDict[Hashable, Value] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+        value = make()
+        with self._lock:
+            if key not in self._values:
+                self._values[key] = value
+                self.total += self.weigh(value)
+            while self.total > self.most and len(self._values) > 1:
+                self.total -= self.weigh(self._values.popitem(last=False)[1])
+        return value
+
+
+class Corpus:
+    """A run's images and what its tokens say of them. Images are named by their row in the table of images."""
+
+    def __init__(self, store: Store, record: dict[str, Any], *, keep_index: bool = True) -> None:
+        self.store, self.record = store, record
+        self.root: str = record["config"]["dataset"]["root"]
+        self.images = Images(run_artifact(store, record, "dataset"))
+        self.clusters = read_clusters(run_artifact(store, record, "clusters"))
+        self.indexing = Indexing(store, record, keep=keep_index)
+        self._sources: Kept[Source] = Kept(3)
+        self._pictures: Kept[bytes] = Kept(64 << 20, len)
+        self._maps: Kept[np.ndarray] = Kept(64 << 20, lambda one: one.nbytes)
+        self._heavy = threading.Lock()
+
+    @cached_property
+    def count(self) -> int:
+        """Images."""
+        return len(self.images.table)
+
+    def check(self, row: int) -> int:
+        """The row itself; NotFoundError where no image has it."""
+        if not 0 <= row < self.count:
+            raise NotFoundError(f"there is no image {row}: this run has {self.count}")
+        return row
+
+    def source(self, row: int) -> Source:
+        """An image, opened. DecodeError where it cannot be."""
+        return self._sources.get(row, lambda: open_source(self.root, *self.images.file(self.check(row))))
+
+    def picture(self, row: int, window: tuple[float, float, float, float] | None, side: int) -> bytes:
+        """A window (y0, x0, height, width, of the image's pixels) of an image as JPEG, its longer side `side` pixels at
+        most. Parts of the window outside the image are cut off. DecodeError where there is nothing to show."""
+
+        def make() -> bytes:
+            source = self.source(row)
+            box = _inside(window or (0.0, 0.0, *map(float, source.size)), source.size)
+            scale = min(min(side, LARGEST) / max(box[2:]), 1.0 if window is None else 4.0)
+            size = max(1, round(box[2] * scale)), max(1, round(box[3] * scale))
+            sink = io.BytesIO()
+            Image.fromarray(source.read(box, size)).save(sink, "JPEG", quality=88)
+            return sink.getvalue()
+
+        return self._pictures.get((row, window, side), make)
+
+    def small(self, row: int, side: int) -> np.ndarray:
+        """A whole image, (height, width, 3) uint8, its longer side `side` pixels at most."""
+        source = self.source(row)
+        height, width = source.size
+        scale = min(1.0, side / max(height, width))
+        return source.read((0, 0, height, width), (max(1, round(height * scale)), max(1, round(width * scale))))
+
+    def patch(self, row: int, y: int, x: int, reach: float) -> tuple[float, float, float, float]:
+        """The window of an image around a position of its plane, `reach` positions to each side."""
+        rows, columns = self.plane(row)["shape"].tolist()
+        height, width = self.images.size(self.check(row))
+        tall, wide = height / max(1, rows), width / max(1, columns)
+        side = max(tall, wide) * (2 * reach + 1)
+        return (y + 0.5) * tall - side / 2, (x + 0.5) * wide - side / 2, side, side
+
+    def plane(self, row: int) -> dict[str, np.ndarray]:
+        """What the index holds of an image (`pipeline.stages.search`), computed where it has not come that far."""
+        return self.indexing.image(self.check(row))
+
+    def prototype_map(self, row: int) -> np.ndarray:
+        """(height, width) uint16: the nearest prototype of each pixel of `small(row, MAP_SIDE)`, upsampled as the run's
+        masks are. DecodeError where there is none."""
+
+        def make() -> np.ndarray:
+            with self._heavy:
+                planes = self.indexing.planes(row)
+                if planes is None:
+                    raise DecodeError(f"{self.images.name(row)[1]} could not be decoded")
+                params = MasksParams.model_validate({**self._mask_params(), "crf": False})
+                cut = self.clusters.cut(len(self.clusters.vectors))
+                small = self.small(row, MAP_SIDE)
+                found, _ = label_maps(small, planes[1], self.clusters.vectors, cut, params)
+                return cut.nodes[found].astype(np.uint16)
+
+        return self._maps.get(self.check(row), make)
+
+    def _mask_params(self) -> dict[str, Any]:
+        masks = Artifact(self.store, "masks", self.record["stages"].get("masks", "none"))
+        return masks.manifest["params"] if masks.exists else {}
+
+
+def _inside(
+    window: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """The part of a window (y0, x0, height, width) that is inside an image; DecodeError where that is nothing."""
+    top, left = max(0.0, window[0]), max(0.0, window[1])
+    bottom, right = min(float(size[0]), window[0] + window[2]), min(float(size[1]), window[1] + window[3])
+    if bottom - top < 1e-3 or right - left < 1e-3:
+        raise DecodeError("this window lies outside of the image")
+    return top, left, bottom - top, right - left
+
+
+def packed_tokens(plane: dict[str, np.ndarray], components: int) -> bytes:
+    """A plane for the page: rows, columns, components (uint32, little-endian), then `nearest` (uint16), `scale`
+    (float32) and `numbers` (int8), each from a multiple of four bytes on."""
+    numbers = np.ascontiguousarray(plane["numbers"][:, :components])
+    rows, columns = plane["shape"].tolist()
+    head = struct.pack("<3I", rows, columns, numbers.shape[1])
+    blocks = (plane["nearest"].astype("<u2"), plane["scale"].astype("<f4"), numbers)
+    return head + b"".join(padded(block.tobytes()) for block in blocks)
+
+
+def packed_maps(maps: list[np.ndarray]) -> bytes:
+    """Maps (rows, columns) of uint16, one after the other: rows, columns (uint32), the values."""
+    return b"".join(struct.pack("<2I", *one.shape) + padded(one.astype("<u2").tobytes()) for one in maps)
+
+
+def padded(data: bytes) -> bytes:
+    """`data` and zeros up to a multiple of four bytes."""
+    return data + bytes(-len(data) % 4)

@@ -1,0 +1,152 @@
+"""The search index of a run: read from the store, or made there in the background while the page is used."""
+
+import logging
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts.clusters import read_clusters
+from pipeline.artifacts.search import Index, read_part
+from pipeline.core.artifact import Artifact
+from pipeline.core.engine import Node, ensure
+from pipeline.core.errors import StegoflowError
+from pipeline.core.execution import Execution
+from pipeline.core.executors import open_executor
+from pipeline.core.store import Store
+from pipeline.stages import search
+
+log = logging.getLogger("stegoflow")
+EXECUTION = Execution(executor="serial", device="auto")
+
+
+class Indexing:
+    """An index that grows. `start` returns at once; every method works meanwhile, on what there is."""
+
+    def __init__(self, store: Store, record: dict[str, Any], *, keep: bool) -> None:
+        self.store, self.keep = store, keep
+        inputs = {role: record["stages"][role] for role in search.STAGE.inputs}
+        self.node = Node(search.STAGE, search.SearchParams(), inputs)
+        self.inputs = {role: Artifact(store, role, name) for role, name in inputs.items()}
+        self.artifact = self.node.artifact(store)
+        self.total: int = self.inputs["dataset"].manifest["items"]
+        self.error: str | None = None
+        self._index: Index | None = None
+        self._indexer: search.Indexer | None = None
+        self._added: set[str] = set()
+        self._computed: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
+        self._ready, self._stop = threading.Event(), threading.Event()
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Read what is in the store, and make the rest in a thread of its own."""
+        self._thread = threading.Thread(target=self._make, name="search index", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop making it; what is finished in the store is kept."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join(timeout=30)
+
+    def wait(self) -> None:
+        """Return when it is complete. StegoflowError where it cannot be made."""
+        if self._thread:
+            self._thread.join()
+        if self.error:
+            raise StegoflowError(self.error, next="mend the cause and open the page again")
+
+    @property
+    def done(self) -> int:
+        """Images that it holds."""
+        return len(self._index.images) if self._index else 0
+
+    @property
+    def index(self) -> Index:
+        """The index as far as it has come; waits for its beginning."""
+        if self._index is None:
+            self._ready.wait()
+        if self._index is None:
+            raise StegoflowError(self.error or "there is no index", next="mend the cause and open the page again")
+        return self._index
+
+    def image(self, row: int) -> dict[str, np.ndarray]:
+        """What it holds of an image; computed where it has not come that far."""
+        index = self.index
+        if row in index.images:
+            return index.images[row]
+        with self._lock:
+            if row not in self._computed:
+                self._computed[row] = self.indexer(row)
+                while len(self._computed) > 256:
+                    self._computed.popitem(last=False)
+            return self._computed[row]
+
+    def planes(self, row: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """The centred tokens and the codes of an image, each (rows, columns, ·)."""
+        with self._lock:
+            return self.indexer.planes(row)
+
+    @property
+    def indexer(self) -> search.Indexer:
+        """What makes tokens and codes of an image."""
+        with self._lock:
+            if self._indexer is None:
+                index = self.index
+                tensors = {"basis": index.basis, "center": index.center}
+                self._indexer = search.Indexer(self.inputs, tensors, EXECUTION.device)
+            return self._indexer
+
+    def _make(self) -> None:
+        try:
+            self._begin()
+            if self.keep:
+                with open_executor(EXECUTION) as executor:
+                    ensure(self.node, self.store, execution=EXECUTION, executor=executor, progress=self._progress)
+            self._take_parts()
+            for start in range(0, self.total, search.PART):
+                self._fill(range(start, min(start + search.PART, self.total)))
+        except _Stopped:
+            pass
+        except Exception as error:  # the page shows it
+            self.error = str(error) or type(error).__name__
+            log.exception("the search index could not be made")
+        finally:
+            self._ready.set()
+
+    def _begin(self) -> None:
+        finished = self.artifact.exists
+        tensors = (
+            self.artifact.read_tensors("basis.safetensors")
+            if finished
+            else search.find_basis(self.inputs["features"], self.node.params.components)  # type: ignore[attr-defined]
+        )
+        count = len(read_clusters(self.inputs["clusters"]).vectors)
+        self._index = Index(tensors["basis"], tensors["center"], count)
+        self._take_parts()
+        self._ready.set()
+
+    def _progress(self, stage: str, done: int, total: int, unit: str) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+        if total:
+            self._take_parts()
+
+    def _take_parts(self) -> None:
+        """Add the parts that are finished in the store."""
+        for part in sorted(self.artifact.markers() - self._added):
+            self.index.add(int(part.split("-")[0]), read_part(self.artifact, part))
+            self._added.add(part)
+
+    def _fill(self, rows: range) -> None:
+        """Add images that the store does not hold: nothing is to be written there."""
+        if self._stop.is_set():
+            raise _Stopped
+        if rows.start not in self.index.images:
+            self.index.add(rows.start, self.indexer.images(rows))
+
+
+class _Stopped(Exception):
+    """The page was closed."""

@@ -1,0 +1,112 @@
+"""search: what finds patches like a patch, and the nearest prototypes of every patch. No run makes it: `explore` does.
+
+Artifact: `basis.safetensors` with `basis` (D, C) float32 and `center` (D,) float32; one file per part of images,
+`tokens/<part>.safetensors`, with `shape` (image, 2) int32, the rows and columns of each image's plane (0, 0 of one that
+could not be decoded), and for their positions, image after image: `numbers` (n, C) int8 and `scale` (n,) float32 of the
+centred token (`pipeline.numerics.compact`), `nearest` and `second` (n,) uint16, the two nearest prototypes, the cosine
+of the first, `cosine` (n,) float16, and by how much that is larger than that of the second, `lead` (n,) float16.
+"""
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.artifacts.clusters import read_clusters
+from pipeline.artifacts.features import Tokens, read_center, training_views
+from pipeline.artifacts.head import open_head
+from pipeline.artifacts.planes import Views
+from pipeline.core.artifact import Artifact
+from pipeline.core.engine import Job, Part, Stage, Work
+from pipeline.core.params import Params
+from pipeline.numerics.compact import basis, compact
+from pipeline.numerics.kmeans import normalise
+
+PART = 32
+"""Images per part."""
+VIEWS = 64
+"""Training views that the basis is found from."""
+
+
+class SearchParams(Params):
+    components: int = Field(256, ge=1)
+    """Components of a token that are kept: with 256 of 384, 49 of the 50 most similar patches are found."""
+
+
+def compute(job: Job, work: Work) -> dict[str, Any]:
+    job.out.write_tensors("basis.safetensors", find_basis(job.inputs["features"], job.params.components))
+    count = job.inputs["dataset"].manifest["items"]
+    work.parts(index_part, count, PART, "images")
+    return {"items": count}
+
+
+def find_basis(features: Artifact, components: int) -> dict[str, np.ndarray]:
+    """`basis` and `center`, from some training views."""
+    center = read_center(features, "dataset")
+    rows = training_views(features.read_table("views.parquet", ["training"]))
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(VIEWS, len(rows))).round().astype(int))]
+    tokens = Tokens(features).read(rows).astype(np.float32) - center
+    seen = tokens[np.isfinite(tokens[:, 0, 0, 0])].reshape(-1, len(center))
+    return {"basis": basis(normalise(seen), components), "center": center}
+
+
+def index_part(job: Job, part: Part) -> dict[str, Any]:
+    """The positions of images start..stop−1."""
+    indexer = Indexer(job.inputs, job.out.read_tensors("basis.safetensors"), job.execution.device)
+    job.out.write_tensors(f"tokens/{part.name}.safetensors", indexer.images(range(part.start, part.stop)))
+    return {}
+
+
+class Indexer:
+    """From cached tokens to what is kept of an image."""
+
+    def __init__(self, inputs: dict[str, Artifact], tensors: dict[str, np.ndarray], device: str) -> None:
+        self.basis, self.center = tensors["basis"], tensors["center"]
+        self.head = open_head(inputs["head"], device)
+        self.clusters = read_clusters(inputs["clusters"])
+        self.views = Views(inputs["features"])
+
+    def planes(self, image: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """The centred tokens (rows, columns, D) and the codes (rows, columns, ·) of an image, a row of the table of
+        images; None where it could not be decoded."""
+
+        def both(tokens: np.ndarray) -> np.ndarray:
+            return np.concatenate([tokens.astype(np.float32), self.clusters.seen(self.head(tokens))], -1)
+
+        plane = self.views.plane(image, both)
+        return None if plane is None else (plane[..., : len(self.center)] - self.center, plane[..., len(self.center) :])
+
+    def images(self, rows: range) -> dict[str, np.ndarray]:
+        """What the artifact holds of some images, by name."""
+        each = [self(row) for row in rows]
+        found = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+        return {**found, "shape": found["shape"].reshape(-1, 2)}
+
+    def __call__(self, image: int) -> dict[str, np.ndarray]:
+        """What the artifact holds of one image, by name."""
+        planes = self.planes(image)
+        tokens, codes = planes or (np.zeros((0, 0, len(self.center))), np.zeros((0, 0, self.clusters.vectors.shape[1])))
+        numbers, scale = compact(tokens.reshape(-1, len(self.center)), self.basis)
+        cosines = normalise(codes.reshape(-1, codes.shape[-1])) @ self.clusters.vectors.T
+        order = np.argsort(-cosines, axis=1, kind="stable")[:, :2]
+        order = np.repeat(order, 2, axis=1)[:, [0, -1]]  # of a single prototype, itself twice
+        best = np.take_along_axis(cosines, order, 1)
+        return {
+            "numbers": numbers,
+            "scale": scale,
+            "nearest": order[:, 0].astype(np.uint16),
+            "second": order[:, 1].astype(np.uint16),
+            "cosine": best[:, 0].astype(np.float16),
+            "lead": (best[:, 0] - best[:, 1]).astype(np.float16),
+            "shape": np.array(tokens.shape[:2], np.int32),
+        }
+
+
+STAGE = Stage(
+    "search",
+    version=1,
+    encoding=1,
+    inputs=("dataset", "features", "head", "clusters"),
+    params=SearchParams,
+    compute=compute,
+)
