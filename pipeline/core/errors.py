@@ -2,7 +2,8 @@
 
 StegoflowError                  what is wrong, and the next step                                      exit status 1
 ├── ConfigError                 a config, an option or an input cannot be used as given               exit status 2
-│   └── NotFoundError           a run, name, artifact, store or image that does not exist             exit status 2
+│   ├── NotFoundError           a run, name, artifact, store or image that does not exist             exit status 2
+│   └── ConflictError           somebody else wrote a version meanwhile; both are kept                exit status 2
 ├── StageError                  a stage could not be completed; what it had finished is kept          exit status 1
 ├── DamageError                 the store does not hold what was written; trying again will not help  exit status 1
 └── StoreError (also OSError)   a store could not be read or written; trying again may help           exit status 1
@@ -72,8 +73,8 @@ class StegoflowError(Exception):
         self.stage: str | None = None
         """The stage that raised it, where a session ran one."""
 
-    def __reduce__(self) -> tuple[Any, ...]:  # the keyword must survive the way back from a worker process
-        return _rebuild, (type(self), self.message, self.next, self.stage)
+    def __reduce__(self) -> tuple[Any, ...]:  # keywords must survive the way back from a worker process
+        return _rebuild, (type(self), self.message, self.__dict__)
 
     def __str__(self) -> str:
         return f"{self.message}\n  next: {render(self.next, python=True)}" if self.next else self.message
@@ -89,6 +90,17 @@ class NotFoundError(ConfigError):
     """A run, name, artifact, store or image that does not exist."""
 
 
+class ConflictError(ConfigError):
+    """Somebody else wrote a version meanwhile; both are kept."""
+
+    def __init__(self, message: str, *, next: Step | tuple[Step, ...] = "", stored: int = 0, other: int = 0) -> None:
+        super().__init__(message, next=next)
+        self.stored = stored
+        """The number that the version got."""
+        self.other = other
+        """The number of the newest version before it, which it was not made from."""
+
+
 class StageError(StegoflowError):
     """A stage could not be completed; what it had finished is kept."""
 
@@ -101,7 +113,7 @@ class StoreError(StegoflowError, OSError):
     """A store could not be read or written: which one, what, how many bytes. Trying again may help."""
 
 
-def _rebuild(kind: type[StegoflowError], message: str, next: Step | tuple[Step, ...], stage: str | None) -> Any:
-    error = kind(message, next=next)
-    error.stage = stage
+def _rebuild(kind: type[StegoflowError], message: str, facts: dict[str, Any]) -> Any:
+    error = kind(message)
+    error.__dict__.update(facts)
     return error

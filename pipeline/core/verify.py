@@ -87,8 +87,8 @@ def _verify_group(store: Store, path: str) -> Iterator[tuple[str, str]]:
 
 
 def verify_records(store: Store) -> Iterator[Problem]:
-    """What is damaged in the records of runs, names and announced removals."""
-    for folder in ("runs", "names", "removing"):
+    """What is damaged in the records of runs, names, annotations and announced removals."""
+    for folder in ("runs", "names", "annotations", "removing"):
         for entry in store.entries(folder):
             try:
                 read_record(store, entry.path)
