@@ -13,6 +13,8 @@ EXTRAS = {
     "prefect": "flows",
     "jinja2": "report",
     "imagecodecs": "tiff",
+    "starlette": "explore",
+    "uvicorn": "explore",
 }
 """Import name → extra; `cpu` and `gpu` bring the same faiss."""
 

@@ -1,0 +1,1 @@
+"""The explorer: a local page where a person says what the groups of a run mean."""
