@@ -1,7 +1,7 @@
 # make demo | test | faults | bench | quality | choices | lint | acknowledge | constraints   (PYTHON=python3.12 picks another interpreter)
 PYTHON ?= python3
 EXTRA ?= all# any extras of pyproject.toml, with commas between; `gpu` is all with faiss-gpu in place of faiss-cpu
-GPU := gpu,crf,tiff,report,demo,dask,flows
+GPU := gpu,crf,tiff,report,explore,demo,dask,flows
 EXTRAS := $(if $(filter gpu,$(EXTRA)),$(GPU),$(EXTRA))
 BIN := .venv/bin
 COMMA := ,
@@ -57,7 +57,7 @@ ifneq ($(filter all crf gpu,$(subst $(COMMA), ,$(EXTRA))),)
 	@command -v g++ >/dev/null || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 13))' || { \
 	  echo "No g++ found: the dense CRF (pydensecrf2) is compiled during installation."; \
 	  echo "Install one first:  apt-get install g++   |   dnf install gcc-c++   |   xcode-select --install"; \
-	  echo "Or go without:  make .venv EXTRA=cpu,tiff,report,demo,dask,flows"; exit 1; }
+	  echo "Or go without:  make .venv EXTRA=cpu,tiff,report,explore,demo,dask,flows"; exit 1; }
 endif
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "This Python has no venv module.  Install it first:  apt-get install python3-venv"; exit 1; }

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pipeline.artifacts.head import TrainedHead
+    from pipeline.explore.server import Explorer
 
 
 class Run:
@@ -181,6 +182,13 @@ class Run:
         baseline = self.baseline if self.has("baseline") else None
         scores, shares = (self.scores, self.shares) if self.has("scores") else (None, None)
         return notebook.figure(self.images, self.masks, baseline, self.clusters.k, scores, shares, n)
+
+    def explore(self, *, read_only: bool = False) -> "Explorer":
+        """The explorer's page: a notebook shows it, a browser opens its `url`. Served from this process until `close`;
+        needs the extra `explore`."""
+        from pipeline.explore.server import Explorer
+
+        return Explorer(self.store, self.record, read_only=read_only, framed=True).start()
 
     def export(
         self,

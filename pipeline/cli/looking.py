@@ -234,13 +234,13 @@ def open(run: str | None = None, /, *, store: StoreURL = None) -> int:
     newest = run is None and opened.exists(NEWEST_REPORT)
     path = opened.path_of(NEWEST_REPORT) if newest else open_run(opened, run or "latest").report
     print(visible(path))
-    if opened.folder is not None and _has_display():
+    if opened.folder is not None and has_display():
         import webbrowser
 
         webbrowser.open(Path(path).as_uri())
     return 0
 
 
-def _has_display() -> bool:
+def has_display() -> bool:
     """Whether a browser can show a window; without one `webbrowser` would open a text browser in this terminal."""
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

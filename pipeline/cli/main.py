@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cyclopts import App, Group
 
-from pipeline.cli import computing, looking, store
+from pipeline.cli import computing, exploring, looking, store
 from pipeline.cli.logs import set_up
 from pipeline.cli.options import print_json
 from pipeline.core.errors import StegoflowError, render
@@ -29,7 +29,7 @@ COMMANDS: dict[tuple[str, str], tuple[Callable[..., int], ...]] = {
         computing.export,
         computing.segment,
     ),
-    ("Look", "stegoflow show latest"): (looking.open, looking.status, looking.show),
+    ("Look", "stegoflow explore latest"): (exploring.explore, looking.open, looking.status, looking.show),
     ("Keep a store", "stegoflow name latest best"): (store.name, store.verify, store.retract, store.forget, store.gc),
 }
 """By group, whose example line the help shows."""

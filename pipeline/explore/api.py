@@ -87,7 +87,9 @@ def application(service: Service) -> Starlette:
 
     def patch(request: Request) -> Response:
         ask, row = request.query_params, request.path_params["row"]
-        window = service.corpus.patch(row, _int(ask, "y"), _int(ask, "x"), min(8.0, max(0.5, _float(ask, "reach", 1.5))))
+        window = service.corpus.patch(
+            row, _int(ask, "y"), _int(ask, "x"), min(8.0, max(0.5, _float(ask, "reach", 1.5)))
+        )
         data = service.corpus.picture(row, window, max(16, min(256, _int(ask, "side", 96))))
         return Response(data, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 

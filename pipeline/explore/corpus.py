@@ -1,4 +1,4 @@
-"""What the page shows of a run: pictures, planes of prototypes, tokens. Made from the store, kept while it is served."""
+"""What the page shows of a run: pictures, planes of prototypes, tokens. Read from the store, kept for a while."""
 
 import io
 import struct
@@ -105,12 +105,14 @@ class Corpus:
         return source.read((0, 0, height, width), (max(1, round(height * scale)), max(1, round(width * scale))))
 
     def patch(self, row: int, y: int, x: int, reach: float) -> tuple[float, float, float, float]:
-        """The window of an image around a position of its plane, `reach` positions to each side."""
+        """The window of an image around a position of its plane, `reach` positions to each side; moved where it would
+        leave the image."""
         rows, columns = self.plane(row)["shape"].tolist()
         height, width = self.images.size(self.check(row))
         tall, wide = height / max(1, rows), width / max(1, columns)
         side = max(tall, wide) * (2 * reach + 1)
-        return (y + 0.5) * tall - side / 2, (x + 0.5) * wide - side / 2, side, side
+        top = min(max(0.0, (y + 0.5) * tall - side / 2), max(0.0, height - side))
+        return top, min(max(0.0, (x + 0.5) * wide - side / 2), max(0.0, width - side)), side, side
 
     def plane(self, row: int) -> dict[str, np.ndarray]:
         """What the index holds of an image (`pipeline.stages.search`), computed where it has not come that far."""
@@ -138,9 +140,7 @@ class Corpus:
         return masks.manifest["params"] if masks.exists else {}
 
 
-def _inside(
-    window: tuple[float, float, float, float], size: tuple[int, int]
-) -> tuple[float, float, float, float]:
+def _inside(window: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
     """The part of a window (y0, x0, height, width) that is inside an image; DecodeError where that is nothing."""
     top, left = max(0.0, window[0]), max(0.0, window[1])
     bottom, right = min(float(size[0]), window[0] + window[2]), min(float(size[1]), window[1] + window[3])

@@ -101,13 +101,14 @@ class Indexing:
 
     def _make(self) -> None:
         try:
-            self._begin()
+            self.begin()
             if self.keep:
                 with open_executor(EXECUTION) as executor:
                     ensure(self.node, self.store, execution=EXECUTION, executor=executor, progress=self._progress)
             self._take_parts()
             for start in range(0, self.total, search.PART):
                 self._fill(range(start, min(start + search.PART, self.total)))
+            self.indexer  # noqa: B018 (what the first map needs is imported before somebody waits for it)
         except _Stopped:
             pass
         except Exception as error:  # the page shows it
@@ -116,7 +117,8 @@ class Indexing:
         finally:
             self._ready.set()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Find the basis, and take in what is in the store."""
         finished = self.artifact.exists
         tensors = (
             self.artifact.read_tensors("basis.safetensors")

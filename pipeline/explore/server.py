@@ -42,7 +42,9 @@ class Explorer:
         self.token = secrets.token_urlsafe(24)
         self.port: int = self._socket.getsockname()[1]
         app = Guard(application(self.service), self.token, framed=framed)
-        config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", ws="none", server_header=False)
+        config = uvicorn.Config(
+            app, log_level="error", access_log=False, lifespan="off", ws="none", server_header=False
+        )
         self._server = uvicorn.Server(config)
         self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,method-assign]
         self._thread = threading.Thread(target=self._serve, name="explorer", daemon=True)
@@ -60,6 +62,12 @@ class Explorer:
         while not self._server.started and self._thread.is_alive() and time.monotonic() < limit:
             time.sleep(0.01)
         return self
+
+    def __repr__(self) -> str:
+        return f"<explorer of run {self.service.record['run']} at {self.url}>"
+
+    def _repr_html_(self) -> str:
+        return f'<iframe src="{self.url}" width="100%" height="800" style="border:0"></iframe>'
 
     def wait(self, tick: Callable[[], None] = lambda: None) -> None:
         """Return when it ends, or at Ctrl-C."""

@@ -201,7 +201,9 @@ class Service:
 def shown(annotation: Annotation) -> dict[str, Any]:
     """An annotation for the page: JSON, every class with a colour."""
     plain = annotation.plain
-    classes = [{"name": one["name"], "color": color} for one, color in zip(plain["classes"], annotation.colors, strict=True)]
+    classes = [
+        {"name": one["name"], "color": color} for one, color in zip(plain["classes"], annotation.colors, strict=True)
+    ]
     return {**plain, "classes": classes}
 
 
