@@ -13,6 +13,7 @@ StageName = Literal[
     "neighbours",
     "head",
     "clusters",
+    "classes",
     "probe",
     "baseline",
     "masks",

@@ -77,7 +77,8 @@ def run_facts(record: dict[str, Any], finished: dict[str, Artifact]) -> dict[str
 
 def product(scores: dict[str, dict[str, float] | None]) -> dict[str, float]:
     """Of the scores of all methods those of the masks themselves: with CRF where there are. Empty without labels."""
-    return scores.get("cluster_crf") or scores.get("cluster") or {}
+    names = ("annotated_crf", "annotated", "cluster_crf", "cluster")
+    return next((found for name in names if (found := scores.get(name))), {})
 
 
 def _finished(row: dict[str, Any]) -> bool:
@@ -87,7 +88,8 @@ def _finished(row: dict[str, Any]) -> bool:
 def show(store: Store, ref: str) -> dict[str, Any]:
     """A run's record with what it found and the state of its stages, or an artifact's manifest with its lineage.
 
-    Of a run: its record, and "names", "k", "miou", "scores" (by method, {"accuracy", "miou"} or None), "protocol",
+    Of a run: its record, and "annotation" (what a person gave, or None),
+    "names", "k", "miou", "scores" (by method, {"accuracy", "miou"} or None), "protocol",
     "report" (a path or URL), "images" (by split); "stages" {stage: {"fingerprint", "state", "items", "seconds"}}.
     """
     try:
@@ -103,12 +105,13 @@ def show(store: Store, ref: str) -> dict[str, Any]:
         if facts["state"] == "finished":
             finished[stage] = artifact
             stages[stage]["seconds"] = artifact.manifest["seconds"]
-    found: dict[str, Any] = {"images": {}, "protocol": None, "scores": {}, "report": None}
+    found: dict[str, Any] = {"images": {}, "protocol": None, "scores": {}, "report": None, "annotation": None}
     if "dataset" in finished:
         found["images"] = finished["dataset"].manifest["splits"]
     if "scores" in finished:
         content = finished["scores"].read_json("scores.json")
         found |= {"protocol": content["protocol"], "scores": content["scores"]}
+        found["annotation"] = content.get("annotation")
     if "report" in finished:
         found["report"] = finished["report"].path("report.html")
     names = names_of(store).get(record["run"], [])

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from pipeline.artifacts.annotation_versions import NEWEST, NONE
 from pipeline.core.errors import Command, ConfigError, Set
 from pipeline.core.execution import Execution
 from pipeline.core.params import Params, members, nested, role, settable, source_of, unhashed
@@ -14,6 +15,7 @@ from pipeline.core.params_text import as_yaml, problems
 from pipeline.core.store import local_folder
 from pipeline.heads.settings import HeadParams, StegoflowParams
 from pipeline.stages.baseline import BaselineParams
+from pipeline.stages.classes import ClassesParams
 from pipeline.stages.clusters import ClustersParams
 from pipeline.stages.dataset import DatasetParams
 from pipeline.stages.features import FeaturesParams
@@ -39,6 +41,7 @@ class PipelineConfig(Params):
     head: HeadParams = StegoflowParams()
     """Its fields are those of the method that `head.method` names."""
     clusters: ClustersParams = ClustersParams()
+    classes: ClassesParams = ClassesParams()
     probe: ProbeParams = ProbeParams()
     baseline: BaselineParams = BaselineParams()
     masks: MasksParams = MasksParams()
@@ -170,11 +173,15 @@ def validate(data: dict[str, Any], source: str = "config") -> PipelineConfig:
     if weights not in ("hub", "packaged"):
         weights = _absolute("features.weights", weights)
     root = _absolute("dataset.root", config.dataset.root)
+    annotation = config.classes.annotation
+    if annotation not in (NONE, NEWEST) and not annotation.isdecimal():
+        annotation = _absolute("classes.annotation", annotation)
     return config.model_copy(
         update={
             "store": _absolute("store", config.store),
             "dataset": config.dataset.model_copy(update={"root": root}),
             "features": config.features.model_copy(update={"weights": weights}),
+            "classes": config.classes.model_copy(update={"annotation": annotation}),
         }
     )
 

@@ -40,7 +40,7 @@ def cut_maps(store: Store, record: dict[str, Any], n: int, splits: Sequence[str]
     that the tree does not have.
     """
     masks = run_artifact(store, record, "masks")
-    inputs = {role: Artifact(store, role, name) for role, name in masks.manifest["inputs"].items()}
+    inputs = {role: Artifact(store, role, name) for role, name in masks.manifest["inputs"].items() if role != "classes"}
     params = MasksParams.model_validate({**masks.manifest["params"], "crf": False})
     images = Images(inputs["dataset"])
     known = list(images.splits)

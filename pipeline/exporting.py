@@ -40,6 +40,8 @@ class Groups(NamedTuple):
     """Where clusters become classes: the number to write for each cluster id."""
     nodes: list[dict[str, Any]] | None = None
     """Where the tree of clusters was cut: the `node` of each group, and its `parent`."""
+    colors: list[str] | None = None
+    """`#rrggbb` of each, where a person gave them; else the palette's."""
 
 
 def export(
@@ -104,6 +106,8 @@ def _stored(
         maps, method = baseline_maps(found, images, maps.rows), "baseline"
     elif crf or (crf is None and masks.manifest["params"]["crf"]):
         method = "cluster_crf"
+    if method.startswith("cluster") and "classes" in masks.manifest:
+        method = method.replace("cluster", "annotated")
     return maps, _classes(store, record, method) if matched else clusters_of(masks)
 
 
@@ -114,8 +118,10 @@ def check_empty(out: Path, overwrite: bool) -> None:
 
 
 def clusters_of(masks: Artifact) -> Groups:
-    """The groups of a masks artifact."""
-    k = masks.manifest["clusters"]
+    """The groups of a masks artifact, or the classes that a person named."""
+    k, named = masks.manifest["clusters"], masks.manifest.get("classes")
+    if named:
+        return Groups([row["name"] for row in named], ignore_value(k), colors=[row["color"] for row in named])
     return Groups(_numbered(k), ignore_value(k))
 
 
@@ -139,7 +145,9 @@ def _classes(store: Store, record: dict[str, Any], method: str) -> Groups:
 def write_label_maps(maps: ByImage[np.ndarray], groups: Groups, out: Path, progress: Progress | None) -> dict[str, Any]:
     """Write every label map as a PNG: palette indices, or 16-bit grey beyond 255 groups; and the legend of them."""
     k = len(groups.names)
-    colours = np.concatenate([palette(k), np.zeros((256 - k, 3), np.uint8)]) if k <= 255 else None
+    own = np.asarray([list(bytes.fromhex(color[1:])) for color in groups.colors or ()], np.uint8)
+    first = own if groups.colors else palette(k)
+    colours = np.concatenate([first, np.zeros((256 - k, 3), np.uint8)]) if k <= 255 else None
     pixels, skipped = np.zeros(65536, np.int64), []
     names = [maps.images.name(row) for row in maps.rows]
     with watched(progress) as shown:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Container
 from dataclasses import dataclass
 
+from pipeline.artifacts.annotation_versions import NONE, find, pinned
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.changes import why
@@ -17,6 +18,7 @@ from pipeline.forecast import Corpus, cost, survey
 from pipeline.images import files
 from pipeline.stages import (
     baseline,
+    classes,
     clusters,
     dataset,
     features,
@@ -37,7 +39,7 @@ STAGES: tuple[Stage, ...] = tuple(
     module.STAGE
     for module in (
         *(dataset, labels, features, suggestion, neighbours, head),
-        *(clusters, probe, baseline, masks, scores, report),
+        *(clusters, classes, probe, baseline, masks, scores, report),
     )
 )
 """Every stage, in an order that runs inputs first.
@@ -95,6 +97,8 @@ def nodes(
     made: list[Node] = []
     for stage in stages:
         inputs = {name: names[name] for name in reads[stage.name] if name in names}
+        if stage is classes.STAGE and "clusters" in inputs:
+            found |= find_annotation(config.classes.annotation, Artifact(store, "clusters", inputs["clusters"]))
         roots = {_name(root): found[_name(root)] for root in stage.roots if _name(root) in found}
         if _complete(stage.inputs, inputs) and _complete(stage.roots, roots):
             made.append(Node(stage, params[stage.name], inputs, roots))
@@ -157,6 +161,15 @@ def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress:
             if chosen:
                 found[name] = Root(root, folder.content_digest(chosen, description))
     return found
+
+
+def find_annotation(ref: str, clusters: Artifact) -> dict[str, Root]:
+    """The root `annotation`, where a config wants one. It lies in a file, or is a numbered version in the store: which
+    one `newest` is, is decided here."""
+    if ref == NONE:
+        return {}
+    ref = pinned(ref, clusters)
+    return {"annotation": Root(ref, find(ref, clusters).digest)}
 
 
 def _complete(roles: tuple[str, ...], found: Container[str]) -> bool:

@@ -113,7 +113,7 @@ class Run:
 
     @property
     def shares(self) -> np.ndarray:
-        """(K,) float64: the share of each group of all pixels of the masks without CRF."""
+        """(K,) float64: the share of each group, or class of an annotation, of all pixels of the masks without CRF."""
         return np.asarray(self.artifact("scores").read_json("scores.json")["cluster_share"])
 
     @cached_property
@@ -181,7 +181,9 @@ class Run:
         """The picture of `show`, None where none can be shown, and the names of the images in it."""
         baseline = self.baseline if self.has("baseline") else None
         scores, shares = (self.scores, self.shares) if self.has("scores") else (None, None)
-        return notebook.figure(self.images, self.masks, baseline, self.clusters.k, scores, shares, n)
+        facts = self.artifact("masks").manifest
+        given = [(row["name"], row["color"]) for row in facts.get("classes", [])]
+        return notebook.figure(self.images, self.masks, baseline, facts["clusters"], scores, shares, n, given)
 
     def explore(self, *, read_only: bool = False) -> "Explorer":
         """The explorer's page: a notebook shows it, a browser opens its `url`. Served from this process until `close`;
@@ -235,6 +237,7 @@ class Run:
             "run": self.id,
             "stages": [asdict(outcome) for outcome in self.stages],
             "k": self.clusters.k if self.has("clusters") else None,
+            "annotation": scores.annotation._asdict() if scores and scores.annotation else None,
             "groups": self.shares.tolist() if self.has("scores") else None,
             "protocol": scores.protocol if scores else None,
             "scores": {name: s and {"accuracy": s.accuracy, "miou": s.miou} for name, s in measured.items()},

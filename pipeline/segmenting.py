@@ -43,7 +43,8 @@ def segment(
     place = local_folder(str(images))
     if place is not None and not place.is_dir():
         raise ConfigError(f"{images} is not a folder of images", next="name a folder of images")
-    pins = {stage: run_artifact(opened, record, stage).fingerprint for stage in ("head", "clusters")}
+    wanted = [stage for stage in ("head", "clusters", "classes") if stage in record["stages"]]
+    pins = {stage: run_artifact(opened, record, stage).fingerprint for stage in wanted}
     config = recorded_config(
         opened,
         record,

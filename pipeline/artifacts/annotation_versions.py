@@ -4,9 +4,14 @@ annotations/<fingerprint of clusters>/<n>.json: nodes of a tree mean nothing for
 newest. What a writer was told to be stored is there, whatever happens to it afterwards.
 """
 
-from pipeline.artifacts.annotation import Annotation
+from pathlib import Path
+
+from pipeline.artifacts.annotation import Annotation, parse
 from pipeline.core.artifact import Artifact, read_record, record, shown
-from pipeline.core.errors import Command, ConflictError, DamageError, NotFoundError
+from pipeline.core.errors import Command, ConfigError, ConflictError, DamageError, NotFoundError, Set
+
+NONE, NEWEST = "none", "newest"
+"""Values of `classes.annotation` that are no file: no annotation, and the newest version."""
 
 
 def versions(clusters: Artifact) -> list[int]:
@@ -66,3 +71,34 @@ def save(clusters: Artifact, annotation: Annotation, after: int | None = None) -
 
 def _folder(clusters: Artifact) -> str:
     return f"annotations/{clusters.fingerprint}"
+
+
+def pinned(ref: str, clusters: Artifact) -> str:
+    """`classes.annotation` with the number of the newest version in the place of `newest`. NotFoundError where there is
+    none."""
+    if ref != NEWEST:
+        return ref
+    numbers = versions(clusters)
+    if not numbers:
+        raise NotFoundError(
+            f"no annotation is stored for clusters {shown(clusters.fingerprint)}",
+            next=("store one with ", Command("annotate", "RUN", "FILE"), ", or ", Set("classes.annotation", NONE)),
+        )
+    return str(numbers[-1])
+
+
+def find(ref: str, clusters: Artifact) -> Annotation:
+    """What `classes.annotation` means for some clusters: a number is a stored version, anything else a file.
+    ConfigError where there is no such version or file, or it is no annotation."""
+    if ref.isdecimal():
+        return read(clusters, int(ref))
+    try:
+        data = Path(ref).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"classes.annotation: {ref}: {error.strerror}", next=Set("classes.annotation", "FILE")
+        ) from None
+    try:
+        return parse(data.decode(), ref)
+    except UnicodeDecodeError:
+        raise ConfigError(f"{ref} is not UTF-8 text", next=Set("classes.annotation", "FILE")) from None

@@ -16,6 +16,8 @@ class Name(NamedTuple):
 
 
 NAMES = {
+    "annotated": Name("classes", "as a person named groups and points"),
+    "annotated_crf": Name("classes + CRF", "the same classes, refined on the pixels"),
     "cluster": Name("groups", "of the head's codes"),
     "cluster_crf": Name("groups + CRF", "the same groups, refined on the pixels"),
     "linear": Name("linear probe on codes", "trained with labels"),
@@ -46,6 +48,25 @@ class Score:
     """int64 (classes, classes + 1): rows are labels, columns matched predictions, the last those without a class."""
 
 
+class Annotated(NamedTuple):
+    """What a person gave to a run that is scored, and how its classes were compared with those of the labels."""
+
+    groups: int
+    """Groups that were named."""
+    points: int
+    held_out: int
+    """Predicted images that hold points, and were not scored, by any method."""
+    by_name: int
+    """Classes that are compared with the label class of the same name; the others by a Hungarian match."""
+
+    def __str__(self) -> str:
+        held = f"; {self.held_out} images that hold points were not scored" if self.held_out else ""
+        return (
+            f"a person named {self.groups} groups and {self.points} points{held}; {self.by_name} classes are compared "
+            "by name, the others by a Hungarian match"
+        )
+
+
 @dataclass(frozen=True)
 class Scores:
     """What was scored, and how; None for a method that the run does not have."""
@@ -55,16 +76,20 @@ class Scores:
     images: int
     """Labelled images that were scored."""
     classes: tuple[str, ...]
+    annotated: Score | None
+    annotated_crf: Score | None
     cluster: Score | None
     cluster_crf: Score | None
     linear: Score | None
     linear_tokens: Score | None
     baseline: Score | None
+    annotation: "Annotated | None" = None
+    """What a person gave, where the run has an annotation."""
 
     @property
     def result(self) -> Score | None:
         """Of the run's label maps: with the CRF where it has one."""
-        return self.cluster_crf or self.cluster
+        return self.annotated_crf or self.annotated or self.cluster_crf or self.cluster
 
 
 def read_scores(artifact: Artifact) -> Scores | None:
@@ -74,7 +99,7 @@ def read_scores(artifact: Artifact) -> Scores | None:
         return None
     scores = {}
     for name in NAMES:
-        value = found["scores"][name]
+        value = found["scores"].get(name)
         scores[name] = value and Score(
             value["accuracy"],
             value["miou"],
@@ -82,4 +107,5 @@ def read_scores(artifact: Artifact) -> Scores | None:
             tuple(found["matching"][name]),
             np.asarray(found["confusion"][name], np.int64),
         )
-    return Scores(found["protocol"], found["images"], tuple(found["classes"]), **scores)
+    given = Annotated(**found["annotation"]) if "annotation" in found else None
+    return Scores(found["protocol"], found["images"], tuple(found["classes"]), **scores, annotation=given)

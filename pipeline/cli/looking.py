@@ -179,6 +179,10 @@ def _show_run(facts: dict[str, Any]) -> None:
     }
     if facts["config"]["clusters"].get("k") is None and facts["k"] is not None:
         rows["K"] += " (suggested)"
+    if facts["annotation"]:
+        from pipeline.artifacts.scores import Annotated
+
+        rows["annotation"] = str(Annotated(**facts["annotation"]))
     if facts["report"]:
         rows["report"] = near(facts["report"])
     _print_rows(rows)

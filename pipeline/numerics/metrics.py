@@ -57,6 +57,15 @@ def match(confusion: np.ndarray) -> np.ndarray:
     return matching
 
 
+def match_named(confusion: np.ndarray, of_name: np.ndarray) -> np.ndarray:
+    """`match`, where the classes of some clusters are known: of_name (k,) int64, −1 for the others."""
+    free, left = np.flatnonzero(of_name < 0), np.setdiff1d(np.arange(confusion.shape[1]), of_name)
+    matching = of_name.copy()
+    found = match(np.concatenate([confusion[np.ix_(free, left)], np.zeros((1, len(left)), np.int64)]))
+    matching[free] = np.append(left, -1)[found]
+    return matching
+
+
 def scores(confusion: np.ndarray, matching: np.ndarray) -> Scores:
     """Accuracy, IoU and the matched confusion matrix from counts (k + 1, classes) and the class of each cluster (k,).
 

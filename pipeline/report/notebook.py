@@ -1,5 +1,6 @@
 """What a notebook shows of a run: a figure of some images beside their label maps, and an HTML summary."""
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -27,11 +28,12 @@ def figure(
     scores: Scores | None,
     shares: np.ndarray | None,
     n: int,
+    given: Sequence[tuple[str, str]] = (),
 ) -> tuple[Image.Image | None, list[str]]:
     """`n` images, evenly spaced, beside their masks and the baseline's, with a legend of the groups; None where none
     can be shown. And the names of those shown.
 
-    Colours and names are those of the report.
+    Colours and names are those of the report; `given` those of classes that a person named.
     """
     names = list(masks)
     shown: dict[str, list[np.ndarray]] = {}
@@ -47,10 +49,11 @@ def figure(
     matching, of_baseline = (
         list(score.matching) if score else [] for score in (scores and scores.result, scores and scores.baseline)
     )
-    overlap = np.zeros((k, k), np.int64)
+    clusters = max([k, *(int(maps[2].max(initial=-1)) + 1 for maps in shown.values() if baseline)])
+    overlap = np.zeros((clusters, k), np.int64)
     for maps in shown.values() if baseline else ():
-        overlap += confusion(maps[2], maps[1], k, k)[:k]
-    colour = colouring(k, list(scores.classes) if scores else [], matching, of_baseline, overlap)
+        overlap += confusion(maps[2], maps[1], clusters, k)[:clusters]
+    colour = colouring(k, list(scores.classes) if scores else [], matching, of_baseline, overlap, given)
     own = (colour.groups, colour.baseline)
     rows = [
         [image, *(colourise(tones(ids, of), colour.colours) for ids, of in zip(maps, own, strict=False))]
@@ -59,7 +62,7 @@ def figure(
     order = range(k) if shares is None else np.argsort(-shares, kind="stable").tolist()
     percent = [""] * k if shares is None else [f": {share:.1%}" for share in shares]
     legend = [(colour.colours[group], visible(colour.names[group]) + percent[group]) for group in order[:LEGEND]]
-    titles = ["image", "groups", NAMES["baseline"].name][: len(rows[0])]
+    titles = ["image", "classes" if given else "groups", NAMES["baseline"].name][: len(rows[0])]
     return sheet(rows, titles, legend), list(shown)
 
 

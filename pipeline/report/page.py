@@ -55,6 +55,8 @@ class Page:
     """How many, by split."""
     share: list[float]
     """Of all pixels, of each of the K groups."""
+    given: list[tuple[str, str]] = field(default_factory=list)
+    """Name and `#rrggbb` of each of the K groups, where they are classes that a person named."""
     method: str = ""
     """How the groups were found, in a few words."""
     warnings: list[str] = field(default_factory=list)
@@ -97,7 +99,8 @@ def render(page: Page) -> str:
 
 def _view(page: Page) -> dict[str, Any]:
     """The page as the template wants it."""
-    colours = colouring(len(page.share), page.classes, page.matching, page.baseline_matching, _overlap(page))
+    matching = page.matching, page.baseline_matching
+    colours = colouring(len(page.share), page.classes, *matching, _overlap(page), page.given)
     view = {
         "page": page,
         "headline": _headline(page.scores),
@@ -160,7 +163,11 @@ def _groups(page: Page, colours: Colouring) -> list[dict[str, Any]]:
             {
                 "id": group,
                 "colour": _css(colours.colours[group]),
-                "class": page.classes[c] if 0 <= c < len(page.classes) else None,
+                "class": page.given[group][0]
+                if page.given
+                else page.classes[c]
+                if 0 <= c < len(page.classes)
+                else None,
                 "share": _finite(share),
                 "patches": [(jpeg(patch), patch.shape[1], patch.shape[0]) for patch in patches],
             }

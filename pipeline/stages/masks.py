@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
+from pipeline.artifacts.classes import read_classes
 from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.masks import encode_png, ignore_value, mask_dtype
@@ -88,6 +89,9 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
             *(len(large), len(rows), MAX_PIXELS / 1e6, folder.some(large)),
         )
     work.parts(predict_part, len(rows), PART, "images")
+    if "classes" in job.inputs:
+        named = job.inputs["classes"].manifest["classes"]
+        return {"items": len(rows), "clusters": len(named), "classes": named}
     return {"items": len(rows), "clusters": job.inputs["clusters"].manifest["k"]}
 
 
@@ -116,16 +120,19 @@ def predict_part(job: Job, part: Part) -> dict[str, Any]:
 
 
 class Predictor:
-    """From cached tokens, a head and a cut of clusters to label maps."""
+    """From cached tokens, a head and a cut of clusters, or classes, to label maps."""
 
     def __init__(
         self, inputs: dict[str, Artifact], root: str, params: MasksParams, device: str, n: int | None = None
     ) -> None:
-        """`inputs` holds the artifacts features, head and clusters; n groups, the clusters' own K by default."""
+        """`inputs` holds the artifacts features, head and clusters, and classes where these are meant; n groups, the
+        clusters' own K by default."""
         self.root, self.params = root, params
         self.head = open_head(inputs["head"], device)
         self.clusters = read_clusters(inputs["clusters"])
-        self.cut = self.clusters.cut(n)
+        self.classes = read_classes(inputs["classes"]) if "classes" in inputs else None
+        self.cut = self.classes.cut if self.classes else self.clusters.cut(n)
+        self.vectors = self.classes.vectors if self.classes else self.clusters.vectors
         fitted = inputs["clusters"].manifest["found_by"] == "regrouped"
         self.sharpness = params.sharpness or (SCALE if fitted else PUBLISHED)
         self.views = Views(inputs["features"])
@@ -139,11 +146,22 @@ class Predictor:
         if plane is None:
             raise DecodeError("it could not be decoded when the features were made")
         pixels = open_source(self.root, image["path"], image["sha256"], image["size"]).pixels()
-        return label_maps(pixels, plane, self.clusters.vectors, self.cut, self.params, self.sharpness)
+        maps = label_maps(pixels, plane, self.vectors, self.cut, self.params, self.sharpness)
+        return maps if self.classes is None else (self._named(maps[0]), self._named(maps[1]))
+
+    @property
+    def count(self) -> int:
+        """How many groups or classes label maps may hold."""
+        return len(self.cut.nodes) if self.classes is None else len(self.classes.names)
+
+    def _named(self, ids: np.ndarray | None) -> np.ndarray | None:
+        if ids is None or self.classes is None:
+            return ids
+        return self.classes.label(ids, ignore_value(self.count)).astype(mask_dtype(self.count))
 
     def unknown(self, image: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The label maps of an image that could not be decoded; None where its size is not known, or too large."""
-        n = len(self.cut.nodes)
+        n = self.count
         size = (image["height"], image["width"])
         small = 0 < image["height"] * image["width"] <= MAX_PIXELS
         mask = np.full(size, ignore_value(n), mask_dtype(n)) if small else None
@@ -188,7 +206,7 @@ STAGE = Stage(
     "masks",
     version=4,
     encoding=1,
-    inputs=("dataset", "features", "head", "clusters"),
+    inputs=("dataset", "features", "head", "clusters", "classes?"),
     roots=("images",),
     params=MasksParams,
     compute=compute,

@@ -10,18 +10,20 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.artifacts.baseline import Baseline
+from pipeline.artifacts.classes import read_classes
 from pipeline.artifacts.clusters import fewer, read_clusters
 from pipeline.artifacts.features import Tokens
 from pipeline.artifacts.head import COLLAPSED, TrainedHead, collapse
 from pipeline.artifacts.labels import LabelMaps
 from pipeline.artifacts.masks import decode_png, mask_rows
-from pipeline.artifacts.scores import NAMES, PROTOCOLS
+from pipeline.artifacts.scores import NAMES, PROTOCOLS, Annotated
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params
 from pipeline.images.formats import open_source
 from pipeline.images.pixels import DecodeError
 from pipeline.images.source import Source
+from pipeline.numerics.kmeans import normalise
 from pipeline.report.page import Page, Picture, Score, render
 from pipeline.report.raster import fitted, nearest
 
@@ -48,7 +50,9 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     patches = gallery(job, params)
     work.tick(2, 3, "sections")
     found = job.inputs["scores"].read_json("scores.json")
-    result = "cluster_crf" if "cluster_crf" in found["matching"] else "cluster"
+    named = job.inputs["masks"].manifest.get("classes", [])
+    method = "annotated" if named else "cluster"
+    result = f"{method}_crf" if f"{method}_crf" in found["matching"] else method
     losses = job.inputs["head"].read_table("losses.parquet")
     suggestion = job.inputs.get("suggestion")
     curve = suggestion.read_table("curve.parquet", ["k", "stability"]) if suggestion else None
@@ -57,6 +61,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         title=title(job),
         images=job.inputs["dataset"].manifest["splits"],
         share=found["cluster_share"],
+        given=[(row["name"], row["color"]) for row in named],
         method=f"the head {head['params']['method']} on {features['params']['backbone']}",
         warnings=warnings(job),
         scores=score_rows(found),
@@ -105,6 +110,9 @@ def warnings(job: Job) -> list[str]:
         found.append(f"{len(features['failed'])} images could not be decoded.")
     if head.get("groups") is not None and head["groups"] < COLLAPSED:
         found.append(f"{head['groups']:.1f} effective groups of codes: {collapse(head['params']['method'])}.")
+    idle = [row["name"] for row in job.inputs["masks"].manifest.get("classes", []) if not row["evidence"]]
+    if idle:
+        found.append(f"Classes that no group and no point is of win nothing: {', '.join(idle)}.")
     if trouble := fewer(job.inputs["clusters"].manifest):
         found.append(f"{trouble}.")
     return found
@@ -124,6 +132,7 @@ def facts(job: Job, found: dict[str, Any], *, trained: bool) -> dict[str, str]:
         "Head": head["params"]["method"] + ("" if trained else ", not trained by steps"),
         "Effective groups of codes": "not measured" if head.get("groups") is None else f"{head['groups']:.1f}",
         "Protocol": protocol if found["images"] else "no labels, no scores",
+        **({"Annotation": str(Annotated(**found["annotation"]))} if "annotation" in found else {}),
     }
 
 
@@ -133,6 +142,8 @@ def score_rows(found: dict[str, Any]) -> list[Score]:
         "baseline": "baseline",
         "cluster": "groups",
         "cluster_crf": "groups",
+        "annotated": "groups",
+        "annotated_crf": "groups",
         "linear_tokens": "probe",
         "linear": "probe",
     }
@@ -157,6 +168,7 @@ def pictures(job: Job, count: int) -> list[Picture]:
     images = job.inputs["dataset"].read_table("images.parquet", ["path", "sha256", "size"])
     rows = masks.read_json("images.json")
     baseline = Baseline(job.inputs["baseline"], job.inputs["features"])
+    method = "annotated" if "classes" in job.inputs else "cluster"
     found = []
     for number in np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)).tolist():
         (row,) = mask_rows(masks, number, number + 1)
@@ -171,7 +183,7 @@ def pictures(job: Job, count: int) -> list[Picture]:
             continue
         groups = {
             NAMES[key].name: nearest(decode_png(row[column]), *size)
-            for key, column in (("cluster", "mask"), ("cluster_crf", "mask_crf"))
+            for key, column in ((method, "mask"), (f"{method}_crf", "mask_crf"))
             if row[column]
         }
         label = labels.read(row["split"], row["id"]) if labels else None
@@ -182,15 +194,17 @@ def pictures(job: Job, count: int) -> list[Picture]:
 
 
 def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
-    """Per group, patches around the tokens that lie nearest to it, at most one of each image."""
+    """Per group or class, patches around the tokens that lie nearest to it, at most one of each image."""
     features = job.inputs["features"]
     clusters = read_clusters(job.inputs["clusters"])
-    found: list[list[np.ndarray]] = [[] for _ in range(clusters.k)]
+    classes = read_classes(job.inputs["classes"]) if "classes" in job.inputs else None
+    found: list[list[np.ndarray]] = [[] for _ in range(len(classes.names) if classes else clusters.k)]
     table = features.read_table("views.parquet")
     rows = np.flatnonzero(np.asarray(table["training"]))
     rows = rows[np.linspace(0, len(rows) - 1, min(params.gallery_images, len(rows))).round().astype(int)]
     views = table.take(rows).to_pylist()
-    cosines = clusters.cosines(TrainedHead(job.inputs["head"])(Tokens(features).read(rows)))
+    codes = TrainedHead(job.inputs["head"])(Tokens(features).read(rows))
+    cosines = classes.values(normalise(clusters.seen(codes))) if classes else clusters.cosines(codes)
     wanted: dict[int, list[tuple[int, int]]] = {}
     for group, picks in enumerate(nearest_tokens(cosines, params.patches)):
         for view, token in picks:
@@ -241,6 +255,7 @@ STAGE = Stage(
         "neighbours",
         "head",
         "clusters",
+        "classes?",
         "probe?",
         "baseline",
         "masks",

@@ -4,6 +4,10 @@ Artifact: `scores.json`. One confusion matrix over every labelled pixel of the p
 (protocol `full`; `stego`: as in its evaluation), one Hungarian match, accuracy and mIoU in percent: for the masks with
 and without CRF, the linear probes and the baseline. Without labels the label-free numbers stand alone, those of the
 groups and of the baseline.
+
+Of a run with an annotation the masks are those of `annotated`: classes are compared with label classes of the same
+name, the others matched; images that hold points are left out, for every method; `cluster` is then upsampled
+bilinearly.
 """
 
 from collections.abc import Callable
@@ -12,19 +16,20 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from pipeline.artifacts.classes import read_annotation
 from pipeline.artifacts.clusters import FILE, Clusters, read_clusters
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.labels import LabelMaps, check_size
 from pipeline.artifacts.masks import decode_png, mask_rows, read_masks
 from pipeline.artifacts.planes import Views
 from pipeline.artifacts.sampling import sample
-from pipeline.artifacts.scores import NAMES
+from pipeline.artifacts.scores import NAMES, Annotated
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
 from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
-from pipeline.numerics.metrics import confusion, match, scores, stability, stego_crop
+from pipeline.numerics.metrics import confusion, match, match_named, scores, stability, stego_crop
 from pipeline.numerics.views import upsample, winner
 
 PART = 16
@@ -44,13 +49,14 @@ class ScoresParams(Params):
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     names: list[str] = []
+    given = [row["name"] for row in job.inputs["masks"].manifest.get("classes", [])]
     result: dict[str, Any] = {
         "protocol": job.params.protocol,
-        "scores": dict.fromkeys(NAMES),
+        "scores": dict.fromkeys(name for name in NAMES if given or not name.startswith("annotated")),
         "matching": {},
         "confusion": {},
     }
-    images = 0
+    images = held_out = by_name = 0
     if "labels" in job.inputs:
         maps = LabelMaps(job.inputs["labels"], job.roots["labels"].location)
         names = maps.names
@@ -60,15 +66,21 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         for part in sorted(job.out.markers()):
             marker = job.out.marker(part)
             images += marker["labelled"]
+            held_out += marker.get("held_out", 0)
             for method, counts in marker["confusion"].items():
                 summed[method] = summed.get(method, 0) + np.asarray(counts, np.int64)
         for method, counts in summed.items():
-            linear = method.startswith("linear")
-            matching = np.arange(len(names)) if linear else match(counts)
+            linear, annotated = method.startswith("linear"), method.startswith("annotated")
+            named = same_names(given, names)
+            by_name = int((named >= 0).sum())
+            matching = np.arange(len(names)) if linear else match_named(counts, named) if annotated else match(counts)
             found = scores(counts, matching)
             result["scores"][method] = {key: found[key] for key in ("accuracy", "miou", "iou")}
             result["matching"][method] = matching.tolist()
             result["confusion"][method] = found["confusion"].tolist()
+    if given:
+        facts = job.inputs["classes"].manifest
+        result["annotation"] = Annotated(facts["groups"], facts["points"], held_out, by_name)._asdict()
     free = label_free(job, work)
     result |= {"classes": names, "images": images}
     result |= {"label_free": free["clusters"], "baseline_label_free": free["baseline"]}
@@ -87,29 +99,41 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
     baseline = read_clusters(job.inputs["baseline"])
     center = job.inputs["baseline"].held(FILE, Artifact.read_tensors)["center"]
     chosen = job.inputs["masks"].held("images.json", Artifact.read_json)[part.start : part.stop]
+    classified = job.inputs.get("classes")
+    clicked = {(one.split, one.image) for one in read_annotation(classified).points} if classified else set()
+    clusters = read_clusters(job.inputs["clusters"])
+    method = "annotated" if classified else "cluster"
+    columns = {method: "mask", f"{method}_crf": "mask_crf"}
+
+    def encode(values: np.ndarray) -> np.ndarray:
+        found = head(values)
+        return np.concatenate([clusters.seen(found), found.compared, values.astype(np.float32)], -1)
+
     totals: dict[str, np.ndarray] = {}
-    labelled = 0
+    labelled = held_out = 0
     for index, row in zip(chosen, mask_rows(job.inputs["masks"], part.start, part.stop), strict=True):
+        if (row["split"], row["id"]) in clicked:
+            held_out += 1
+            continue
         label = maps.read(row["split"], row["id"])
         if label is None:
             continue
         height, width = row["height"], row["width"]
         check_size(label, row["path"], height, width)
         labelled += 1
-        predicted = {
-            name: decode_png(row[column])
-            for name, column in (("cluster", "mask"), ("cluster_crf", "mask_crf"))
-            if row[column]
-        }
-        both = views.plane(index, lambda values: np.concatenate([head(values).compared, values.astype(np.float32)], -1))
-        if both is None:
+        predicted = {name: decode_png(row[column]) for name, column in columns.items() if row[column]}
+        planes = views.plane(index, encode)
+        if planes is None:
             crf = job.inputs["masks"].manifest["params"]["crf"]
-            absent = ([] if crf else ["cluster_crf"]) + ([] if probe else ["linear", "linear_tokens"])
-            names = [name for name in NAMES if name not in absent]
+            names = [*list(columns)[: 2 if crf else 1], "baseline"]
+            names += (["cluster"] if classified else []) + (["linear", "linear_tokens"] if probe else [])
             predicted = dict.fromkeys(names, np.full(label.shape, -1))
         else:
-            codes, tokens = np.split(both, [both.shape[-1] - len(center)], axis=-1)
+            ends = [clusters.vectors.shape[1], planes.shape[-1] - len(center)]
+            compared, codes, tokens = np.split(planes, ends, axis=-1)
             logits = {"baseline": baseline.cut().best((tokens - center) @ baseline.vectors.T)}
+            if classified:
+                logits["cluster"] = clusters.cut().best(normalise(compared) @ clusters.vectors.T)
             if probe is not None:
                 logits["linear"] = codes @ probe["codes.weight"].T + probe["codes.bias"]
                 logits["linear_tokens"] = (tokens - probe["center"]) @ probe["tokens.weight"].T + probe["tokens.bias"]
@@ -118,8 +142,22 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
             label, predicted = stego_crop(label), {name: stego_crop(mask) for name, mask in predicted.items()}
         for name, mask in predicted.items():
             size = classes if name.startswith("linear") else baseline.k
+            if name.startswith("annotated"):
+                size = job.inputs["masks"].manifest["clusters"]
             totals[name] = totals.get(name, 0) + confusion(mask, label, size, classes, maps.ignore)
-    return {"labelled": labelled, "confusion": {name: counts.tolist() for name, counts in totals.items()}}
+    counts = {name: found.tolist() for name, found in totals.items()}
+    return {"labelled": labelled, "confusion": counts, **({"held_out": held_out} if held_out else {})}
+
+
+def same_names(given: list[str], names: list[str]) -> np.ndarray:
+    """(k,) int64: the label class that is named as each class, whatever the case of its letters, the first of several;
+    −1 for none."""
+    known = {name.strip().casefold(): number for number, name in reversed(list(enumerate(names)))}
+    found: list[int] = []
+    for name in given:
+        at = known.get(name.strip().casefold(), -1)
+        found.append(-1 if at in found else at)
+    return np.asarray(found, np.int64)
 
 
 def cluster_share(job: Job) -> list[float]:
@@ -172,7 +210,7 @@ STAGE = Stage(
     "scores",
     version=4,
     encoding=1,
-    inputs=("features", "head", "clusters", "baseline", "masks", "labels?", "probe?"),
+    inputs=("features", "head", "clusters", "classes?", "baseline", "masks", "labels?", "probe?"),
     roots=("labels?",),
     params=ScoresParams,
     compute=compute,

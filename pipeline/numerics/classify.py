@@ -1,0 +1,70 @@
+"""From named prototypes and points to a classifier over classes. Arrays in, arrays out, always the same ones.
+
+With names alone a code has the class of its nearest prototype, and none where that has no name. As soon as there are
+points the classifier is linear: logistic regression on the points, and on every prototype as one more point of its
+class (of a class of its own, nothing, where it has no name), from zero, with a ridge. Names are thus what is known
+before a point is set; points that disagree with them win where they are many. A class without a prototype and a point
+has no vector, so that it wins nothing. How this was chosen: docs/decisions/028-annotation.md.
+"""
+
+import numpy as np
+
+SCALE = 20.0
+"""Of cosines, as in `pipeline.numerics.prototypes`."""
+RIDGE = 3.0
+"""Times half the squared length of the weights, beside the summed loss of the points."""
+OPTIONS = {"maxiter": 200, "ftol": 1e-7}
+NOTHING = -1
+"""The class of what has none."""
+
+
+def fit(
+    vectors: np.ndarray, named: np.ndarray, points: np.ndarray, wanted: np.ndarray, prior: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors (V, D) float32 and the class of each (V,) int64, `NOTHING` for none: a unit code (D,) has the class of
+    the vector with the largest product.
+
+    vectors: (P, D) float32, prototypes, unit vectors; named: (P,) ints, the class of each or `NOTHING`; points: (n, D)
+    float32, unit vectors; wanted: (n,) ints, the class of each; prior: how many points a prototype counts for.
+    Unnamed prototypes count where at least one is named. Classes are any numbers from 0.
+    """
+    named, wanted = np.asarray(named, np.int64), np.asarray(wanted, np.int64)
+    known = (named >= 0).any()
+    if not len(wanted):
+        return (vectors, named) if known else (vectors[:0], named[:0])
+    if known:
+        data, classes = np.concatenate([points, vectors]), np.concatenate([wanted, named])
+        weight = np.append(np.ones(len(points)), np.full(len(vectors), prior))
+    else:
+        data, classes, weight = points, wanted, np.ones(len(points))
+    member, target = np.unique(classes, return_inverse=True)
+    found = logistic(SCALE * data.astype(np.float64), target, weight, RIDGE)
+    if len(member) == 1:  # nothing to tell apart: any direction that wins everywhere
+        found = data.mean(0, keepdims=True)
+    return found.astype(np.float32), member
+
+
+def logistic(data: np.ndarray, target: np.ndarray, weight: np.ndarray, ridge: float) -> np.ndarray:
+    """Weights (k, D) float64 without bias that minimise the weighted cross entropy of `target` (n,), 0..k−1, on `data`
+    (n, D), plus ridge / 2 times their squared length. The optimum is unique; L-BFGS from zero.
+
+    Where there are fewer rows than columns it is looked for among combinations of rows, which hold it."""
+    from scipy.optimize import minimize
+
+    basis = np.linalg.qr(data.T)[0] if len(data) < data.shape[1] else np.eye(data.shape[1])
+    inside, k = data @ basis, int(target.max()) + 1
+    wanted = np.eye(k)[target]
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        at = flat.reshape(k, -1)
+        logits = inside @ at.T
+        logits -= logits.max(1, keepdims=True)
+        total = np.log(np.exp(logits).sum(1, keepdims=True))
+        value = weight @ (total[:, 0] - (logits * wanted).sum(1)) + ridge / 2 * (at**2).sum()
+        slope = (weight[:, None] * (np.exp(logits - total) - wanted)).T @ inside + ridge * at
+        return float(value), slope.ravel()
+
+    found = minimize(
+        loss, np.zeros(k * inside.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-7}
+    )
+    return found.x.reshape(k, -1) @ basis.T

@@ -1,0 +1,85 @@
+"""classes: from prototypes, an annotation and cached tokens to a classifier over what a person named.
+
+Artifact: `classes.safetensors` with `vectors` (V, D) float32 and `member` (V,) int64, the class of each, −1 for none: a
+code has the class of the vector with the largest product. `annotation.json`: what it was made of. The manifest's
+`classes` has a row for each class. Method: `pipeline.numerics.classify`.
+"""
+
+import logging
+from typing import Any
+
+import numpy as np
+from pydantic import field_validator
+
+from pipeline.artifacts.annotation import Annotation, check, named_by
+from pipeline.artifacts.annotation_versions import NONE, find
+from pipeline.artifacts.classes import write_classes
+from pipeline.artifacts.descriptors import Descriptors
+from pipeline.artifacts.images import Images
+from pipeline.core.engine import Job, Stage, Work
+from pipeline.core.errors import Set, StageError
+from pipeline.core.params import Params, unhashed
+from pipeline.numerics.classify import fit
+
+log = logging.getLogger("stegoflow")
+
+
+class ClassesParams(Params):
+    annotation: str = unhashed(NONE)
+    """What a person said of groups and patches: a YAML file (`stegoflow annotation RUN` prints one), `newest` or the
+    number of a version that was stored for these clusters (`stegoflow annotate`), or `none`. Its content alone counts.
+    """
+
+    @field_validator("annotation", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return NONE if value is None else str(value) if type(value) is int else value
+
+
+def compute(job: Job, work: Work) -> dict[str, Any]:
+    clusters, images = job.inputs["clusters"], Images(job.inputs["dataset"])
+    root = job.roots["annotation"]
+    annotation = find(root.location, clusters)
+    if annotation.digest != root.digest:
+        raise StageError(f"{root.location} has changed since this run was planned", next="run the same command again")
+    descriptors = Descriptors(job.inputs["features"], job.inputs["head"], clusters, job.execution.device)
+    found = descriptors.clusters
+    check(annotation, found.tree, images, clusters.fingerprint)
+    names = named_by(found.tree, annotation.groups)[: len(found.vectors)]
+    vectors, points = seen(annotation, images, descriptors)
+    number = {name: position for position, name in enumerate(annotation.names)}
+    vectors, member = fit(
+        found.vectors,
+        np.asarray([-1 if name is None else number[name] for name in names]),
+        vectors,
+        np.asarray([number[point] for point in points], np.int64),
+    )
+    if not (member >= 0).any():
+        raise StageError("the annotation names no group and holds no point", next=Set("classes.annotation", NONE))
+    facts = write_classes(job.out, vectors, member, annotation)
+    idle = [row["name"] for row in facts["classes"] if not row["evidence"]]
+    if idle:
+        log.warning("classes that no group and no point is of win nothing: %s", ", ".join(map(repr, idle)))
+    return facts
+
+
+def seen(annotation: Annotation, images: Images, descriptors: Descriptors) -> tuple[np.ndarray, list[str]]:
+    """Descriptors (n, D) of the points whose images could be decoded, and the class of each."""
+    rows = [images.find(one.split, one.image, images.splits[one.split]) for one in annotation.points]
+    places = [(row, one.y, one.x) for row, one in zip(rows, annotation.points, strict=True) if row is not None]
+    found = descriptors.at_points(places, [images.size(row) for row, _, _ in places])
+    known = np.isfinite(found[:, 0])
+    if not known.all():
+        log.warning("%d points are in images that could not be decoded, and say nothing", np.sum(~known))
+    return found[known], [one.class_ for one, there in zip(annotation.points, known, strict=True) if there]
+
+
+STAGE = Stage(
+    "classes",
+    version=1,
+    encoding=1,
+    inputs=("dataset", "features", "head", "clusters"),
+    roots=("annotation",),
+    params=ClassesParams,
+    compute=compute,
+)
