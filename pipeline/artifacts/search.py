@@ -151,7 +151,7 @@ class _Table:
     def typical(self, prototypes: np.ndarray, count: int) -> list[Found]:
         """Places of these prototypes by cosine of their codes: every prototype in turn, the one with most patches
         first, at most one of an image where there are enough."""
-        order = prototypes[np.argsort(-self.counts()[prototypes], kind="stable")]
+        order = prototypes[np.argsort(self.counts()[prototypes], kind="stable")[::-1]]
         lines = []
         for p in order[:count].tolist():
             here = self.order[self.cells[p] : self.cells[p + 1]]
@@ -170,7 +170,8 @@ class _Table:
     def _one_each(self, positions: Iterable[int], count: int) -> list[int]:
         """The first of these positions, of different images as far as possible."""
         seen: set[int] = set()
-        first, later = [], []
+        first: list[int] = []
+        later: list[int] = []
         for at in positions:
             image = int(self.image[at])
             (later if image in seen else first).append(at)

@@ -48,6 +48,18 @@ class Edit(BaseModel):
     annotation: dict[str, Any]
 
 
+class Classify(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    annotation: dict[str, Any]
+    rows: list[int] = Field(max_length=MOST_MAPS)
+    fine: bool = False
+
+
+class Propose(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    annotation: dict[str, Any]
+
+
 class Export(BaseModel):
     model_config = ConfigDict(extra="forbid")
     format: str
@@ -87,9 +99,8 @@ def application(service: Service) -> Starlette:
 
     def patch(request: Request) -> Response:
         ask, row = request.query_params, request.path_params["row"]
-        window = service.corpus.patch(
-            row, _int(ask, "y"), _int(ask, "x"), min(8.0, max(0.5, _float(ask, "reach", 1.5)))
-        )
+        reach = min(8.0, max(0.5, _float(ask, "reach", 1.5)))
+        window = service.corpus.patch(row, _int(ask, "y"), _int(ask, "x"), reach)
         data = service.corpus.picture(row, window, max(16, min(256, _int(ask, "side", 96))))
         return Response(data, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 
@@ -118,6 +129,12 @@ def application(service: Service) -> Starlette:
 
     def edit(ask: Edit) -> Any:
         return service.save(json.dumps(ask.annotation), ask.after)
+
+    def classify(ask: Classify) -> Any:
+        return _binary(packed_maps(service.classify(json.dumps(ask.annotation), ask.rows, fine=ask.fine)))
+
+    def propose(ask: Propose) -> Any:
+        return {"place": service.propose(json.dumps(ask.annotation))}
 
     def view(ask: dict[str, Any]) -> Any:
         service.view = ask
@@ -155,6 +172,8 @@ def application(service: Service) -> Starlette:
                     ("groups", groups, Nodes),
                     ("group", group, Nodes),
                     ("annotation", edit, Edit),
+                    ("classify", classify, Classify),
+                    ("next", propose, Propose),
                     ("view", view, None),
                     ("export", export, Export),
                 )
@@ -182,7 +201,8 @@ def _posted(handler: Callable[[Any], Any], model: type[BaseModel] | None) -> Any
         try:
             body = await request.body()
             ask = model.model_validate_json(body) if model else json.loads(body)
-            return JSONResponse(await run_in_threadpool(handler, ask))
+            found = await run_in_threadpool(handler, ask)
+            return found if isinstance(found, Response) else JSONResponse(found)
         except (StegoflowError, DecodeError, ValueError, KeyError) as error:
             return failure(error)
 

@@ -21,6 +21,7 @@ from pipeline.explore.indexing import Indexing
 from pipeline.images.formats import open_source
 from pipeline.images.pixels import DecodeError
 from pipeline.images.source import Source
+from pipeline.numerics.tree import Cut
 from pipeline.stages.masks import MasksParams, label_maps
 
 Value = TypeVar("Value")
@@ -65,6 +66,7 @@ class Corpus:
         self._sources: Kept[Source] = Kept(3)
         self._pictures: Kept[bytes] = Kept(64 << 20, len)
         self._maps: Kept[np.ndarray] = Kept(64 << 20, lambda one: one.nbytes)
+        self._codes: Kept[list[np.ndarray]] = Kept(192 << 20, lambda found: sum(one.nbytes for one in found))
         self._heavy = threading.Lock()
 
     @cached_property
@@ -88,7 +90,7 @@ class Corpus:
 
         def make() -> bytes:
             source = self.source(row)
-            box = _inside(window or (0.0, 0.0, *map(float, source.size)), source.size)
+            box = _inside(window or (0.0, 0.0, float(source.size[0]), float(source.size[1])), source.size)
             scale = min(min(side, LARGEST) / max(box[2:]), 1.0 if window is None else 4.0)
             size = max(1, round(box[2] * scale)), max(1, round(box[3] * scale))
             sink = io.BytesIO()
@@ -122,18 +124,31 @@ class Corpus:
         """(height, width) uint16: the nearest prototype of each pixel of `small(row, MAP_SIDE)`, upsampled as the run's
         masks are. DecodeError where there is none."""
 
+        cut = self.clusters.cut(len(self.clusters.vectors))
+
         def make() -> np.ndarray:
-            with self._heavy:
-                planes = self.indexing.planes(row)
-                if planes is None:
-                    raise DecodeError(f"{self.images.name(row)[1]} could not be decoded")
-                params = MasksParams.model_validate({**self._mask_params(), "crf": False})
-                cut = self.clusters.cut(len(self.clusters.vectors))
-                small = self.small(row, MAP_SIDE)
-                found, _ = label_maps(small, planes[1], self.clusters.vectors, cut, params)
-                return cut.nodes[found].astype(np.uint16)
+            return cut.nodes[self.upsampled(row, self.clusters.vectors, cut)].astype(np.uint16)
 
         return self._maps.get(self.check(row), make)
+
+    def upsampled(self, row: int, vectors: np.ndarray, cut: Cut) -> np.ndarray:
+        """(height, width): the group of a cut of vectors that each pixel of `small(row, MAP_SIDE)` is in, upsampled as
+        the run's masks are. DecodeError where there is none."""
+        codes = self.codes(row)
+        if codes is None:
+            raise DecodeError(f"{self.images.name(row)[1]} could not be decoded")
+        params = MasksParams.model_validate({**self._mask_params(), "crf": False})
+        with self._heavy:
+            return label_maps(self.small(row, MAP_SIDE), codes, vectors, cut, params)[0]
+
+    def codes(self, row: int) -> np.ndarray | None:
+        """(rows, columns, D) float32: the codes of an image; None where it could not be decoded."""
+
+        def make() -> list[np.ndarray]:
+            planes = self.indexing.planes(row)
+            return [] if planes is None else [planes[1]]
+
+        return next(iter(self._codes.get(self.check(row), make)), None)
 
     def _mask_params(self) -> dict[str, Any]:
         masks = Artifact(self.store, "masks", self.record["stages"].get("masks", "none"))

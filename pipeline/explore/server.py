@@ -42,11 +42,9 @@ class Explorer:
         self.token = secrets.token_urlsafe(24)
         self.port: int = self._socket.getsockname()[1]
         app = Guard(application(self.service), self.token, framed=framed)
-        config = uvicorn.Config(
-            app, log_level="error", access_log=False, lifespan="off", ws="none", server_header=False
-        )
+        config = uvicorn.Config(app, log_level="error", lifespan="off", ws="none", server_header=False)
         self._server = uvicorn.Server(config)
-        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,method-assign]
+        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._serve, name="explorer", daemon=True)
 
     @property

@@ -15,6 +15,7 @@ from pipeline.core.store import Store
 from pipeline.explore.colours import node_colours
 from pipeline.explore.corpus import Corpus
 from pipeline.explore.exports import Exports
+from pipeline.explore.teaching import Teaching
 from pipeline.numerics.tree import members
 
 MOST_NODES = 2048
@@ -28,6 +29,7 @@ class Service:
         self.store, self.record = store, record
         self.read_only = read_only or not writable(store)
         self.corpus = Corpus(store, record, keep_index=not self.read_only)
+        self.teaching = Teaching(self.corpus)
         self.exports = Exports(store, record)
         self.view: dict[str, Any] | None = None
         """How the page last showed the tree; what it means is not known here."""
@@ -148,6 +150,18 @@ class Service:
             "most": [[int(table.rows[at]), round(float(share[at]), 4)] for at in most if share[at] > 0],
             "beside": table.beside(inside).tolist(),
         }
+
+    def classify(self, text: str, rows: list[int], *, fine: bool) -> list[np.ndarray]:
+        """The class of every patch (`fine`: pixel) of some images under an annotation, JSON: (rows, columns) uint16,
+        a position in its classes or `NOTHING`."""
+        classes = self.teaching.classes(parse(text, "edit"))
+        look = self.teaching.pixels if fine else self.teaching.patches
+        return [look(classes, self.corpus.check(row)) for row in rows]
+
+    def propose(self, text: str) -> dict[str, Any] | None:
+        """The patch whose class would teach most under an annotation, JSON; None where nothing is known yet."""
+        found = self.teaching.propose(parse(text, "edit"))
+        return found and self._place(found)
 
     def _known(self, nodes: list[int]) -> list[int]:
         last = 2 * len(self.corpus.clusters.vectors) - 1

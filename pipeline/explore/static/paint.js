@@ -31,7 +31,12 @@ export function units(map, classes) {
   for (let at = 0; at < found.length; at++) {
     const held = classes ? classes.values[at] : NONE;
     const prototype = map.values[at];
-    found[at] = held !== NONE && held < unitOfClass.length ? unitOfClass[held] : prototype === NONE ? NONE : unitOf[prototype];
+    if (held !== NONE && held < unitOfClass.length) found[at] = unitOfClass[held];
+    else {
+      // Where points decide that it is no class, the group that it is in is shown if that has no name.
+      const unit = prototype === NONE ? NONE : unitOf[prototype];
+      found[at] = classes && unit !== NONE && state.units[unit].kind === "class" ? NONE : unit;
+    }
   }
   return found;
 }
