@@ -43,21 +43,27 @@ def cut_maps(store: Store, record: dict[str, Any], n: int, splits: Sequence[str]
     inputs = {role: Artifact(store, role, name) for role, name in masks.manifest["inputs"].items() if role != "classes"}
     params = MasksParams.model_validate({**masks.manifest["params"], "crf": False})
     images = Images(inputs["dataset"])
+    rows = chosen_rows(masks, images, splits)
+    predict = Predictor(inputs, record["config"]["dataset"]["root"], params, "auto", n)
+    return ByImage(images, rows, lambda row: read_map(predict, images, row))
+
+
+def chosen_rows(masks: Artifact, images: Images, splits: Sequence[str]) -> list[int]:
+    """The rows of the table of images that are of some splits, by default those that have masks."""
     known = list(images.splits)
     for split in splits:
         if split not in known:
             raise ConfigError(f"--split {split}: there are {', '.join(known)}", next=f"--split {known[0]}")
-    rows = masks.held("images.json", Artifact.read_json)
-    if splits:
-        rows = [row for split in known if split in splits for row in images.splits[split]]
-    predict = Predictor(inputs, record["config"]["dataset"]["root"], params, "auto", n)
+    if not splits:
+        return masks.held("images.json", Artifact.read_json)
+    return [row for split in known if split in splits for row in images.splits[split]]
 
-    def read(row: int) -> np.ndarray:
-        (image,) = images.table.slice(row, 1).to_pylist()
-        try:
-            mask, _ = predict(row, image)
-        except DecodeError:
-            mask, _ = predict.unknown(image)
-        return np.zeros((0, 0), mask_dtype(n)) if mask is None else mask
 
-    return ByImage(images, rows, read)
+def read_map(predict: Predictor, images: Images, row: int) -> np.ndarray:
+    """The label map of an image without CRF; (0, 0) where its size is not known."""
+    (image,) = images.table.slice(row, 1).to_pylist()
+    try:
+        mask, _ = predict(row, image)
+    except DecodeError:
+        mask, _ = predict.unknown(image)
+    return np.zeros((0, 0), mask_dtype(predict.count)) if mask is None else mask

@@ -1,240 +1,167 @@
-"""Label maps as files: palette PNGs below a folder, and a legend beside them."""
+"""What is exported of a run: label maps, what their ids mean, and in which form."""
 
-import io
-import json
-import os
-import secrets
-from collections import Counter
 from collections.abc import Sequence
-from hashlib import sha256
-from html import escape
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
 
 import numpy as np
-from PIL import Image
 
+from pipeline.annotated import class_maps, classes_of
+from pipeline.artifacts.annotation import Annotation
+from pipeline.artifacts.annotation_versions import find
 from pipeline.artifacts.baseline import Baseline, baseline_maps
+from pipeline.artifacts.classes import Classes
 from pipeline.artifacts.images import ByImage, Images
-from pipeline.artifacts.labels import stem
 from pipeline.artifacts.masks import ignore_value, label_maps, mask_dtype
 from pipeline.artifacts.scores import read_scores
 from pipeline.core.artifact import Artifact
-from pipeline.core.engine import Progress
 from pipeline.core.errors import ConfigError
 from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.store import Store, open_existing
 from pipeline.cuts import cut_maps
 from pipeline.cuts import groups as tree_groups
-from pipeline.numerics.palette import palette
-from pipeline.progress import watched
+from pipeline.score_maps import score_maps
+from pipeline.writers.folder import check_empty
+from pipeline.writers.interface import Legend, Mapped
+from pipeline.writing import Exported, Writing, write
 
 
-class Groups(NamedTuple):
-    """What the numbers of label maps mean."""
+class Choices(Writing, total=False):
+    """What of a run is exported, and how."""
 
-    names: list[str]
-    nothing: int
-    """The number of pixels that have no group."""
-    of_cluster: np.ndarray | None = None
-    """Where clusters become classes: the number to write for each cluster id."""
-    nodes: list[dict[str, Any]] | None = None
-    """Where the tree of clusters was cut: the `node` of each group, and its `parent`."""
-    colors: list[str] | None = None
-    """`#rrggbb` of each, where a person gave them; else the palette's."""
+    splits: Sequence[str]
+    """Only these splits; with several, each has a folder of its own."""
+    crf: bool | None
+    """With the dense CRF or without; None: with it where the run has it."""
+    matched: bool
+    """Class ids of the Hungarian match instead of cluster ids; unmatched clusters become 255 (65535 beyond 255)."""
+    baseline: bool
+    """The maps of the baseline, k-means on tokens."""
+    annotation: str | None
+    """What a person said: a file, `newest` or the number of a version; computed from cached tokens."""
+    cut: int | None
+    """The tree of clusters cut into so many groups, computed from cached tokens; `splits` may then be any."""
+    scores: bool
+    """The score of every class too, for formats that have room for it."""
 
 
-def export(
-    store: str | Path | Store,
-    run: str,
-    out: str | Path,
-    *,
-    splits: Sequence[str] = (),
-    crf: bool | None = None,
-    matched: bool = False,
-    baseline: bool = False,
-    cut: int | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Write a run's label maps below `out` as PNG, each under its image's path below the split.
+def export(store: str | Path | Store, run: str, out: str | Path, **choices: Unpack[Choices]) -> dict[str, Any]:
+    """Write a run's label maps below `out`, each under its image's path below the split, and a legend of them.
+
+    An export that was cut short goes on where it stopped when it is asked for again.
 
     Args:
         store: Folder or URL.
         run: A run's id, the beginning of one, its name, or `latest`.
         out: A new or empty folder.
-        splits: Only these splits; with several, each has a folder of its own.
-        crf: With the dense CRF or without; None: with it where the run has it.
-        matched: Class ids of the Hungarian match instead of cluster ids; unmatched clusters become 255
-            (65535 beyond 255 classes).
-        baseline: The maps of the baseline, k-means on tokens.
-        cut: The tree of clusters cut into so many groups, computed from cached tokens; `splits` may then be any.
-        overwrite: Write into a folder that is not empty.
-        progress: As of `pipeline.run`.
+        choices: What is exported and how: the fields of `Choices`.
 
-    Returns {"run", "written", "out", "skipped"}: ids of images whose size is unknown have no map. ConfigError where
-    what is asked for does not exist.
+    Returns {"run", "format", "written", "out", "skipped"}: ids of images whose size is unknown have no map. ConfigError
+    where what is asked for does not exist.
     """
     opened = open_existing(store)
     record = find_run(opened, run)
-    check_empty(Path(out), overwrite)
-    if cut is None:
-        maps, groups = _stored(opened, record, crf, matched, baseline)
-        if unknown := [split for split in splits if split not in maps.splits]:
-            known = ", ".join(maps.splits)
-            raise ConfigError(f"--split {unknown[0]}: masks exist for {known}", next=f"--split {maps.splits[0]}")
-        maps = maps.split(*splits) if splits else maps
-    elif crf or matched or baseline:
+    check_empty(Path(out), choices.get("overwrite", False))
+    return {"run": record["run"], **write(chosen(opened, record, **choices), Path(out), **_writing(choices))}
+
+
+def _writing(choices: Choices) -> Writing:
+    return {key: choices[key] for key in Writing.__annotations__ if key in choices}  # type: ignore[literal-required,return-value]
+
+
+def chosen(store: Store, record: dict[str, Any], **choices: Unpack[Choices]) -> Exported:
+    """What `export` writes."""
+    splits, cut, scores = choices.get("splits", ()), choices.get("cut"), choices.get("scores", False)
+    refined = choices.get("crf") or choices.get("matched") or choices.get("baseline")
+    if cut is not None and refined:
         raise ConfigError("a cut has no CRF, no classes and no baseline", next="leave the others out")
+    if scores and refined:
+        raise ConfigError("--scores: groups without CRF alone have scores", next="leave the others out")
+    root = record["config"]["dataset"]["root"]
+    if said := choices.get("annotation"):
+        if cut is not None or refined or scores:
+            raise ConfigError("an annotation has no other cut, CRF, baseline or scores", next="leave the others out")
+        annotation = find(said, run_artifact(store, record, "clusters"))
+        made = annotated(store, record, annotation, classes_of(store, record, annotation), splits)
+    elif cut is not None:
+        maps = cut_maps(store, record, cut, splits)
+        made = Exported(maps, legend_of(store, record, cut), root)
     else:
-        maps = cut_maps(opened, record, cut, splits)
-        groups = Groups(_numbered(cut), ignore_value(cut), nodes=tree_groups(opened, record, cut))
-    return {"run": record["run"], **write_label_maps(maps, groups, Path(out), progress)}
+        made = _stored(store, record, False if scores else choices.get("crf"), choices)
+        if unknown := [split for split in splits if split not in made.maps.splits]:
+            known = ", ".join(made.maps.splits)
+            raise ConfigError(f"--split {unknown[0]}: masks exist for {known}", next=f"--split {made.maps.splits[0]}")
+        made = replace(made, maps=made.maps.split(*splits)) if splits else made
+    return replace(made, scores=score_maps(store, record, cut)) if scores else made
 
 
-def _stored(
-    store: Store, record: dict[str, Any], crf: bool | None, matched: bool, baseline: bool
-) -> tuple[ByImage[np.ndarray], Groups]:
+def annotated(
+    store: Store, record: dict[str, Any], annotation: Annotation, classes: Classes, splits: Sequence[str]
+) -> Exported:
+    """The label maps of an annotation's classes, of some splits or those that the run has masks of."""
+    colours = np.array([list(bytes.fromhex(color[1:])) for color in classes.colors], np.uint8)
+    masks = run_artifact(store, record, "masks")
+    provenance = {"run": record["run"], "fingerprint": masks.fingerprint, "annotation": annotation.digest}
+    legend = Legend(
+        classes.names, ignore_value(len(classes.names)), colours, provenance={**provenance, "of": "classes"}
+    )
+    return Exported(class_maps(store, record, classes, splits), legend, record["config"]["dataset"]["root"])
+
+
+def legend_of(store: Store, record: dict[str, Any], cut: int | None = None) -> Legend:
+    """What the ids in a run's label maps mean, or in those of another cut: names, colours, nodes of the tree."""
+    masks = run_artifact(store, record, "masks")
+    k = masks.manifest["clusters"] if cut is None else cut
+    found = clusters_of(masks, k, record["run"])
+    named = masks.manifest.get("classes") if cut is None else None
+    if named:
+        colours = np.array([list(bytes.fromhex(row["color"][1:])) for row in named], np.uint8)
+        provenance = {**found.provenance, "annotation": record["stages"].get("classes"), "of": "classes"}
+        return Legend([row["name"] for row in named], ignore_value(k), colours, provenance=provenance)
+    if not Artifact(store, "clusters", record["stages"]["clusters"]).exists:
+        return found
+    nodes = [{key: node[key] for key in ("node", "parent")} for node in tree_groups(store, record, k)]
+    return replace(found, nodes=nodes)
+
+
+def clusters_of(masks: Artifact, k: int, run: str) -> Legend:
+    """The legend of k groups that have no names."""
+    names = [f"group {number}" for number in range(k)]
+    provenance = {"run": run, "fingerprint": masks.fingerprint, "annotation": None, "of": f"{k} groups"}
+    return Legend(names, ignore_value(k), provenance=provenance)
+
+
+def _stored(store: Store, record: dict[str, Any], crf: bool | None, choices: Choices) -> Exported:
     """The label maps that a run has, or those of its baseline."""
     masks, images = run_artifact(store, record, "masks"), Images(run_artifact(store, record, "dataset"))
+    root, baseline = record["config"]["dataset"]["root"], choices.get("baseline")
     if baseline and crf:
         raise ConfigError("the baseline has no CRF", next="leave one of baseline and crf out")
-    maps, method = label_maps(masks, images, crf=crf), "cluster"
+    maps, legend, method = label_maps(masks, images, crf=crf), legend_of(store, record), "cluster"
     if baseline:
         features = run_artifact(store, record, "features")
         found = Baseline(run_artifact(store, record, "baseline"), features)
-        maps, method = baseline_maps(found, images, maps.rows), "baseline"
+        k = found.clusters.k
+        maps, legend, method = baseline_maps(found, images, maps.rows), clusters_of(masks, k, record["run"]), "baseline"
     elif crf or (crf is None and masks.manifest["params"]["crf"]):
         method = "cluster_crf"
-    if method.startswith("cluster") and "classes" in masks.manifest:
-        method = method.replace("cluster", "annotated")
-    return maps, _classes(store, record, method) if matched else clusters_of(masks)
+    legend = replace(legend, provenance={**legend.provenance, "of": method})
+    made = Exported(maps, legend, root)
+    return _matched(store, record, made) if choices.get("matched") else made
 
 
-def check_empty(out: Path, overwrite: bool) -> None:
-    """ConfigError where a folder holds something that was not to be overwritten."""
-    if not overwrite and out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty", next="name a new folder, or add --overwrite")
-
-
-def clusters_of(masks: Artifact) -> Groups:
-    """The groups of a masks artifact, or the classes that a person named."""
-    k, named = masks.manifest["clusters"], masks.manifest.get("classes")
-    if named:
-        return Groups([row["name"] for row in named], ignore_value(k), colors=[row["color"] for row in named])
-    return Groups(_numbered(k), ignore_value(k))
-
-
-def _numbered(k: int) -> list[str]:
-    return [f"group {number}" for number in range(k)]
-
-
-def _classes(store: Store, record: dict[str, Any], method: str) -> Groups:
-    """The classes that a method's clusters were matched to."""
+def _matched(store: Store, record: dict[str, Any], made: Exported) -> Exported:
+    """The same with the classes that a method's clusters were matched to."""
     scores = read_scores(run_artifact(store, record, "scores"))
-    score = scores and getattr(scores, method)
+    score = scores and getattr(scores, made.legend.provenance["of"])
     if not scores or not score:
         raise ConfigError("--matched: this run has no labels to match clusters to", next="leave --matched out")
-    nothing = ignore_value(len(scores.classes))
+    names = list(scores.classes)
+    nothing = ignore_value(len(names))
     matching = np.asarray(score.matching)
-    of_cluster = np.full(65536, nothing, mask_dtype(len(scores.classes)))
-    of_cluster[: len(matching)] = np.where(matching < 0, nothing, matching)
-    return Groups(list(scores.classes), nothing, of_cluster)
-
-
-def write_label_maps(maps: ByImage[np.ndarray], groups: Groups, out: Path, progress: Progress | None) -> dict[str, Any]:
-    """Write every label map as a PNG: palette indices, or 16-bit grey beyond 255 groups; and the legend of them."""
-    k = len(groups.names)
-    own = np.asarray([list(bytes.fromhex(color[1:])) for color in groups.colors or ()], np.uint8)
-    first = own if groups.colors else palette(k)
-    colours = np.concatenate([first, np.zeros((256 - k, 3), np.uint8)]) if k <= 255 else None
-    pixels, skipped = np.zeros(65536, np.int64), []
-    names = [maps.images.name(row) for row in maps.rows]
-    with watched(progress) as shown:
-        for done, (row, (split, id), relative) in enumerate(zip(maps.rows, names, _file_names(names), strict=True), 1):
-            path = out / split / relative if len(maps.splits) > 1 else out / relative
-            if ".." in relative.parts or relative.is_absolute():
-                raise ConfigError(f"{id}: not a path below the split", next="rename the image")
-            if not path.parent.resolve().is_relative_to(out.resolve()):
-                raise ConfigError(f"{path.parent} leads out of {out}", next="give a folder without links in it")
-            ids = maps.read(row)
-            if ids.size:
-                ids = ids if groups.of_cluster is None else groups.of_cluster[ids]
-                pixels += np.bincount(ids.ravel(), minlength=len(pixels))
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _write(path, _png(ids, colours))
-            else:
-                skipped.append(id)
-            shown("export", done, len(names), "label maps")
-    if len(skipped) < len(names):
-        shares = pixels / max(1, pixels[:k].sum())
-        entries = [
-            {"id": number, "name": name, "color": _css(colours, number), "share": round(float(shares[number]), 6)}
-            for number, name in enumerate(groups.names)
-        ]
-        for entry, node in zip(entries, groups.nodes or (), strict=False):
-            entry |= {"node": node["node"], "parent": node["parent"]}
-        legend = {"groups": entries, "nothing": groups.nothing}
-        _write(out / "legend.json", json.dumps(legend, indent=1, ensure_ascii=False).encode())
-        _write(out / "legend.html", _html(entries).encode())
-    return {"written": len(names) - len(skipped), "out": str(out), "skipped": skipped}
-
-
-def _png(ids: np.ndarray, colours: np.ndarray | None) -> bytes:
-    picture, sink = Image.fromarray(ids), io.BytesIO()
-    if colours is not None:
-        picture.putpalette(colours.tobytes())
-    picture.save(sink, "PNG")
-    return sink.getvalue()
-
-
-def _css(colours: np.ndarray | None, number: int) -> str | None:
-    return None if colours is None else "#" + bytes(colours[number]).hex()
-
-
-def _html(entries: list[dict[str, Any]]) -> str:
-    """The legend for people. Names are escaped."""
-    rows = "\n".join(
-        f'<tr><td style="background:{entry["color"]};width:2em"></td><td>{entry["id"]}</td>'
-        f"<td>{escape(entry['name'])}</td><td>{100 * entry['share']:.1f} %</td></tr>"
-        for entry in entries
-    )
-    return f'<!doctype html><meta charset="utf-8"><title>Legend</title>\n<table>\n{rows}\n</table>\n'
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file at once or not at all. A link is replaced; what it names is left alone."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _file_names(names: list[tuple[str, str]]) -> list[PurePosixPath]:
-    """Where the label map of each image, (split, id), goes below its split, no two the same: the image's path with the
-    suffix .png.
-
-    Where that is also another's, a folder, or longer than a file system allows: the image's whole name and .png
-    (a.jpg and a.png beside each other); where that is too, the name cut short and a digest of it.
-    """
-
-    def digested(id: str) -> str:
-        head, slash, name = id.rpartition("/")
-        return f"{head}{slash}{name.encode()[:200].decode(errors='ignore')}-{sha256(id.encode()).hexdigest()[:12]}"
-
-    folders = {(split, str(parent)) for split, id in names for parent in PurePosixPath(id).parents}
-    files = [(split, stem(id) + ".png") for split, id in names]
-    for other in (str, digested):
-        counts = Counter(files)
-        taken = [
-            counts[file] > 1 or file in folders or len(file[1].rpartition("/")[2].encode()) > 255 for file in files
-        ]
-        files = [
-            (split, other(id) + ".png") if bad else file
-            for (split, id), file, bad in zip(names, files, taken, strict=True)
-        ]
-    return [PurePosixPath(file) for _, file in files]
+    table = np.full(65536, nothing, mask_dtype(len(names)))
+    table[: len(matching)] = np.where(matching < 0, nothing, matching)
+    maps = ByImage(made.maps.images, made.maps.rows, lambda row: Mapped(made.maps.read(row), table))
+    provenance = {**made.legend.provenance, "of": f"{made.legend.provenance['of']}, matched to classes"}
+    return replace(made, maps=maps, legend=Legend(names, nothing, provenance=provenance))  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from pipeline.artifacts.neighbours import Neighbours, read_neighbours
 from pipeline.artifacts.scores import NAMES, Scores, read_scores
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
-from pipeline.core.engine import Outcome, Progress
+from pipeline.core.engine import Outcome
 from pipeline.core.errors import ConfigError, StegoflowError
 from pipeline.core.runs import names as run_names
 from pipeline.core.runs import run_artifact
@@ -29,6 +29,7 @@ from pipeline.images.formats import open_source
 from pipeline.report import notebook
 from pipeline.session import recorded_config
 from pipeline.terminal import visible
+from pipeline.writing import Writing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -192,41 +193,15 @@ class Run:
 
         return Explorer(self.store, self.record, read_only=read_only, framed=True).start()
 
-    def export(
-        self,
-        out: str | Path,
-        *,
-        splits: Sequence[str] = (),
-        crf: bool | None = None,
-        matched: bool = False,
-        baseline: bool = False,
-        cut: int | None = None,
-        overwrite: bool = False,
-        progress: Progress | None = None,
-    ) -> dict[str, Any]:
-        """Write its label maps as PNG; see `pipeline.export`."""
-        return exporting.export(
-            *(self.store, self.id, out),
-            splits=splits,
-            crf=crf,
-            matched=matched,
-            baseline=baseline,
-            cut=cut,
-            overwrite=overwrite,
-            progress=progress,
-        )
+    def export(self, out: str | Path, **choices: Unpack[exporting.Choices]) -> dict[str, Any]:
+        """Write its label maps in a format of `pipeline.writers`; see `pipeline.export`."""
+        return exporting.export(self.store, self.id, out, **choices)
 
     def segment(
-        self,
-        images: str | Path,
-        out: str | Path,
-        *,
-        crf: bool | None = None,
-        overwrite: bool = False,
-        progress: Progress | None = None,
+        self, images: str | Path, out: str | Path, *, crf: bool | None = None, **writing: Unpack[Writing]
     ) -> dict[str, Any]:
         """Segment new images with its head and clusters; see `pipeline.segment`."""
-        return segmenting.segment(self.store, self.id, images, out, crf=crf, overwrite=overwrite, progress=progress)
+        return segmenting.segment(self.store, self.id, images, out, crf=crf, **writing)
 
     def summary(self) -> dict[str, Any]:
         """What `run --json` prints: {"run", "stages", "k", "groups" (shares), "protocol", "scores", "report"}; None for

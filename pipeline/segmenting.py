@@ -1,17 +1,19 @@
 """New images through the head and clusters of an existing run."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from pipeline.artifacts.images import Images
 from pipeline.artifacts.masks import label_maps
-from pipeline.core.engine import Progress
 from pipeline.core.errors import ConfigError
 from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.store import Store, local_folder, open_existing
-from pipeline.exporting import check_empty, clusters_of, write_label_maps
+from pipeline.exporting import legend_of
 from pipeline.progress import watched
 from pipeline.session import ensure_all, recorded_config, session
+from pipeline.writers.folder import check_empty
+from pipeline.writing import Exported, Writing, write
 
 
 def segment(
@@ -21,8 +23,7 @@ def segment(
     out: str | Path,
     *,
     crf: bool | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
+    **writing: Unpack[Writing],
 ) -> dict[str, Any]:
     """Write label maps of new images below `out`, by the head and clusters of a run. Nothing is trained; features and
     masks are cached like any others.
@@ -33,13 +34,13 @@ def segment(
         images: Folder or URL of images.
         out: A new or empty folder.
         crf: With the dense CRF or without; None: as the run has it.
-        overwrite: Write into a folder that is not empty.
+        writing: The fields of `exporting.Writing`: format, overwrite, progress.
 
-    Returns {"run", "written", "out", "skipped"}, as `export` does.
+    Returns {"run", "format", "written", "out", "skipped"}, as `export` does.
     """
     opened = open_existing(store)
     record = find_run(opened, run)
-    check_empty(Path(out), overwrite)
+    check_empty(Path(out), writing.get("overwrite", False))
     place = local_folder(str(images))
     if place is not None and not place.is_dir():
         raise ConfigError(f"{images} is not a folder of images", next="name a folder of images")
@@ -53,7 +54,7 @@ def segment(
     )
     trained_on = run_artifact(opened, record, "features")
     with (
-        watched(progress) as shown,
+        watched(writing.get("progress")) as shown,
         session(config, pins=pins, until="masks", progress=shown) as planned,
     ):
         made = {node.stage.name: node.artifact(opened) for node in planned.nodes}
@@ -64,6 +65,8 @@ def segment(
                 next=f"put back the weights of features {trained_on.fingerprint[:12]}",
             )
         ensure_all(planned)
-    maps = label_maps(made["masks"], Images(made["dataset"]))
-    facts = write_label_maps(maps, clusters_of(made["masks"]), Path(out), progress)
-    return {"run": record["run"], **facts}
+    masks = made["masks"]
+    known = legend_of(opened, record)
+    legend = replace(known, provenance={**known.provenance, "fingerprint": masks.fingerprint})
+    exported = Exported(label_maps(masks, Images(made["dataset"])), legend, str(images))
+    return {"run": record["run"], **write(exported, Path(out), **writing)}

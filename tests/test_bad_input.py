@@ -239,7 +239,8 @@ class Exported:
 def run_and_export(place: Path, root: Path, vit: Path, **sections: Any) -> Exported:
     config = write_config(place, root, vit, **sections)
     result = answer("run", config)
-    done = answer("export", result["run"], "--out", place / "out", "--store", place / "store")
+    options = ("--as", "palette", "--out", place / "out", "--store", place / "store")
+    done = answer("export", result["run"], *options)
     return Exported(result, place / "store", place / "out", done["skipped"])
 
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import exporting
 from pipeline.api import open_run, run
 from pipeline.artifacts.images import ByImage
 from pipeline.config import PipelineConfig
 from pipeline.core.errors import ConfigError
-from pipeline.exporting import Groups, write_label_maps
 from pipeline.numerics.palette import colourise, palette
 from pipeline.results import Run
+from pipeline.writers import folder
+from pipeline.writers.interface import Legend
+from pipeline.writing import Exported, write
 
 
 def files(folder: Path) -> list[str]:
@@ -25,9 +26,9 @@ def files(folder: Path) -> list[str]:
 
 def test_an_export_is_the_masks_in_colour_and_a_legend(finished: Run, tmp_path: Path):
     facts = finished.export(tmp_path / "out")
-    assert facts == {"run": finished.id, "written": 4, "out": str(tmp_path / "out"), "skipped": []}
-    assert files(tmp_path / "out") == ["00.png", "01.png", "02.png", "03.png", "legend.html", "legend.json"]
-    legend = json.loads((tmp_path / "out/legend.json").read_text())
+    assert facts == {"run": finished.id, "format": "palette", "written": 4, "out": str(tmp_path / "out"), "skipped": []}
+    assert files(tmp_path / "out") == ["00.png", "01.png", "02.png", "03.png", "classes.json", "legend.html"]
+    legend = json.loads((tmp_path / "out/classes.json").read_text())
     every = []
     for name, mask in finished.masks.items():
         with Image.open(tmp_path / "out" / name) as image:
@@ -36,11 +37,11 @@ def test_an_export_is_the_masks_in_colour_and_a_legend(finished: Run, tmp_path: 
             np.testing.assert_array_equal(np.asarray(image.convert("RGB")), colourise(mask, palette(4)))
         every.append(mask.ravel())
     shares = np.bincount(np.concatenate(every), minlength=4) / sum(map(len, every))
-    assert [entry["id"] for entry in legend["groups"]] == [0, 1, 2, 3]
-    assert [entry["color"] for entry in legend["groups"]] == ["#" + bytes(colour).hex() for colour in palette(4)]
-    np.testing.assert_allclose([entry["share"] for entry in legend["groups"]], shares, atol=1e-6)
+    assert [entry["id"] for entry in legend["classes"]] == [0, 1, 2, 3]
+    assert [entry["color"] for entry in legend["classes"]] == ["#" + bytes(colour).hex() for colour in palette(4)]
+    np.testing.assert_allclose([entry["share"] for entry in legend["classes"]], shares, atol=1e-6)
     page = (tmp_path / "out/legend.html").read_text()
-    assert all(entry["color"] in page for entry in legend["groups"])
+    assert all(entry["color"] in page for entry in legend["classes"])
 
 
 def test_what_there_is_is_exported(finished: Run, make_config: Callable[..., PipelineConfig], tmp_path: Path):
@@ -68,13 +69,13 @@ def test_a_folder_with_something_in_it_is_refused(finished: Run, corpus: Path, t
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
-    for write in (done.export, lambda out, **options: done.segment(corpus / "images/val", out, **options)):
+    for exported in (done.export, lambda out, **options: done.segment(corpus / "images/val", out, **options)):
         with pytest.raises(ConfigError, match="is not empty"):
-            write(out)
+            exported(out)
         assert files(out) == ["mine.txt"]
-        assert write(out, overwrite=True)["written"] == 4
+        assert exported(out, overwrite=True)["written"] == 4
         assert (out / "mine.txt").read_text() == "mine"
-        for path in [*out.glob("*.png"), *out.glob("legend.*")]:
+        for path in [*out.glob("*.png"), out / "classes.json", out / "legend.html"]:
             path.unlink()
 
 
@@ -83,7 +84,7 @@ def test_several_splits_have_a_folder_each(finished: Run, make_config: Callable[
     both = run(make_config(masks={"splits": ["train", "val"], "crf": False}))
     assert list(both.masks)[:2] == ["train/00.png", "train/01.png"]
     assert both.export(tmp_path / "all", splits=["train", "val"])["written"] == 10
-    assert files(tmp_path / "all")[:4] == ["legend.html", "legend.json", "train/00.png", "train/01.png"]
+    assert files(tmp_path / "all")[:4] == ["classes.json", "legend.html", "train/00.png", "train/01.png"]
     assert both.export(tmp_path / "one", splits=["train"])["written"] == 6
     assert files(tmp_path / "one")[:2] == ["00.png", "01.png"]
     with pytest.raises(ConfigError, match="--split test: masks exist for train, val"):
@@ -97,23 +98,23 @@ def test_the_baseline_and_matched_classes(finished: Run, tmp_path: Path):
     for name, mask in finished.masks.items():
         assert not files_differ(tmp_path / "baseline" / name, finished.baseline[name])
         assert not files_differ(tmp_path / "matched" / name, np.where(matching[mask] < 0, 255, matching[mask]))
-    legend = json.loads((tmp_path / "matched/legend.json").read_text())
-    assert [entry["name"] for entry in legend["groups"]] == ["low", "high", "striped"]
+    legend = json.loads((tmp_path / "matched/classes.json").read_text())
+    assert [entry["name"] for entry in legend["classes"]] == ["low", "high", "striped"]
     assert legend["nothing"] == 255
     with pytest.raises(ConfigError, match="no CRF"):
         finished.export(tmp_path / "none", baseline=True, crf=True)
 
 
 def test_more_groups_than_a_palette_holds_are_grey(finished: Run, tmp_path: Path):
-    groups = Groups([f"<{number}>" for number in range(300)], 65535)
+    legend = Legend([f"<{number}>" for number in range(300)], 65535)
     maps: ByImage[np.ndarray] = ByImage(
         finished.masks.images, finished.masks.rows[:1], lambda row: np.array([[0, 299, 65535]], np.uint16)
     )
-    write_label_maps(maps, groups, tmp_path, lambda *_: None)
+    write(Exported(maps, legend, ""), tmp_path, format="palette")
     with Image.open(tmp_path / "00.png") as image:
         assert image.mode.startswith("I")
         assert np.asarray(image).tolist() == [[0, 299, 65535]]
-    assert json.loads((tmp_path / "legend.json").read_text())["groups"][299]["color"] is None
+    assert json.loads((tmp_path / "classes.json").read_text())["classes"][299]["name"] == "<299>"
     assert "&lt;299&gt;" in (tmp_path / "legend.html").read_text()
 
 
@@ -124,7 +125,7 @@ def test_a_file_is_written_whole_or_not_at_all(finished: Run, tmp_path: Path, mo
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(exporting.os, "replace", full)
+    monkeypatch.setattr(folder.os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         finished.export(tmp_path / "out", crf=False, overwrite=True)
     assert (tmp_path / "out/00.png").read_bytes() == before
@@ -138,7 +139,9 @@ def test_any_cut_is_exported_of_any_split(finished: Run, tmp_path: Path):
     facts = finished.export(tmp_path / "coarse", cut=2, splits=["train", "val"])
     assert facts["written"] == 10
     assert files(tmp_path / "coarse")[2:4] == ["train/00.png", "train/01.png"]
-    legends = {name: json.loads((tmp_path / name / "legend.json").read_text())["groups"] for name in ("same", "coarse")}
+    legends = {
+        name: json.loads((tmp_path / name / "classes.json").read_text())["classes"] for name in ("same", "coarse")
+    }
     node = {entry["node"]: entry["id"] for entry in legends["coarse"]}
     parents = {entry["id"]: node.get(entry["node"], node.get(entry["parent"])) for entry in legends["same"]}
     for name in finished.masks:

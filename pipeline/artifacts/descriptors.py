@@ -1,10 +1,11 @@
 """What a patch is compared by: the one place where descriptors of pixels are made from cached tokens."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 
-from pipeline.artifacts.clusters import read_clusters
+from pipeline.artifacts.clusters import Clusters, read_clusters
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.planes import Views
 from pipeline.core.artifact import Artifact
@@ -12,6 +13,14 @@ from pipeline.numerics.kmeans import normalise
 
 Place = tuple[int, int, int]
 """A pixel: (row of the table of images, y, x)."""
+
+
+class PointDescriptors(Protocol):
+    """What gives the descriptors of pixels."""
+
+    clusters: Clusters
+
+    def at_points(self, places: Iterable[Place], sizes: Iterable[tuple[int, int]]) -> np.ndarray: ...
 
 
 class Descriptors:

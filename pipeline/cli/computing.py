@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from pipeline.cli.options import Flag, Json, Logs, Sets, StoreURL, open_existing, print_json
+from pipeline.cli.options import As, Flag, Json, Logs, Sets, StoreURL, open_existing, print_json
 from pipeline.cli.progress import reporting
 from pipeline.core.errors import ConfigError
 from pipeline.terminal import visible
@@ -117,6 +117,7 @@ def segment(
     /,
     *,
     out: str,
+    format: As = None,
     crf: bool | None = None,
     overwrite: Annotated[bool, Flag] = False,
     store: StoreURL = None,
@@ -143,9 +144,11 @@ def segment(
         Write into a folder that is not empty.
     """
     from pipeline.segmenting import segment as segment_images
+    from pipeline.writing import Writing
 
     with reporting(logs) as progress:
-        facts = segment_images(open_existing(store), run, images, out, crf=crf, overwrite=overwrite, progress=progress)
+        how = Writing(format=format, overwrite=overwrite, progress=progress)
+        facts = segment_images(open_existing(store), run, images, out, crf=crf, **how)
     return _written(facts, json)
 
 
@@ -154,30 +157,37 @@ def export(
     /,
     *,
     out: str,
+    format: As = None,
     split: list[str] | None = None,
     crf: bool | None = None,
     matched: Annotated[bool, Flag] = False,
     baseline: Annotated[bool, Flag] = False,
+    annotation: str | None = None,
     cut: int | None = None,
+    scores: Annotated[bool, Flag] = False,
     overwrite: Annotated[bool, Flag] = False,
     store: StoreURL = None,
     json: Json = False,
     logs: Logs = Logs(),  # noqa: B008
 ) -> int:
-    """Write a run's label maps as PNG.
+    """Write a run's label maps for the tools of the field.
 
-    They hold group ids as a palette, at every image's own size, and lie under its path below the split.
+    They are as large as the images and lie under their paths below the split; `classes.json` and `legend.html` say what
+    the ids mean. An export that was cut short goes on when the command is repeated. What opens which format:
+    docs/formats.md.
 
         stegoflow export latest --out masks
 
-        stegoflow export latest --cut 50 --split train --split val --out finer
+        stegoflow export latest --as geojson --out for-qupath
+
+        stegoflow export latest --cut 50 --split train --split val --as coco --out finer
 
     Parameters
     ----------
     run
         A run's id or name, or `latest`.
     out
-        A new or empty folder; it also gets a legend of the groups and their colours.
+        A new or empty folder.
     split
         Only this split; repeatable. Default: every predicted one (with several, a folder each).
     crf
@@ -186,8 +196,13 @@ def export(
         Class ids of the Hungarian match instead of group ids; unmatched groups become 255. Needs labels.
     baseline
         The label maps of the baseline, k-means on tokens.
+    annotation
+        What a person said of groups and patches: a file, `newest` or the number of a version; any split will do.
     cut
         The tree of clusters cut into so many groups; any split will do. Nothing is trained or clustered again.
+    scores
+        Also the probability of every class at every pixel, × 255: as bands of geotiff, channels of ome-zarr and
+        ome-tiff, planes of fits; in table the mean confidence of each class.
     overwrite
         Write into a folder that is not empty.
     """
@@ -198,11 +213,14 @@ def export(
             open_existing(store),
             run,
             out,
+            format=format,
             splits=split or (),
             crf=crf,
             matched=matched,
             baseline=baseline,
+            annotation=annotation,
             cut=cut,
+            scores=scores,
             overwrite=overwrite,
             progress=progress,
         )
@@ -212,7 +230,7 @@ def export(
 def _written(facts: dict[str, Any], json: bool) -> int:
     if json:
         return print_json(facts)
-    print(f"{facts['written']} label maps by run {facts['run']} in {visible(facts['out'])}")
+    print(f"{facts['written']} label maps by run {facts['run']} in {visible(facts['out'])}, as {facts['format']}")
     return 0
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from pipeline.writers import FORMATS
+
 if TYPE_CHECKING:
     from pipeline.core.store import Store
 
@@ -22,6 +24,15 @@ Sets = Annotated[
     ),
 ]
 Flag = Parameter(negative="")
+As = Annotated[
+    str | None,
+    Parameter(
+        name="--as",
+        help="Format, and what opens it: "
+        + "; ".join(f"{name} ({row.opens_in})" for name, row in FORMATS.items())
+        + ". Default: that of the images; of photographs palette",
+    ),
+]
 
 
 @Parameter(name="*")

@@ -5,12 +5,18 @@ from importlib.util import find_spec
 from pipeline.core.errors import ConfigError
 
 EXTRAS = {
+    "astropy": "fits",
     "faiss": "cpu",
     "pydensecrf": "crf",
     "distributed": "dask",
     "onnx": "demo",
     "skimage": "demo",
     "prefect": "flows",
+    "pycocotools": "coco",
+    "pyogrio": "geo",
+    "pyproj": "geo",
+    "rasterio": "geo",
+    "shapely": "geo",
     "jinja2": "report",
     "imagecodecs": "tiff",
     "starlette": "explore",

@@ -64,7 +64,7 @@ class Export(BaseModel):
     model_config = ConfigDict(extra="forbid")
     format: str
     splits: list[str] = []
-    cut: int | None = None
+    cut: int = Field(ge=1)
 
 
 def application(service: Service) -> Starlette:
@@ -141,7 +141,7 @@ def application(service: Service) -> Starlette:
         return {}
 
     def export(ask: Export) -> Any:
-        return service.exports.start(ask.format, ask.splits, ask.cut)
+        return service.export(ask.format, ask.splits, ask.cut)
 
     def archive(request: Request) -> Response:
         return _zip(service)

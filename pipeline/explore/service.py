@@ -30,7 +30,7 @@ class Service:
         self.read_only = read_only or not writable(store)
         self.corpus = Corpus(store, record, keep_index=not self.read_only)
         self.teaching = Teaching(self.corpus)
-        self.exports = Exports(store, record)
+        self.exports = Exports(store, record, read_only=self.read_only)
         self.view: dict[str, Any] | None = None
         """How the page last showed the tree; what it means is not known here."""
 
@@ -192,6 +192,13 @@ class Service:
         found = annotations.newest(self.store, self.record)
         number, newest = found or (0, Annotation())
         return {"version": number, "annotation": shown(newest)}
+
+    def export(self, format: str, splits: list[str], cut: int) -> dict[str, Any]:
+        """Begin an export of what is said, or where nothing is said of the cut into so many groups."""
+        version, said = annotations.newest(self.store, self.record) or (0, Annotation())
+        empty = not said.groups and not said.points
+        known = list(self.corpus.images.splits)
+        return self.exports.start(format, splits or known, 0 if empty else version, cut)
 
     def save(self, text: str, after: int) -> dict[str, Any]:
         """Store an annotation, JSON, made from version `after`; taken together with what another page has stored since.

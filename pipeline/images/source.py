@@ -8,8 +8,9 @@ averaged beforehand is the same for all of them.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -40,6 +41,19 @@ class PixelSize(NamedTuple):
     """`µm`."""
 
 
+@dataclass(frozen=True)
+class Georeference:
+    """Where an image lies on Earth (`affine`) or in the sky (`wcs`)."""
+
+    kind: Literal["affine", "wcs"]
+    crs: str | None = None
+    """WKT."""
+    transform: tuple[float, float, float, float, float, float] | None = None
+    """(a, b, c, d, e, f): x = a column + b row + c, y = d column + e row + f; of the corners of pixels of level 0."""
+    wcs: str | None = None
+    """The cards of a FITS header, one a line."""
+
+
 Rectangle = tuple[float, float, float, float]
 """(y0, x0, height, width) in pixels of level 0."""
 
@@ -54,8 +68,8 @@ class Source(ABC):
     channels: tuple[str, ...] = ("R", "G", "B")
     """What is stored, by name (or number); the first three, or the first alone as grey, are what `read` gives."""
     pixel_size: PixelSize | None = None
-    georeference: None = None
-    """Where it lies on Earth (CRS and transform) or in the sky (WCS): no format gives one yet."""
+    georeference: Georeference | None = None
+    """Where it lies on Earth or in the sky."""
 
     @property
     def size(self) -> tuple[int, int]:

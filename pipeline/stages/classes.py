@@ -14,7 +14,7 @@ from pydantic import field_validator
 from pipeline.artifacts.annotation import Annotation, check, named_by
 from pipeline.artifacts.annotation_versions import NONE, find
 from pipeline.artifacts.classes import write_classes
-from pipeline.artifacts.descriptors import Descriptors
+from pipeline.artifacts.descriptors import Descriptors, PointDescriptors
 from pipeline.artifacts.images import Images
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import Set, StageError
@@ -43,8 +43,19 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     if annotation.digest != root.digest:
         raise StageError(f"{root.location} has changed since this run was planned", next="run the same command again")
     descriptors = Descriptors(job.inputs["features"], job.inputs["head"], clusters, job.execution.device)
+    check(annotation, descriptors.clusters.tree, images, clusters.fingerprint)
+    facts = write_classes(job.out, *find_classes(annotation, images, descriptors), annotation)
+    idle = [row["name"] for row in facts["classes"] if not row["evidence"]]
+    if idle:
+        log.warning("classes that no group and no point is of win nothing: %s", ", ".join(map(repr, idle)))
+    return facts
+
+
+def find_classes(
+    annotation: Annotation, images: Images, descriptors: PointDescriptors
+) -> tuple[np.ndarray, np.ndarray]:
+    """`vectors` and `member` of a checked annotation. StageError where it says nothing."""
     found = descriptors.clusters
-    check(annotation, found.tree, images, clusters.fingerprint)
     names = named_by(found.tree, annotation.groups)[: len(found.vectors)]
     vectors, points = seen(annotation, images, descriptors)
     number = {name: position for position, name in enumerate(annotation.names)}
@@ -56,14 +67,10 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     )
     if not (member >= 0).any():
         raise StageError("the annotation names no group and holds no point", next=Set("classes.annotation", NONE))
-    facts = write_classes(job.out, vectors, member, annotation)
-    idle = [row["name"] for row in facts["classes"] if not row["evidence"]]
-    if idle:
-        log.warning("classes that no group and no point is of win nothing: %s", ", ".join(map(repr, idle)))
-    return facts
+    return vectors, member
 
 
-def seen(annotation: Annotation, images: Images, descriptors: Descriptors) -> tuple[np.ndarray, list[str]]:
+def seen(annotation: Annotation, images: Images, descriptors: PointDescriptors) -> tuple[np.ndarray, list[str]]:
     """Descriptors (n, D) of the points whose images could be decoded, and the class of each."""
     rows = [images.find(one.split, one.image, images.splits[one.split]) for one in annotation.points]
     places = [(row, one.y, one.x) for row, one in zip(rows, annotation.points, strict=True) if row is not None]

@@ -131,7 +131,7 @@ def test_export_writes_masks_and_nothing_else(call, store, finished, corpus, tmp
     assert call("export", run, "--out", str(tmp_path / "a"), "--store", store)[0] == 0
     wanted = {path.relative_to(corpus / "images/val") for path in (corpus / "images/val").rglob("*.png")}
     written = {path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()}
-    assert written == wanted | {Path("legend.json"), Path("legend.html")}
+    assert written == wanted | {Path("classes.json"), Path("legend.html")}
     for path in wanted:
         mask = np.asarray(Image.open(tmp_path / "a" / path))
         assert mask.dtype == np.uint8

@@ -1,7 +1,7 @@
 // Taking results along: a format, its progress, where the files are, and the command that does the same.
 import { text } from "./annotation.js";
 import { download, modal } from "./dialogs.js";
-import { fill, h, plural } from "./dom.js";
+import { fill, h, percent, plural } from "./dom.js";
 import { source } from "./source.js";
 import { state } from "./state.js";
 
@@ -17,6 +17,15 @@ function annotationNote() {
   return h("section", { class: "file" }, h("h3", {}, "What you said"), h("p", { class: "muted" }, `${plural(classes.length, "class", "classes")}, ${plural(Object.keys(groups).length, "group")}, ${plural(points.length, "point")}: a text file that can be read, compared and used again.`), h("button", { onclick: saveAnnotation }, "Download annotation.yaml"));
 }
 
+/** What an export holds now. */
+function what() {
+  const { groups, points, classes } = state.said;
+  if (!points.length && !Object.keys(groups).length) return `Nothing is named yet: the files hold the ${state.view.n} groups of the list.`;
+  const left = state.units.filter((unit) => unit.kind === "group").reduce((sum, unit) => sum + unit.share, 0);
+  const empty = !points.length && left > 0.0005 ? ` What has no name (${percent(left)}) is left empty.` : "";
+  return `The files hold ${plural(classes.length, "class", "classes")}, with names and colours.${empty}`;
+}
+
 /** The window for exports. */
 export function takeAlong() {
   if (!source.export) return modal("Take along", () => [annotationNote(), h("p", { class: "muted" }, "Give it to the run that this page was made from: "), copied(`stegoflow annotate ${state.facts.run} annotation.yaml`)]);
@@ -24,7 +33,7 @@ export function takeAlong() {
   const status = h("div", { class: "status", "aria-live": "polite" });
   const start = h("button", { class: "primary" }, "Export");
   let timer = 0;
-  const radio = (one, at) => h("label", { class: "format" }, h("input", { type: "radio", name: "format", value: one.name, checked: at === 0, disabled: Boolean(one.missing) }), h("span", {}, h("b", {}, one.title), h("span", { class: "muted" }, one.missing ? `${one.note} — ${one.missing}` : one.note)));
+  const radio = (one, at) => h("label", { class: "format" }, h("input", { type: "radio", name: "format", value: one.name, checked: at === 0, disabled: Boolean(one.missing) }), h("span", {}, h("b", {}, one.title), h("span", { class: "muted" }, one.missing ? `${one.note} · needs ${one.missing}` : one.note)));
   const checks = Object.entries(splits).map(([name, [from, to]]) => [name, h("input", { type: "checkbox", value: name, checked: true }), to - from]);
 
   async function follow() {
@@ -48,7 +57,7 @@ export function takeAlong() {
     try {
       const format = dialog.querySelector("input[name=format]:checked")?.value;
       const chosen = checks.filter(([, box]) => box.checked).map(([name]) => name);
-      await source.export({ format, splits: chosen.length === checks.length ? [] : chosen, all: chosen.length === checks.length });
+      await source.export({ format, splits: chosen.length === checks.length ? [] : chosen, cut: state.view.n });
       await follow();
     } catch (error) {
       start.disabled = false;
@@ -58,6 +67,7 @@ export function takeAlong() {
   const dialog = modal(
     "Take along",
     () => [
+      h("p", { class: "muted" }, what()),
       h("div", { class: "formats", role: "radiogroup", "aria-label": "Format" }, formats.map(radio)),
       checks.length > 1 ? h("div", { class: "row" }, checks.map(([name, box, count]) => h("label", { class: "inline" }, box, `${name} (${count.toLocaleString("en")})`))) : null,
       h("div", { class: "row end" }, start),

@@ -1,0 +1,65 @@
+"""The formats that label maps are written in. This table imports nothing heavy: `--as` and the explorer list it.
+
+To add a format: write a module with a `WRITER` (`interface.Writer`) and give it a row here.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.core.errors import ConfigError
+from pipeline.core.extras import require
+
+if TYPE_CHECKING:
+    from pipeline.writers.interface import Writer
+
+
+class Format(NamedTuple):
+    """One format of label maps."""
+
+    opens_in: str
+    inside: str
+    """What is written, in a few words."""
+    needs: tuple[str, ...] = ()
+    """Optional packages, by import name."""
+    grid: bool = False
+    """Whether it keeps where the image lies and what a pixel measures: the headers of the images are read."""
+    scores: bool = False
+    """Whether it has room for the score of every class."""
+
+
+FORMATS: dict[str, Format] = {
+    "palette": Format("any viewer", "a PNG per image: ids, painted by a palette"),
+    "png": Format("NumPy, OpenCV, scikit-image", "a PNG per image: ids alone, 8 or 16 bits, no colours"),
+    "geotiff": Format("QGIS, ArcGIS, rasterio", "a GeoTIFF per image on its own grid", ("rasterio",), True, True),
+    "ome-zarr": Format("napari, Fiji, QuPath", "an OME-Zarr 0.4 label image per image, with levels", (), True, True),
+    "ome-tiff": Format("QuPath, Fiji, napari", "an OME-TIFF per image, with levels", (), True, True),
+    "fits": Format("DS9, photutils, astropy", "a SEGMAP per image under its WCS", ("astropy",), True, True),
+    "geojson": Format("QuPath", "outlines in pixels, a file per image", ("rasterio", "shapely"), True),
+    "gpkg": Format("QGIS", "outlines in the image's CRS, with areas", ("rasterio", "shapely", "pyogrio"), True),
+    "coco": Format("pycocotools, Detectron2, FiftyOne", "one JSON: a run-length mask per class", ("pycocotools",)),
+    "panoptic": Format("panopticapi, Mask2Former", "COCO panoptic: PNGs of segment ids and one JSON"),
+    "cvat": Format("CVAT", "one zip: Segmentation mask 1.1"),
+    "label-studio": Format("Label Studio", "tasks with brush predictions, and the labelling config"),
+    "fiftyone": Format("FiftyOne", "masks, their targets, and a script that loads them"),
+    "table": Format("pandas, R, Excel", "pixels, share and area per image and class: CSV and Parquet", (), True, True),
+}
+"""Every format by the name that `--as` takes."""
+
+
+def check(name: str, scores: bool = False) -> None:
+    """ConfigError where a format does not exist, lacks its packages, or has no room for `scores`."""
+    if name not in FORMATS:
+        raise ConfigError(f"--as {name}: the formats are {', '.join(FORMATS)}", next="--as palette")
+    for package in FORMATS[name].needs:
+        require(package, f"--as {name}")
+    if scores and not FORMATS[name].scores:
+        able = ", ".join(key for key, row in FORMATS.items() if row.scores)
+        raise ConfigError(f"--scores: {name} has no room for them", next=f"--as one of {able}")
+
+
+def open_writer(name: str) -> "Writer":
+    """The writer of a format."""
+    from importlib import import_module  # noqa: TID251 (the names of FORMATS alone)
+
+    check(name)
+    writer: Writer = import_module(f"pipeline.writers.{name.replace('-', '_')}").WRITER
+    return writer
