@@ -156,7 +156,7 @@ class _Table:
         for p in order[:count].tolist():
             here = self.order[self.cells[p] : self.cells[p + 1]]
             if len(here):
-                lines.append(here[np.argsort(-self.cosine[here], kind="stable")[: 8 * count]].tolist())
+                lines.append(here[np.argsort(self.cosine[here], kind="stable")[::-1][: 8 * count]].tolist())
         turns = (line[turn] for turn in range(8 * count) for line in lines if turn < len(line))
         return [Found(self.place(at), float(self.cosine[at])) for at in self._one_each(turns, count)]
 

@@ -51,7 +51,8 @@ class Exports:
             {
                 "name": name,
                 "title": TITLES.get(name, name),
-                "note": f"{row.inside} · opens in {row.opens_in}",
+                "note": row.opens_in,
+                "inside": row.inside,
                 "missing": next((f"stegoflow[{EXTRAS[one]}]" for one in row.needs if not installed(one)), None),
             }
             for name, row in FORMATS.items()

@@ -55,7 +55,7 @@ function row(unit) {
         if (dragged) state.merge(dragged, unit);
       },
     },
-    h("div", { class: "line" }, swatch(unit), h("span", { class: "name" }, unit.name), notes.length ? h("span", { class: "note" }, notes.join(", ")) : null, h("span", { class: "share" }, percent(unit.share))),
+    h("div", { class: "line" }, swatch(unit), h("span", { class: "name" }, unit.name), notes.length ? h("span", { class: "note" }, notes.join(", ")) : null, h("span", { class: "share" }, unit.nodes.length ? percent(unit.share) : "")),
     strip,
     h(
       "div",
@@ -84,7 +84,7 @@ export function sidebar() {
     const named = classes.reduce((sum, unit) => sum + unit.share, 0);
     fill(
       list,
-      classes.length ? heading(plural(classes.length, "class", "classes"), percent(named)) : null,
+      classes.length ? heading(plural(classes.length, "class", "classes"), named ? percent(named) : "") : null,
       classes.map(row),
       groups.length ? heading(classes.length ? plural(groups.length, "group", "groups") + " without a name" : plural(groups.length, "group"), "") : null,
       groups.map(row),

@@ -33,7 +33,7 @@ export function takeAlong() {
   const status = h("div", { class: "status", "aria-live": "polite" });
   const start = h("button", { class: "primary" }, "Export");
   let timer = 0;
-  const radio = (one, at) => h("label", { class: "format" }, h("input", { type: "radio", name: "format", value: one.name, checked: at === 0, disabled: Boolean(one.missing) }), h("span", {}, h("b", {}, one.title), h("span", { class: "muted" }, one.missing ? `${one.note} · needs ${one.missing}` : one.note)));
+  const radio = (one, at) => h("label", { class: "format", title: one.inside }, h("input", { type: "radio", name: "format", value: one.name, checked: at === 0, disabled: Boolean(one.missing) }), h("span", {}, h("b", {}, one.title), h("span", { class: "muted" }, one.missing ? `needs ${one.missing}` : one.note)));
   const checks = Object.entries(splits).map(([name, [from, to]]) => [name, h("input", { type: "checkbox", value: name, checked: true }), to - from]);
 
   async function follow() {
@@ -41,6 +41,7 @@ export function takeAlong() {
     if (!found) return;
     const { done, total, finished, error, out, command, written } = found;
     start.disabled = !finished;
+    if (status.childElementCount === 0) setTimeout(() => status.scrollIntoView({ block: "nearest" }), 50);
     fill(
       status,
       finished ? null : [h("progress", { max: total || 1, value: total ? done : undefined }), h("p", { class: "muted" }, total ? `${done.toLocaleString("en")} of ${plural(total, "image")}` : "Starting…")],
