@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cyclopts import App, Group
 
-from pipeline.cli import computing, looking, store
+from pipeline.cli import annotating, computing, looking, store
 from pipeline.cli.logs import set_up
 from pipeline.cli.options import print_json
 from pipeline.core.errors import StegoflowError, render
@@ -19,7 +19,8 @@ app = App(
 
 A frozen backbone sees every image once; its tokens are cached. Everything after that runs from the cache, stage by
 stage, and a stage whose inputs and params did not change is reused: dataset, labels, features, suggestion (of K, where
-none is given), neighbours, head, clusters, probe, baseline, masks, scores, report.""",
+none is given), neighbours, head, clusters, classes (where groups were named), probe, baseline, masks, scores,
+report.""",
 )
 COMMANDS: dict[tuple[str, str], tuple[Callable[..., int], ...]] = {
     ("Begin", "stegoflow init my.yaml"): (looking.init, looking.params, looking.doctor, computing.demo),
@@ -28,6 +29,11 @@ COMMANDS: dict[tuple[str, str], tuple[Callable[..., int], ...]] = {
         computing.run,
         computing.export,
         computing.segment,
+    ),
+    ("Name what was found", "stegoflow annotate latest mine.yaml"): (
+        annotating.groups,
+        annotating.annotate,
+        annotating.annotation,
     ),
     ("Look", "stegoflow show latest"): (looking.open, looking.status, looking.show),
     ("Keep a store", "stegoflow name latest best"): (store.name, store.verify, store.retract, store.forget, store.gc),
