@@ -1,6 +1,6 @@
 """What a person says of a run's groups and images: kept as versions in the store, merged where two wrote at once."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline.artifacts import annotation_versions
@@ -70,6 +70,12 @@ def save_merged(store: Store, record: dict[str, Any], annotation: Annotation, af
         except ConflictError as error:
             mine, found = merge(base, mine, read(store, record, error.other))
             made_from, conflicts = error.stored, conflicts + found
+
+
+def edit(store: Store, record: dict[str, Any], change: Callable[[Annotation], Annotation]) -> Saved:
+    """Store what `change` makes of the newest version, or of nothing; see `save_merged`."""
+    number, found = newest(store, record) or (0, Annotation())
+    return save_merged(store, record, change(found), number)
 
 
 def merge(base: Annotation, mine: Annotation, theirs: Annotation) -> Merged:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts.clusters import read_clusters
+from pipeline.artifacts.descriptors import Descriptors
+from pipeline.artifacts.gallery import training_images, typical
 from pipeline.artifacts.images import ByImage, Images
 from pipeline.artifacts.masks import mask_dtype
 from pipeline.core.artifact import Artifact
@@ -28,6 +30,27 @@ def groups(store: Store, record: dict[str, Any], n: int | None = None) -> list[d
     return [
         {"node": node, "share": float(share[node]), "parent": int(above[node]) if above[node] >= 0 else None}
         for node in found.cut(n).nodes.tolist()
+    ]
+
+
+def examples(store: Store, record: dict[str, Any], n: int | None = None, most: int = 4) -> list[dict[str, Any]]:
+    """`groups` with what they look like: [{"id" (the node), "share", "parent", "examples"}…], in the same order.
+
+    `examples` are the patches most like each group, `most` of them at most and one of an image: {"split", "image", "y",
+    "x"}, the pixel in the middle of the patch.
+    """
+    inputs = {stage: run_artifact(store, record, stage) for stage in ("dataset", "features", "head", "clusters")}
+    images = Images(inputs.pop("dataset"))
+    descriptors = Descriptors(**inputs, device="auto")
+
+    def place(row: int, y: float, x: float) -> dict[str, Any]:
+        (split, id), (height, width) = images.name(row), images.size(row)
+        return {"split": split, "image": id, "y": int(y * height), "x": int(x * width)}
+
+    found = typical(descriptors, training_images(descriptors), descriptors.clusters.cut(n), most)
+    return [
+        {"id": group.pop("node"), **group, "examples": [place(*at) for at in best]}
+        for group, best in zip(groups(store, record, n), found, strict=True)
     ]
 
 

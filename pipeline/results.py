@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from pipeline import exporting, segmenting
+from pipeline import annotations, cuts, exporting, segmenting
+from pipeline.artifacts.annotation import Annotation
 from pipeline.artifacts.baseline import Baseline, baseline_maps
 from pipeline.artifacts.clusters import Clusters, read_clusters
 from pipeline.artifacts.feature_table import Features, read_features
@@ -165,6 +166,47 @@ class Run:
     @cached_property
     def _images(self) -> Images:
         return Images(self.artifact("dataset"))
+
+    # What a person says of it ----------------------------------------------------------------------------------------
+
+    def groups(self, cut: int | None = None) -> list[dict[str, Any]]:
+        """The groups of a cut, K by default, with what they look like: [{"id", "share", "parent", "examples"}…].
+
+        `id` is a node of the tree, `parent` the one that it becomes part of; `examples` are typical patches, four at
+        most, each {"split", "image", "y", "x"}. From cached tokens: a second for fifty images or so."""
+        return cuts.examples(self.store, self.record, cut)
+
+    @property
+    def annotation(self) -> Annotation:
+        """The newest version of what a person said of these clusters; empty where nothing was said."""
+        found = annotations.newest(self.store, self.record)
+        return found[1] if found else Annotation(clusters=self.record["stages"]["clusters"])
+
+    def name(self, node: int, name: str | None, color: str | None = None) -> Annotation:
+        """Name a group, or (None) take its name back; with a colour, `#rrggbb`, if need be. Stores the annotation, as
+        `merge` and `point` do, and gives it. Run the config with classes.annotation=newest to use it."""
+
+        def change(before: Annotation) -> Annotation:
+            made = before.with_group(node, name)
+            return made if name is None or color is None else made.with_class(name, color)
+
+        return annotations.edit(self.store, self.record, change).annotation
+
+    def merge(self, nodes: Sequence[int], name: str) -> Annotation:
+        """Name several groups alike."""
+
+        def change(before: Annotation) -> Annotation:
+            return reduce(lambda made, node: made.with_group(node, name), nodes, before)
+
+        return annotations.edit(self.store, self.record, change).annotation
+
+    def point(self, image: Key, y: int, x: int, name: str | None) -> Annotation:
+        """Say what class a pixel of an image is of, or (None) take that back."""
+        try:
+            split, id = self._images.name(self.images.row(image))
+        except KeyError as error:
+            raise ConfigError(str(error.args[0]), next="see run.images") from None
+        return annotations.edit(self.store, self.record, lambda made: made.with_point(split, id, y, x, name)).annotation
 
     # What to do with it ----------------------------------------------------------------------------------------------
 

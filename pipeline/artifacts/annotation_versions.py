@@ -5,6 +5,7 @@ newest. What a writer was told to be stored is there, whatever happens to it aft
 """
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifacts.annotation import Annotation, parse
 from pipeline.core.artifact import Artifact, read_record, record, shown
@@ -28,9 +29,8 @@ def newest(clusters: Artifact) -> tuple[int, Annotation] | None:
 
 def read(clusters: Artifact, number: int) -> Annotation:
     """A version. NotFoundError where there is none of this number, DamageError where it is not what was written."""
-    store, path = clusters.store, f"{_folder(clusters)}/{number}.json"
     try:
-        found = read_record(store, path)
+        found = _record(clusters, number)
     except FileNotFoundError:
         known = ", ".join(map(str, versions(clusters)[-5:])) or "none"
         raise NotFoundError(
@@ -38,8 +38,6 @@ def read(clusters: Artifact, number: int) -> Annotation:
             f"the newest are: {known}",
             next="name one of these",
         ) from None
-    except DamageError as error:
-        raise DamageError(error.message, next="put back the file from a copy, or name an earlier --version") from None
     return Annotation.model_validate({**found["annotation"], "clusters": clusters.fingerprint})
 
 
@@ -48,14 +46,16 @@ def save(clusters: Artifact, annotation: Annotation, after: int | None = None) -
 
     `after` is the version that it was made from, 0 for none; None where that does not matter. ConflictError where the
     newest is another one by now: the version is stored all the same, and `error.stored` and `error.other` name the two
-    to be merged.
+    to be merged. To be called again after a failure: nothing is stored twice.
     """
     store = clusters.store
     content = {"after": after, "content": annotation.digest, "annotation": annotation.plain}
     while True:  # somebody else may take the next number first
         last = max(versions(clusters), default=0)
-        if last and read(clusters, last).digest == annotation.digest:
-            return last
+        known = _record(clusters, last) if last else {"content": None}
+        if known["content"] == annotation.digest and after in (None, last, known["after"]):
+            number, last = last, last - 1 if after == known["after"] else last  # the same write, done again
+            break
         number = last + 1
         if store.create(f"{_folder(clusters)}/{number}.json", record("annotation", {"version": number, **content})):
             break
@@ -67,6 +67,14 @@ def save(clusters: Artifact, annotation: Annotation, after: int | None = None) -
             other=last,
         )
     return number
+
+
+def _record(clusters: Artifact, number: int) -> dict[str, Any]:
+    """The record of a version."""
+    try:
+        return read_record(clusters.store, f"{_folder(clusters)}/{number}.json")
+    except DamageError as error:
+        raise DamageError(error.message, next="put back the file from a copy, or name an earlier --version") from None
 
 
 def _folder(clusters: Artifact) -> str:

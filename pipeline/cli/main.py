@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cyclopts import App, Group
 
-from pipeline.cli import computing, exploring, looking, store
+from pipeline.cli import annotating, computing, exploring, looking, store
 from pipeline.cli.logs import set_up
 from pipeline.cli.options import print_json
 from pipeline.core.errors import StegoflowError, render
@@ -19,7 +19,8 @@ app = App(
 
 A frozen backbone sees every image once; its tokens are cached. Everything after that runs from the cache, stage by
 stage, and a stage whose inputs and params did not change is reused: dataset, labels, features, suggestion (of K, where
-none is given), neighbours, head, clusters, probe, baseline, masks, scores, report.""",
+none is given), neighbours, head, clusters, classes (where groups were named), probe, baseline, masks, scores,
+report.""",
 )
 COMMANDS: dict[tuple[str, str], tuple[Callable[..., int], ...]] = {
     ("Begin", "stegoflow init my.yaml"): (looking.init, looking.params, looking.doctor, computing.demo),
@@ -29,7 +30,13 @@ COMMANDS: dict[tuple[str, str], tuple[Callable[..., int], ...]] = {
         computing.export,
         computing.segment,
     ),
-    ("Look", "stegoflow explore latest"): (exploring.explore, looking.open, looking.status, looking.show),
+    ("Name what was found", "stegoflow explore latest"): (
+        exploring.explore,
+        annotating.groups,
+        annotating.annotate,
+        annotating.annotation,
+    ),
+    ("Look", "stegoflow show latest"): (looking.open, looking.status, looking.show),
     ("Keep a store", "stegoflow name latest best"): (store.name, store.verify, store.retract, store.forget, store.gc),
 }
 """By group, whose example line the help shows."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.artifacts.annotation import Annotation
 from pipeline.artifacts.scores import NAMES
 from pipeline.core.artifact import shown
 from pipeline.terminal import duration, size, visible
@@ -41,6 +42,19 @@ def scores_table(scores: dict[str, Any], protocol: str) -> Table | None:
         if value:
             made.add_row("{} ({})".format(*NAMES[method]), *(f"{value[name]:.1f}" for name in ("accuracy", "miou")))
     return made if made.row_count else None
+
+
+def groups_table(groups: list[dict[str, Any]], annotation: Annotation) -> Table:
+    """Groups (`cuts.examples`) with their names in an annotation, and one patch of each."""
+    made = table("id", right=("share",))
+    for name in ("parent", "name", "such as (y, x)"):
+        made.add_column(name, overflow="fold")
+    for row in groups:
+        name, best = annotation.groups.get(row["id"], ""), next(iter(row["examples"]), None)
+        place = f"{best['split']}/{best['image']} ({best['y']}, {best['x']})" if best else "–"
+        parent = "–" if row["parent"] is None else row["parent"]
+        made.add_row(cell(row["id"]), f"{row['share']:.1%}", cell(parent), cell(name), cell(place))
+    return made
 
 
 def plan_table(rows: list[Any]) -> Table:

@@ -1,0 +1,123 @@
+"""The commands with which a person says what groups mean: groups, annotate, annotation."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pipeline.cli.options import Flag, Json, StoreURL, open_existing, print_json
+from pipeline.core.errors import ConfigError
+from pipeline.terminal import visible
+
+
+def groups(run: str, /, *, cut: int | None = None, store: StoreURL = None, json: Json = False) -> int:
+    """List a run's groups, with patches that show what they are.
+
+    With --json a list of {"id", "share", "parent", "examples"}. The id is a node of the tree, which an annotation
+    names; a group's position here is its number in `export` with the same --cut.
+
+        stegoflow groups latest --cut 50
+
+    Parameters
+    ----------
+    run
+        A run's id or name, or `latest`.
+    cut
+        The tree of clusters cut into so many groups; default: as the run has them.
+    """
+    from pipeline.api import open_run
+
+    opened = open_run(open_existing(store), run)
+    found = opened.groups(cut)
+    if json:
+        return print_json(found)
+    from pipeline.cli.tables import command, console, groups_table
+
+    console().print(groups_table(found, opened.annotation))
+    print(f"\nnext: {command(f'export {run} --cut {len(found)} --out FOLDER', store or './store')}  # to see them")
+    print(f"      {command(f'annotate {run} FILE', store or './store')}  # to name them")
+    return 0
+
+
+def annotate(
+    run: str,
+    file: str,
+    /,
+    *,
+    after: int | None = None,
+    merge: Annotated[bool, Flag] = False,
+    store: StoreURL = None,
+    json: Json = False,
+) -> int:
+    """Check an annotation, and store it as the newest version.
+
+    An annotation is YAML: `classes: [{name: gland, color: "#d55e00"}]`, `groups: {"412": gland}` (nodes that `groups`
+    lists) and `points: [{split: train, image: a/b.png, y: 120, x: 33, class: gland}]`. Earlier versions are kept.
+
+        stegoflow annotate latest mine.yaml --after 3
+
+    Parameters
+    ----------
+    run
+        A run's id or name, or `latest`.
+    file
+        The YAML file.
+    after
+        The version that it was made from, 0 for none: exit status 2 where there is a newer one by now. It is stored all
+        the same.
+    merge
+        Where there is a newer one, also store both together; what both changed is as FILE has it, and reported.
+    """
+    from pipeline import annotations
+    from pipeline.artifacts.annotation_versions import find
+    from pipeline.core.runs import find_run, run_artifact
+
+    opened = open_existing(store)
+    record = find_run(opened, run)
+    if merge and after is None:
+        raise ConfigError("--merge needs the version that FILE was made from", next="--after N")
+    path = str(Path(file).absolute())  # `12` and `newest` are files here
+    found = find(path, run_artifact(opened, record, "clusters"))
+    conflicts: list[str] = []
+    if merge and after is not None:
+        number, found, conflicts = annotations.save_merged(opened, record, found, after)
+    else:
+        number = annotations.save(opened, record, found, after)
+    counts = {"classes": len(found.classes), "groups": len(found.groups), "points": len(found.points)}
+    if json:
+        return print_json({"run": record["run"], "version": number, **counts, "conflicts": conflicts})
+    print(f"version {number}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    for text in conflicts:
+        print(visible(f"  both changed {text}"))
+    print("next: stegoflow run CONFIG --set classes.annotation=newest")
+    return 0
+
+
+def annotation(run: str, /, *, version: int | None = None, store: StoreURL = None, json: Json = False) -> int:
+    """Print the newest annotation of a run's clusters as YAML.
+
+    It can be edited and given to `annotate`, or to a config as classes.annotation=FILE.
+
+        stegoflow annotation latest > mine.yaml
+
+    Parameters
+    ----------
+    run
+        A run's id or name, or `latest`.
+    version
+        This version in place of the newest.
+    """
+    from pipeline import annotations
+    from pipeline.artifacts.annotation import Annotation, dump
+    from pipeline.core.runs import find_run
+
+    opened = open_existing(store)
+    record = find_run(opened, run)
+    if version is None:
+        number, found = annotations.newest(opened, record) or (0, Annotation(clusters=record["stages"]["clusters"]))
+    else:
+        number, found = version, annotations.read(opened, record, version)
+    if json:
+        facts: dict[str, Any] = {"run": record["run"], "version": number, "clusters": found.clusters}
+        return print_json({**facts, **found.plain})
+    print(f"# version {number}" if number else "# nothing was stored yet")
+    print(dump(found), end="")
+    return 0
