@@ -54,6 +54,7 @@ class Service:
             "splits": {split: [rows.start, rows.stop] for split, rows in corpus.images.splits.items()},
             "count": corpus.count,
             "k": corpus.clusters.k,
+            "clusters": self.record["stages"]["clusters"],
             "merges": tree.merges.tolist(),
             "sizes": tree.sizes.tolist(),
             "heights": np.round(tree.heights, 5).tolist(),
@@ -136,7 +137,7 @@ class Service:
         """One group, made of nodes, closer: borderline patches, where it most often appears, what lies beside it."""
         table, tree = self.corpus.indexing.index.table, self.corpus.clusters.tree
         inside = np.unique(np.concatenate([members(tree, node) for node in self._known(nodes)]))
-        count = min(count, 60)
+        vectors, count = self.corpus.clusters.vectors, min(count, 60)
         here = table.members(inside)
         per_image = np.bincount(table.image[here], minlength=len(table.rows))
         share = per_image / np.diff(table.starts).clip(1)
@@ -149,6 +150,7 @@ class Service:
             "borderline": [self._place(one) for one in table.borderline(inside, count)],
             "most": [[int(table.rows[at]), round(float(share[at]), 4)] for at in most if share[at] > 0],
             "beside": table.beside(inside).tolist(),
+            "alike": np.round((vectors @ vectors[inside].T).max(1), 4).tolist(),
         }
 
     def classify(self, text: str, rows: list[int], *, fine: bool) -> list[np.ndarray]:
@@ -206,7 +208,7 @@ class Service:
         Returns {"version", "annotation", "conflicts", "merged"}."""
         if self.read_only:
             raise ConfigError("this page is read-only", next="open it without --read-only")
-        mine = parse(text, "edit").model_copy(update={"clusters": self.record["stages"]["clusters"][:12]})
+        mine = parse(text, "edit")
         if after and after not in annotations.versions(self.store, self.record):
             raise ConfigError(f"there is no version {after}", next="reload the page")
         saved = annotations.save_merged(self.store, self.record, mine, after)

@@ -84,7 +84,7 @@ def _content(service: Service, rows: list[int]) -> dict[str, Any]:
         [list(one.place) for one in table.typical(np.array([p]), TYPICAL)] for p in range(len(corpus.clusters.vectors))
     ]
     facts = service.facts()
-    facts |= {"read_only": False, "count": len(images), "splits": {}, "clusters": service.record["stages"]["clusters"]}
+    facts |= {"read_only": False, "count": len(images), "splits": {}}
     return {"facts": facts, "images": images, "typical": places, "counts": table.counts().tolist()}
 
 

@@ -54,7 +54,7 @@ export function embedded({ facts, images, typical, counts }) {
     group: async (nodes, count) => {
       const inside = new Set(nodes.flatMap(leaves));
       const shares = tokens.map(({ nearest }, row) => [row, nearest.reduce((sum, leaf) => sum + inside.has(leaf), 0) / nearest.length]);
-      return { patches: 0, total: 0, images: shares.filter(([, share]) => share > 0).length, typical: typicalOf([...inside], count), borderline: [], most: shares.filter(([, share]) => share > 0).sort((a, b) => b[1] - a[1]), beside: [] };
+      return { patches: 0, total: 0, images: shares.filter(([, share]) => share > 0).length, typical: typicalOf([...inside], count), borderline: [], most: shares.filter(([, share]) => share > 0).sort((a, b) => b[1] - a[1]), beside: [], alike: [] };
     },
     find: async (row, y, x) => {
       const { components, vectors, columns } = tokens[row];

@@ -19,15 +19,16 @@ export function groupView() {
 
   const gallery = (places, nothing) => (places.length ? h("div", { class: "gallery" }, places.map((place) => patch(place, SIZE, { reach: 2 }))) : h("p", { class: "muted" }, nothing));
 
-  /** The units that patches of this one are most often nearly part of. */
+  /** The units that patches of this one are most often nearly part of; then those that are most alike. */
   function neighbours() {
-    const sums = new Map();
-    facts.beside.forEach((count, prototype) => {
+    const found = new Map();
+    facts.alike.forEach((alike, prototype) => {
       const other = state.unitAt(prototype);
-      if (other && other.key !== unit.key) sums.set(other, (sums.get(other) ?? 0) + count);
+      if (!other || other.key === unit.key) return;
+      const known = found.get(other) ?? { other, count: 0, alike: -1 };
+      found.set(other, { other, count: known.count + facts.beside[prototype], alike: Math.max(known.alike, alike) });
     });
-    const total = [...sums.values()].reduce((sum, count) => sum + count, 0) || 1;
-    return [...sums].filter(([, count]) => count).sort((a, b) => b[1] - a[1]).slice(0, 4).map(([other, count]) => [other, count / total]);
+    return [...found.values()].sort((a, b) => b.count - a.count || b.alike - a.alike).slice(0, 4);
   }
 
   function card(other, note, act) {
@@ -78,7 +79,7 @@ export function groupView() {
           h("section", {}, h("h3", {}, "Typical"), gallery(facts.typical, "There are no patches of it.")),
           source.live && h("section", {}, h("h3", {}, "Borderline"), h("p", { class: "muted" }, "Nearly part of another group: if these are wrong, split it or merge the two."), gallery(facts.borderline, "None of its patches is near to another group.")),
           members(),
-          source.live && h("section", {}, h("h3", {}, "Nearest groups"), h("div", { class: "cards" }, neighbours().map(([other, share]) => card(other, `${percent(share)} of its neighbours`, state.writable && h("button", { class: "small", onclick: () => state.merge(unit, other) }, "Same thing: merge"))))),
+          source.live && h("section", {}, h("h3", {}, "Nearest groups"), h("div", { class: "cards" }, neighbours().map(({ other, count }) => card(other, count ? `next to ${plural(count, "patch", "patches")}` : "", state.writable && h("button", { class: "small", onclick: () => state.merge(unit, other) }, "Same thing: merge"))))),
           parts(),
           h("section", {}, h("h3", {}, "Images with most of it"), h("div", { class: "gallery" }, facts.most.slice(0, 12).map(picture))),
         ] : null),
