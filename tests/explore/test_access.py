@@ -39,7 +39,9 @@ def test_a_page_is_found_below_its_token_alone(explorer):
         assert ask(explorer, path)[0] == 403, path
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "127.0.0.1@evil.example", "10.0.0.1", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example:80", "127.0.0.1@evil.example", "10.0.0.1", ""]
+)
 def test_another_host_is_refused(explorer, host):
     assert ask(explorer, f"/{explorer.token}/api/run", Host=host)[0] in (400, 403)
 
@@ -70,7 +72,13 @@ def test_no_other_site_may_read_answers(explorer):
 
 @pytest.mark.parametrize(
     "path",
-    ["static/../server.py", "static/%2e%2e/server.py", "static/..%2fserver.py", "static/page.css%00.js", "api/picture/../../etc"],
+    [
+        "static/../server.py",
+        "static/%2e%2e/server.py",
+        "static/..%2fserver.py",
+        "static/page.css%00.js",
+        "api/picture/../../etc",
+    ],
 )
 def test_paths_lead_nowhere_else(explorer, path):
     status, _, body = ask(explorer, f"/{explorer.token}/{path}")

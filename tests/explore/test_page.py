@@ -102,7 +102,7 @@ def test_a_group_splits_along_the_tree_and_undo_takes_it_back(open_page, said):
     unit(page, 0).click(position={"x": 60, "y": 12})
     page.keyboard.press("s")
     until(page, "document.querySelectorAll('.unit').length === 5")
-    name(page, "core", [i for i, one in enumerate(listed(page)) if one not in before][0])
+    name(page, "core", next(i for i, one in enumerate(listed(page)) if one not in before))
     saved(page)
     (node,) = said().groups
     assert node not in {int(one.split()[1]) for one in before}
@@ -310,3 +310,19 @@ def test_a_newer_version_from_elsewhere_appears(open_page, explored):
     explored.name(int(explored.groups()[0]["id"]), "from Python")
     page.wait_for_selector(".unit.class", timeout=8000)
     assert listed(page)[0] == "from Python"
+
+
+def test_where_next_leads_to_a_patch_of_another_image(open_page, said):
+    page = open_page("#/image/7")
+    page.wait_for_timeout(200)
+    page.keyboard.press("t")
+    for text, at in (("dark", (0.3, 0.4)), ("light", (0.7, 0.6))):
+        page.get_by_text("+ class").click()
+        page.locator("dialog input").fill(text)
+        page.keyboard.press("Enter")
+        box = page.locator("canvas.picture").bounding_box()
+        page.mouse.click(box["x"] + at[0] * box["width"], box["y"] + at[1] * box["height"])
+    page.keyboard.press("w")
+    until(page, "/^#.image.[0-9]+.[0-9]+.[0-9]+$/.test(location.hash)")
+    assert not page.evaluate("location.hash").startswith("#/image/7/")
+    assert page.locator('[role=tab][aria-selected="true"]').inner_text().startswith("Teach")
