@@ -10,7 +10,7 @@ has no vector, so that it wins nothing. How this was chosen: docs/decisions/028-
 import numpy as np
 
 SCALE = 20.0
-"""Of cosines, as in `pipeline.numerics.prototypes`."""
+"""Of cosines, in the logistic regression."""
 RIDGE = 3.0
 """Times half the squared length of the weights, beside the summed loss of the points."""
 OPTIONS = {"maxiter": 200, "ftol": 1e-7}
