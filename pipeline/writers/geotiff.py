@@ -40,7 +40,7 @@ def _write(part: Path, legend: Legend, image: ImageFacts, ids: LabelMap) -> None
     from rasterio.windows import Window
 
     with _opened(part, image, ids.shape, 1, legend.dtype, legend.nothing) as file:
-        for rows, pixels in strips(ids):
+        for rows, pixels in strips(ids, TILE):  # a row of tiles is written once
             file.write(pixels.astype(legend.dtype), 1, window=Window(0, rows.start, *pixels.shape[::-1]))
         if legend.nothing <= 255:
             file.write_colormap(1, {number: (*colour, 255) for number, colour in enumerate(legend.colours.tolist())})
