@@ -59,10 +59,9 @@ def input_format(what: Exported) -> str:
 
 def _kind(path: str) -> str:
     """A format by the end of an image's name, `tiff` where its header decides."""
-    name = path.partition("#")[0]
-    endings = {(".tif", ".tiff"): "tiff", (".vrt",): "geotiff", (".fits", ".fit", ".fts", ".fz"): "fits"}
+    endings = {(".tif", ".tiff", ".jp2"): "tiff", (".vrt",): "geotiff", (".fits", ".fit", ".fts", ".fz"): "fits"}
     endings |= {(".zarr",): "ome-zarr", SLIDES: "geojson"}
-    return next((kind for suffixes, kind in endings.items() if name.endswith(suffixes)), "palette")
+    return next((kind for suffixes, kind in endings.items() if path.endswith(suffixes)), "palette")
 
 
 def write(

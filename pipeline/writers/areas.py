@@ -1,5 +1,7 @@
 """What a pixel of an image measures, in the image's unit."""
 
+import warnings
+
 import numpy as np
 
 from pipeline.images.source import Georeference
@@ -14,8 +16,8 @@ def pixel_areas(image: ImageFacts, height: int) -> tuple[np.ndarray, str]:
     pixel.
     """
     grid = image.georeference
-    if grid is not None and grid.wcs is not None:
-        return np.full(height, _sky(grid.wcs)), "arcsec²"
+    if grid is not None and grid.wcs is not None and (area := _sky(grid.wcs)):
+        return np.full(height, area), "arcsec²"
     if grid is not None and grid.crs is not None and grid.transform is not None:
         return _earth(grid.crs, grid.transform, height), "m²"
     size = image.pixel_size
@@ -53,9 +55,14 @@ def _zone(latitude: np.ndarray, b: float, es: float) -> np.ndarray:
     return np.asarray(b**2 / 2 * (sine / (1 - es * sine**2) + np.arctanh(e * sine) / e))
 
 
-def _sky(wcs: str) -> float:
+def _sky(wcs: str) -> float | None:
+    """Square arcseconds; None for axes that are not those of the sky."""
     from astropy.io.fits import Header
+    from astropy.utils.exceptions import AstropyWarning
     from astropy.wcs import WCS
     from astropy.wcs.utils import proj_plane_pixel_area
 
-    return float(proj_plane_pixel_area(WCS(Header.fromstring(wcs, sep="\n")).celestial)) * 3600**2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)  # of cards that are not quite the standard's
+        found = WCS(Header.fromstring(wcs, sep="\n"))
+    return float(proj_plane_pixel_area(found.celestial)) * 3600**2 if found.has_celestial else None

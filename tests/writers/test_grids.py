@@ -21,8 +21,8 @@ from pipeline.images.source import Georeference, PixelSize
 from pipeline.terminal import visible
 
 UTM = rasterio.CRS.from_epsg(32633).to_wkt()
-GRID = Georeference("affine", UTM, (0.3000000000000001, 0.0, 500000.123456789, 0.0, -0.3, 5100000.987654321))
-ROTATED = Georeference("affine", UTM, (0.29, 0.05, 500000.0, 0.05, -0.29, 5100000.0))
+GRID = Georeference(UTM, (0.3000000000000001, 0.0, 500000.123456789, 0.0, -0.3, 5100000.987654321))
+ROTATED = Georeference(UTM, (0.29, 0.05, 500000.0, 0.05, -0.29, 5100000.0))
 
 
 def write(format: str, out: Path, ids: np.ndarray, legend=LEGEND, **more: object) -> Path:
@@ -98,7 +98,7 @@ SKY.wcs.ctype, SKY.wcs.crval, SKY.wcs.crpix = ["RA---TAN", "DEC--TAN"], [83.8220
 SKY.wcs.cd = [[-1.1111111111e-5, 2e-7], [2e-7, 1.1111111111e-5]]
 HEADER = SKY.to_header()
 HEADER["CRVAL1"] = (83.82208123456789, "[deg]")
-STARS = Georeference("wcs", wcs=HEADER.tostring(sep="\n"))
+STARS = Georeference(wcs=HEADER.tostring(sep="\n"))
 
 
 @pytest.mark.parametrize(("legend", "bits"), [(LEGEND, 16), (MANY, 16)])

@@ -84,7 +84,7 @@ def test_large_images_are_detections_tile_by_tile(tmp_path: Path, monkeypatch: p
 
 # GeoPackage ----------------------------------------------------------------------------------------------------------
 
-DEGREES = Georeference("affine", rasterio.CRS.from_epsg(4326).to_wkt(), (1e-4, 0.0, 13.4, 0.0, -1e-4, 52.5))
+DEGREES = Georeference(rasterio.CRS.from_epsg(4326).to_wkt(), (1e-4, 0.0, 13.4, 0.0, -1e-4, 52.5))
 
 
 def table(path: Path) -> tuple[dict, dict[str, np.ndarray], np.ndarray]:
