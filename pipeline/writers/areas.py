@@ -24,6 +24,13 @@ def pixel_areas(image: ImageFacts, height: int) -> tuple[np.ndarray, str]:
     return (np.full(height, size.x * size.y), f"{size.unit}²") if size else (np.ones(height), "px")
 
 
+def class_areas(ids: np.ndarray, areas: np.ndarray, count: int) -> np.ndarray:
+    """The area of each id in some rows of a label map, (count,) float64; areas: that of a pixel of each row."""
+    if (areas == areas[0]).all():
+        return np.bincount(ids.ravel(), minlength=count) * areas[0]
+    return np.bincount(ids.ravel(), np.repeat(areas, ids.shape[1]), minlength=count)
+
+
 def is_degrees(grid: Georeference | None) -> bool:
     """Whether coordinates are longitudes and latitudes."""
     import rasterio

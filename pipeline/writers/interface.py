@@ -12,7 +12,7 @@ from pipeline.numerics.palette import palette
 if TYPE_CHECKING:
     from pipeline.writers.folder import Folder
 
-STRIP = 2**24
+STRIP = 2**22
 """Pixels of a label map that are held at a time."""
 
 

@@ -31,7 +31,7 @@ def _write(part: Path, legend: Legend, image: ImageFacts, ids: LabelMap) -> None
     group, sizes = _group(part), level_sizes(image, *ids.shape)
     for number, size in enumerate(sizes):
         array = _array(group, str(number), size, (TILE, TILE), legend.dtype)
-        for rows, columns, pixels in tiles(ids, size):
+        for rows, columns, pixels in tiles(group["0"] if number else ids, size):
             array[rows, columns] = pixels
     values = [(entry["id"], entry) for entry in class_entries(legend)]
     colours = [{"label-value": id, "rgba": [*legend.colours[id].tolist(), 255]} for id, _ in values]
