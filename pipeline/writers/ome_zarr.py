@@ -1,7 +1,7 @@
 """OME-Zarr 0.4: a label image of its own, `NAME.zarr`, which napari opens beside the image and which may be moved to
 `IMAGE.zarr/labels/NAME`.
 
-Version 0.4 (Zarr format 2), because QuPath and Bio-Formats read no other. Levels are those of the image, by nearest.
+Version 0.4 (Zarr format 2), because some readers read no other. Levels are those of the image, by nearest.
 Scores are an image `NAME.scores.zarr`, one channel a class.
 """
 
