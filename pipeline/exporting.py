@@ -91,11 +91,10 @@ def legend_of(store: Store, record: dict[str, Any], cut: int | None = None) -> L
     k = masks.manifest["clusters"] if cut is None else cut
     found = clusters_of(masks, k, record["run"])
     named = masks.manifest.get("classes") if cut is None else None
-    if named:  # a person has said what groups mean
+    if named:
         colours = np.array([list(bytes.fromhex(row["color"][1:])) for row in named], np.uint8)
-        said = {"annotation": record["config"]["classes"]["annotation"]}
-        names = [row["name"] for row in named]
-        return replace(found, names=names, colours=colours, provenance={**found.provenance, **said})
+        provenance = {**found.provenance, "annotation": record["stages"].get("classes"), "of": "classes"}
+        return Legend([row["name"] for row in named], ignore_value(k), colours, provenance=provenance)
     if not Artifact(store, "clusters", record["stages"]["clusters"]).exists:
         return found
     nodes = [{key: node[key] for key in ("node", "parent")} for node in tree_groups(store, record, k)]

@@ -80,7 +80,7 @@ def write(
     names = [what.maps.images.name(row) for row in what.maps.rows]
     files = file_names(names, writer.suffix, len(what.maps.splits) > 1)
     check_empty(out, overwrite)
-    facts = {"format": name, "scores": what.scores is not None, "images": len(names)}
+    facts = {"format": name, "scores": what.scores is not None, "splits": what.maps.splits, "images": len(names)}
     journal = Journal(folder, {**facts, **legend.provenance}, overwrite)
     with watched(progress) as shown:
         for done, (row, (split, id), file) in enumerate(zip(what.maps.rows, names, files, strict=True), 1):

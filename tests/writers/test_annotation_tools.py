@@ -119,6 +119,12 @@ def test_cvat_gets_indices_of_its_label_map(written):
                 np.testing.assert_array_equal(np.asarray(Image.open(image)), from_one(ids))
 
 
+def test_cvat_reads_a_line_an_image(written):
+    with ZipFile(written("cvat", maps={"new\nline": MAPS["second"]}) / "cvat.zip") as file:
+        assert file.read("ImageSets/Segmentation/default.txt") == b"new_line\n"
+        assert "SegmentationClass/new_line.png" in file.namelist()
+
+
 def test_cvat_gets_colours_where_there_are_more_classes_than_a_byte_holds(written):
     colours = MANY.colours.copy()
     colours[7], colours[9] = colours[3], 0  # two alike, and one that looks like the background

@@ -111,8 +111,9 @@ def test_an_export_that_was_cut_short_goes_on(torn: bool, finished: Run, tmp_pat
     if torn:
         journal.write_bytes(journal.read_bytes()[:-9])
     before = {name: (out / f"labels/{name}.png").stat().st_ino for name in ("00", "01")}
-    with pytest.raises(ConfigError, match="holds another export"):
-        finished.export(out, format="coco")
+    for other in ({"format": "coco"}, {"format": "fiftyone", "crf": False}, {"format": "fiftyone", "cut": 3}):
+        with pytest.raises(ConfigError, match="holds another export"):
+            finished.export(out, **other)
     assert finished.export(out, format="fiftyone")["written"] == 4
     kept = [name for name, number in before.items() if (out / f"labels/{name}.png").stat().st_ino == number]
     assert kept == (["00"] if torn else ["00", "01"])
