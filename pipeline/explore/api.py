@@ -99,9 +99,8 @@ def application(service: Service) -> Starlette:
 
     def patch(request: Request) -> Response:
         ask, row = request.query_params, request.path_params["row"]
-        reach = min(8.0, max(0.5, _float(ask, "reach", 1.5)))
-        window = service.corpus.patch(row, _int(ask, "y"), _int(ask, "x"), reach)
-        data = service.corpus.picture(row, window, max(16, min(256, _int(ask, "side", 96))))
+        share, side = min(1.0, max(0.0, _float(ask, "share", 0.25))), min(256, max(16, _int(ask, "side", 96)))
+        data = service.corpus.patch(row, _int(ask, "y"), _int(ask, "x"), share, side)
         return Response(data, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 
     def tokens(request: Request) -> Response:
