@@ -18,7 +18,7 @@ from pipeline.artifacts.images import ByImage, Images, Key
 from pipeline.artifacts.labels import LabelMaps
 from pipeline.artifacts.masks import label_maps
 from pipeline.artifacts.neighbours import Neighbours, read_neighbours
-from pipeline.artifacts.scores import NAMES, Scores, read_scores
+from pipeline.artifacts.scores import ANNOTATED, NAMES, Scores, read_scores
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Outcome, Progress
@@ -263,10 +263,12 @@ class Run:
         return segmenting.segment(self.store, self.id, images, out, crf=crf, overwrite=overwrite, progress=progress)
 
     def summary(self) -> dict[str, Any]:
-        """What `run --json` prints: {"run", "stages", "k", "groups" (shares), "protocol", "scores", "report"}; None for
+        """What `run --json` prints: {"run", "stages", "k", "groups" (shares; of classes, where
+        there is an "annotation", which then says what a person gave), "protocol", "scores", "report"}; None for
         what the run has not, or not yet."""
         scores = self.scores if self.has("scores") else None
-        measured = {name: getattr(scores, name, None) for name in NAMES}
+        absent = () if scores and scores.annotation else ANNOTATED
+        measured = {name: getattr(scores, name, None) for name in NAMES if name not in absent}
         return {
             "run": self.id,
             "stages": [asdict(outcome) for outcome in self.stages],
