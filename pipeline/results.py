@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -183,20 +183,11 @@ class Run:
     def name(self, node: int, name: str | None, color: str | None = None) -> Annotation:
         """Name a group, or (None) take its name back; with a colour, `#rrggbb`, if need be. Stores the annotation, as
         `merge` and `point` do, and gives it. Run the config with classes.annotation=newest to use it."""
-
-        def change(before: Annotation) -> Annotation:
-            made = before.with_group(node, name)
-            return made if name is None or color is None else made.with_class(name, color)
-
-        return annotations.edit(self.store, self.record, change).annotation
+        return annotations.edit(self.store, self.record, lambda found: found.with_group(node, name, color)).annotation
 
     def merge(self, nodes: Sequence[int], name: str) -> Annotation:
         """Name several groups alike."""
-
-        def change(before: Annotation) -> Annotation:
-            return reduce(lambda made, node: made.with_group(node, name), nodes, before)
-
-        return annotations.edit(self.store, self.record, change).annotation
+        return annotations.edit(self.store, self.record, lambda found: found.with_groups(nodes, name)).annotation
 
     def point(self, image: Key, y: int, x: int, name: str | None) -> Annotation:
         """Say what class a pixel of an image is of, or (None) take that back."""

@@ -119,13 +119,19 @@ class Annotation(BaseModel):
         new = ClassName(name=name, color=clean_color(color))
         return self._but(classes=tuple(new if one.name == name else one for one in self.classes))
 
-    def with_group(self, node: int, name: str | None) -> "Annotation":
-        """With a node named (its class is made where there is none), or with its name taken back (None)."""
-        groups = {at: held for at, held in self.groups.items() if at != node}
+    def with_group(self, node: int, name: str | None, color: str | None = None) -> "Annotation":
+        """With a node named (its class is made where there is none, or gets the colour that is given), or with its name
+        taken back (None)."""
+        return self.with_groups([node], name, color)
+
+    def with_groups(self, nodes: Iterable[int], name: str | None, color: str | None = None) -> "Annotation":
+        """With several nodes named alike."""
+        changed = list(nodes)
+        groups = {at: held for at, held in self.groups.items() if at not in changed}
         if name is None:
             return self._but(groups=groups)
-        made = self.with_class(name)
-        return made._but(groups={**groups, node: clean_name(name)})
+        made = self.with_class(name, color)
+        return made._but(groups={**groups, **dict.fromkeys(changed, clean_name(name))})
 
     def with_point(self, split: str, image: str, y: int, x: int, name: str | None) -> "Annotation":
         """With a point of a class (made where there is none), in the place of one at the same pixel; None removes

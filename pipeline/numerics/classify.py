@@ -2,31 +2,33 @@
 
 With names alone a code has the class of its nearest prototype, and none where that has no name. As soon as there are
 points the classifier is linear: logistic regression on the points, and on every prototype as one more point of its
-class (of a class of its own, nothing, where it has no name), from zero, with a ridge. Names are thus what is known
-before a point is set; points that disagree with them win where they are many. A class without a prototype and a point
-has no vector, so that it wins nothing. How this was chosen: docs/decisions/028-annotation.md.
+class (of a class of its own, nothing, where it has no name), with a ridge. Names are thus what is known before a point
+is set; points that disagree with them win where they are many. A class without a prototype and a point has no vector,
+so that it wins nothing. How this was chosen: docs/decisions/028-annotation.md.
 """
 
 import numpy as np
 
 SCALE = 20.0
 """Of cosines, as in `pipeline.numerics.prototypes`."""
-RIDGE = 3.0
+RIDGE = 10.0
 """Times half the squared length of the weights, beside the summed loss of the points."""
+PRIOR = 0.3
+"""How many points a prototype counts for."""
 OPTIONS = {"maxiter": 200, "ftol": 1e-7}
 NOTHING = -1
 """The class of what has none."""
 
 
 def fit(
-    vectors: np.ndarray, named: np.ndarray, points: np.ndarray, wanted: np.ndarray, prior: float = 1.0
+    vectors: np.ndarray, named: np.ndarray, points: np.ndarray, wanted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vectors (V, D) float32 and the class of each (V,) int64, `NOTHING` for none: a unit code (D,) has the class of
     the vector with the largest product.
 
     vectors: (P, D) float32, prototypes, unit vectors; named: (P,) ints, the class of each or `NOTHING`; points: (n, D)
-    float32, unit vectors; wanted: (n,) ints, the class of each; prior: how many points a prototype counts for.
-    Unnamed prototypes count where at least one is named. Classes are any numbers from 0.
+    float32, unit vectors; wanted: (n,) ints, the class of each. Unnamed prototypes count where at least one is named.
+    Classes are any numbers from 0.
     """
     named, wanted = np.asarray(named, np.int64), np.asarray(wanted, np.int64)
     known = (named >= 0).any()
@@ -34,7 +36,7 @@ def fit(
         return (vectors, named) if known else (vectors[:0], named[:0])
     if known:
         data, classes = np.concatenate([points, vectors]), np.concatenate([wanted, named])
-        weight = np.append(np.ones(len(points)), np.full(len(vectors), prior))
+        weight = np.append(np.ones(len(points)), np.full(len(vectors), PRIOR))
     else:
         data, classes, weight = points, wanted, np.ones(len(points))
     member, target = np.unique(classes, return_inverse=True)
