@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.numerics.classify import fit, logistic
+from pipeline.numerics import classify
+from pipeline.numerics.classify import logistic, trust
 from pipeline.numerics.kmeans import nearest, normalise
 
 D = 40
@@ -26,6 +27,13 @@ def centres(k: int, seed: int = 0) -> np.ndarray:
 def says(found: tuple[np.ndarray, np.ndarray], codes: np.ndarray) -> np.ndarray:
     vectors, member = found
     return member[(codes @ vectors.T).argmax(1)]
+
+
+def fit(
+    vectors: np.ndarray, named: np.ndarray, points: np.ndarray, wanted: np.ndarray, group: np.ndarray | None = None
+):
+    """Every prototype is named for itself, unless told otherwise."""
+    return classify.fit(vectors, named, np.arange(len(vectors)) if group is None else group, points, wanted)
 
 
 NO_POINTS = np.zeros((0, D), np.float32), np.zeros(0, np.int64)
@@ -82,6 +90,14 @@ def test_what_no_name_and_no_point_claims_has_no_class():
     assert (said[truth == 0] == 0).mean() > 0.95
     assert (said[truth == 1] == 4).mean() > 0.95
     assert (said[truth > 1] == -1).mean() > 0.95
+
+
+def test_a_name_that_points_disagree_with_counts_less():
+    middle = centres(4)
+    points, wanted = middle[[0, 1, 1, 2]], np.array([5, 6, 6, 7])
+    named, group = np.array([5, 5, 7, -1]), np.array([10, 10, 12, 3])
+    found = trust(middle, named, group, points, wanted)
+    assert found.tolist() == [2 / 8, 2 / 8, 1, 1], "one of three points agrees with the first group"
 
 
 @pytest.mark.parametrize("named", [[-1, -1, -1], [2, 2, 2]])
