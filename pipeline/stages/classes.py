@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import field_validator
 
-from pipeline.artifacts.annotation import Annotation, check, named_by
+from pipeline.artifacts.annotation import Annotation, check, naming
 from pipeline.artifacts.annotation_versions import NONE, find
 from pipeline.artifacts.classes import write_classes
 from pipeline.artifacts.descriptors import Descriptors, PointDescriptors
@@ -56,12 +56,13 @@ def find_classes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`vectors` and `member` of a checked annotation. StageError where it says nothing."""
     found = descriptors.clusters
-    names = named_by(found.tree, annotation.groups)[: len(found.vectors)]
+    node = naming(found.tree, annotation.groups)[: len(found.vectors)]
     vectors, points = seen(annotation, images, descriptors)
     number = {name: position for position, name in enumerate(annotation.names)}
     vectors, member = fit(
         found.vectors,
-        np.asarray([-1 if name is None else number[name] for name in names]),
+        np.asarray([-1 if at < 0 else number[annotation.groups[at]] for at in node.tolist()]),
+        np.where(node < 0, np.arange(len(node)), node),
         vectors,
         np.asarray([number[point] for point in points], np.int64),
     )
