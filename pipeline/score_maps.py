@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.artifacts.images import Images
 from pipeline.core.artifact import Artifact
+from pipeline.core.errors import ConfigError
 from pipeline.core.runs import run_artifact
 from pipeline.core.store import Store
 from pipeline.images.formats import open_source
@@ -22,8 +23,11 @@ def score_maps(store: Store, record: dict[str, Any], n: int | None = None) -> Ca
 
     Probabilities are the softmax of `SCALE` × the cosine to each group, at which prototypes are fitted; the largest is
     that of the run's mask without CRF. Maps come one by one and are computed twice, so that two are in memory.
+    ConfigError for a run whose masks hold classes.
     """
     masks = run_artifact(store, record, "masks")
+    if n is None and masks.manifest.get("classes"):
+        raise ConfigError("--scores: classes of an annotation have none yet", next="--cut N, for groups")
     inputs = {role: Artifact(store, role, name) for role, name in masks.manifest["inputs"].items()}
     params = MasksParams.model_validate({**masks.manifest["params"], "crf": False})
     images, root = Images(inputs["dataset"]), record["config"]["dataset"]["root"]

@@ -12,6 +12,7 @@ from pipeline.core.store import Store, local_folder, open_existing
 from pipeline.exporting import legend_of
 from pipeline.progress import watched
 from pipeline.session import ensure_all, recorded_config, session
+from pipeline.writers import check
 from pipeline.writers.folder import check_empty
 from pipeline.writing import Exported, Writing, write
 
@@ -40,6 +41,8 @@ def segment(
     """
     opened = open_existing(store)
     record = find_run(opened, run)
+    if format := writing.get("format"):
+        check(format)
     check_empty(Path(out), writing.get("overwrite", False))
     place = local_folder(str(images))
     if place is not None and not place.is_dir():

@@ -59,10 +59,9 @@ def input_format(what: Exported) -> str:
 
 def _kind(path: str) -> str:
     """A format by the end of an image's name, `tiff` where its header decides."""
-    name = path.partition("#")[0]
-    endings = {(".tif", ".tiff"): "tiff", (".vrt",): "geotiff", (".fits", ".fit", ".fts", ".fz"): "fits"}
+    endings = {(".tif", ".tiff", ".jp2"): "tiff", (".vrt",): "geotiff", (".fits", ".fit", ".fts", ".fz"): "fits"}
     endings |= {(".zarr",): "ome-zarr", SLIDES: "geojson"}
-    return next((kind for suffixes, kind in endings.items() if name.endswith(suffixes)), "palette")
+    return next((kind for suffixes, kind in endings.items() if path.endswith(suffixes)), "palette")
 
 
 def write(
@@ -81,7 +80,7 @@ def write(
     names = [what.maps.images.name(row) for row in what.maps.rows]
     files = file_names(names, writer.suffix, len(what.maps.splits) > 1)
     check_empty(out, overwrite)
-    facts = {"format": name, "scores": what.scores is not None, "images": len(names)}
+    facts = {"format": name, "scores": what.scores is not None, "splits": what.maps.splits, "images": len(names)}
     journal = Journal(folder, {**facts, **legend.provenance}, overwrite)
     with watched(progress) as shown:
         for done, (row, (split, id), file) in enumerate(zip(what.maps.rows, names, files, strict=True), 1):

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -38,20 +38,20 @@ class PixelSize(NamedTuple):
     x: float
     y: float
     unit: str
-    """`µm`."""
+    """`µm`; `m` or `°` on Earth, `arcsec` in the sky."""
 
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where an image lies on Earth (`affine`) or in the sky (`wcs`)."""
+    """Where an image lies on Earth (CRS and transform) or in the sky (WCS)."""
 
-    kind: Literal["affine", "wcs"]
     crs: str | None = None
     """WKT."""
     transform: tuple[float, float, float, float, float, float] | None = None
-    """(a, b, c, d, e, f): x = a column + b row + c, y = d column + e row + f; of the corners of pixels of level 0."""
+    """(a, b, c, d, e, f) of x = a · column + b · row + c, y = d · column + e · row + f; the corner of pixel (0, 0) is
+    column 0, row 0. As `affine.Affine(*transform)`."""
     wcs: str | None = None
-    """The cards of a FITS header, one a line."""
+    """Cards of a FITS header, one a line: `Header.fromstring(wcs, sep="\\n")`."""
 
 
 Rectangle = tuple[float, float, float, float]

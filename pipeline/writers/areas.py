@@ -1,5 +1,7 @@
 """What a pixel of an image measures, in the image's unit."""
 
+import warnings
+
 import numpy as np
 
 from pipeline.images.source import Georeference
@@ -14,12 +16,19 @@ def pixel_areas(image: ImageFacts, height: int) -> tuple[np.ndarray, str]:
     pixel.
     """
     grid = image.georeference
-    if grid is not None and grid.wcs is not None:
-        return np.full(height, _sky(grid.wcs)), "arcsec²"
+    if grid is not None and grid.wcs is not None and (area := _sky(grid.wcs)):
+        return np.full(height, area), "arcsec²"
     if grid is not None and grid.crs is not None and grid.transform is not None:
         return _earth(grid.crs, grid.transform, height), "m²"
     size = image.pixel_size
     return (np.full(height, size.x * size.y), f"{size.unit}²") if size else (np.ones(height), "px")
+
+
+def class_areas(ids: np.ndarray, areas: np.ndarray, count: int) -> np.ndarray:
+    """The area of each id in some rows of a label map, (count,) float64; areas: that of a pixel of each row."""
+    if (areas == areas[0]).all():
+        return np.bincount(ids.ravel(), minlength=count) * areas[0]
+    return np.bincount(ids.ravel(), np.repeat(areas, ids.shape[1]), minlength=count)
 
 
 def is_degrees(grid: Georeference | None) -> bool:
@@ -53,9 +62,14 @@ def _zone(latitude: np.ndarray, b: float, es: float) -> np.ndarray:
     return np.asarray(b**2 / 2 * (sine / (1 - es * sine**2) + np.arctanh(e * sine) / e))
 
 
-def _sky(wcs: str) -> float:
+def _sky(wcs: str) -> float | None:
+    """Square arcseconds; None for axes that are not those of the sky."""
     from astropy.io.fits import Header
+    from astropy.utils.exceptions import AstropyWarning
     from astropy.wcs import WCS
     from astropy.wcs.utils import proj_plane_pixel_area
 
-    return float(proj_plane_pixel_area(WCS(Header.fromstring(wcs, sep="\n")).celestial)) * 3600**2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)  # of cards that are not quite the standard's
+        found = WCS(Header.fromstring(wcs, sep="\n"))
+    return float(proj_plane_pixel_area(found.celestial)) * 3600**2 if found.has_celestial else None

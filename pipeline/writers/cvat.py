@@ -16,15 +16,25 @@ from pipeline.writers.interface import Done, ImageFacts, LabelMap, Legend, Write
 from pipeline.writers.raster import png
 
 MASKS = "SegmentationClass"
+BREAKS = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]")
 
 
 def one(out: Folder, legend: Legend, image: ImageFacts, ids: LabelMap) -> None:
     values = legend.from_one(whole(ids))
     if legend.nothing > 255:
         values = np.concatenate([np.zeros((1, 3), np.uint8), _colours(legend)])[values]
-    path = out.work / MASKS / f"{image.name}.png"
+    path = out.work / _entry(image)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(values))
+
+
+def _entry(image: ImageFacts) -> str:
+    return f"{MASKS}/{_plain(image.name)}.png"
+
+
+def _plain(name: str) -> str:
+    """A name that is one line."""
+    return BREAKS.sub("_", name)
 
 
 def _colours(legend: Legend) -> np.ndarray:
@@ -42,7 +52,7 @@ def _colours(legend: Legend) -> np.ndarray:
 
 def label_map(legend: Legend) -> str:
     """The text of `labelmap.txt`. A name has no colon, no line break, and does not begin as a comment does."""
-    names = [re.sub(r"[:\x00-\x1f\x7f\u0085\u2028\u2029]", "_", name).strip() or "_" for name in legend.names]
+    names = [_plain(name).replace(":", "_").strip() or "_" for name in legend.names]
     names = ["_" + name if name[0] == "#" else name for name in names]
     distinct = Legend(["background", *names], legend.nothing, np.zeros((1, 3), np.uint8)).distinct
     colours = [(0, 0, 0), *_colours(legend).tolist()]
@@ -53,11 +63,10 @@ def label_map(legend: Legend) -> str:
 def finish(out: Folder, legend: Legend, done: Iterable[Done]) -> None:
     with out.new("cvat.zip") as part, ZipFile(part, "w", ZIP_DEFLATED) as file:
         file.writestr("labelmap.txt", label_map(legend))
-        names = "".join(f"{row.image.name}\n" for row in done)
+        names = "".join(f"{_plain(row.image.name)}\n" for row in done)
         file.writestr("ImageSets/Segmentation/default.txt", names)
         for row in done:
-            name = f"{MASKS}/{row.image.name}.png"
-            file.write(out.work / name, name, ZIP_STORED)
+            file.write(out.work / _entry(row.image), _entry(row.image), ZIP_STORED)
     shutil.rmtree(out.work / MASKS, ignore_errors=True)
 
 

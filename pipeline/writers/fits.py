@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.writers.areas import pixel_areas
+from pipeline.writers.areas import class_areas, pixel_areas
 from pipeline.writers.folder import Folder
 from pipeline.writers.interface import ImageFacts, LabelMap, Legend, Writer, strips
 
@@ -29,9 +29,8 @@ def _write(part: Path, legend: Legend, image: ImageFacts, ids: LabelMap) -> None
     try:
         for rows, pixels in strips(ids):
             values = legend.from_one(pixels).astype(dtype)
-            weight = np.repeat(areas[rows], values.shape[1])
             found[0] += np.bincount(values.ravel(), minlength=found.shape[1])
-            found[1] += np.bincount(values.ravel(), weight, minlength=found.shape[1])
+            found[1] += class_areas(values, areas[rows], found.shape[1])
             image_file.write(values)
     finally:
         image_file.close()

@@ -49,7 +49,7 @@ def _properties(legend: Legend, number: int, kind: str, measured: dict[str, floa
 
 def _measured(image: ImageFacts, parts: list[Any]) -> dict[str, float]:
     area, size = sum(part.area for part in parts), image.pixel_size
-    known = {f"Area {size.unit}^2": area * size.x * size.y} if size else {}
+    known = {"Area µm^2": area * size.x * size.y} if size and size.unit == "µm" else {}
     return {"Area px^2": area, **known}
 
 

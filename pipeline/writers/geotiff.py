@@ -16,11 +16,15 @@ from pipeline.writers.folder import Folder
 from pipeline.writers.interface import ImageFacts, LabelMap, Legend, Writer, strips
 from pipeline.writers.levels import TILE
 
+CACHE = 64
+"""MB of tiles that GDAL holds; by default it takes a twentieth of the machine."""
+
 
 def one(out: Folder, legend: Legend, image: ImageFacts, ids: LabelMap) -> None:
+    import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE, COMPRESS_OVERVIEW="DEFLATE"):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         _write_files(out, legend, image, ids)
 
@@ -40,7 +44,7 @@ def _write(part: Path, legend: Legend, image: ImageFacts, ids: LabelMap) -> None
     from rasterio.windows import Window
 
     with _opened(part, image, ids.shape, 1, legend.dtype, legend.nothing) as file:
-        for rows, pixels in strips(ids):
+        for rows, pixels in strips(ids, TILE):  # a row of tiles is written once
             file.write(pixels.astype(legend.dtype), 1, window=Window(0, rows.start, *pixels.shape[::-1]))
         if legend.nothing <= 255:
             file.write_colormap(1, {number: (*colour, 255) for number, colour in enumerate(legend.colours.tolist())})
@@ -49,7 +53,7 @@ def _write(part: Path, legend: Legend, image: ImageFacts, ids: LabelMap) -> None
         file.update_tags(**{f"STEGOFLOW_{key.upper()}": str(value) for key, value in legend.provenance.items()})
     factors = [2**n for n in range(1, 16) if max(ids.shape) > TILE * 2 ** (n - 1)]
     if factors:
-        with rasterio.open(part, "r+") as file, rasterio.Env(COMPRESS_OVERVIEW="DEFLATE"):
+        with rasterio.open(part, "r+") as file:
             file.build_overviews(factors, Resampling.nearest)
 
 

@@ -12,7 +12,7 @@ from pipeline.numerics.palette import palette
 if TYPE_CHECKING:
     from pipeline.writers.folder import Folder
 
-STRIP = 2**24
+STRIP = 2**22
 """Pixels of a label map that are held at a time."""
 
 
@@ -126,10 +126,11 @@ class Writer(NamedTuple):
     """The value of class 0 in its files: 1 where 0 must mean nothing."""
 
 
-def strips(ids: LabelMap) -> Iterator[tuple[slice, np.ndarray]]:
-    """A label map from top to bottom, about `STRIP` pixels at a time: rows, and the ids in them."""
+def strips(ids: LabelMap, rows: int = 0) -> Iterator[tuple[slice, np.ndarray]]:
+    """A label map from top to bottom, so many rows at a time, by default about `STRIP` pixels: rows, and the ids in
+    them."""
     height, width = ids.shape
-    rows = max(1, STRIP // max(1, width))
+    rows = rows or max(1, STRIP // max(1, width))
     for top in range(0, height, rows):
         at = slice(top, min(top + rows, height))
         yield at, ids[at, slice(0, width)]

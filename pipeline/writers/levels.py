@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.writers.interface import ImageFacts, LabelMap
+from pipeline.writers.interface import STRIP, ImageFacts, LabelMap
 
 TILE = 512
 
@@ -38,7 +38,7 @@ def tiles(ids: LabelMap, size: tuple[int, int], tile: int = TILE) -> Iterator[tu
 def _picked(ids: LabelMap, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """The pixels at some rows and columns. Read in bands where they are far apart."""
     columns = slice(int(x[0]), int(x[-1]) + 1)
-    band = max(1, 2**24 // max(1, columns.stop - columns.start))
+    band = max(1, STRIP // max(1, columns.stop - columns.start))
     parts, start = [], 0
     while start < len(y):
         stop = max(start + 1, int(np.searchsorted(y, y[start] + band)))

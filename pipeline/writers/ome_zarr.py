@@ -1,7 +1,7 @@
 """OME-Zarr 0.4: a label image of its own, `NAME.zarr`, which napari opens beside the image and which may be moved to
 `IMAGE.zarr/labels/NAME`.
 
-Version 0.4 (Zarr format 2), because QuPath and Bio-Formats read no other. Levels are those of the image, by nearest.
+Version 0.4 (Zarr format 2), because some readers read no other. Levels are those of the image, by nearest.
 Scores are an image `NAME.scores.zarr`, one channel a class.
 """
 
@@ -31,7 +31,7 @@ def _write(part: Path, legend: Legend, image: ImageFacts, ids: LabelMap) -> None
     group, sizes = _group(part), level_sizes(image, *ids.shape)
     for number, size in enumerate(sizes):
         array = _array(group, str(number), size, (TILE, TILE), legend.dtype)
-        for rows, columns, pixels in tiles(ids, size):
+        for rows, columns, pixels in tiles(group["0"] if number else ids, size):
             array[rows, columns] = pixels
     values = [(entry["id"], entry) for entry in class_entries(legend)]
     colours = [{"label-value": id, "rgba": [*legend.colours[id].tolist(), 255]} for id, _ in values]

@@ -28,16 +28,11 @@ def outlines(ids: LabelMap, nothing: int) -> Iterator[tuple[str, dict[int, list[
 
 
 def _polygons(ids: np.ndarray, nothing: int, top: int, left: int) -> dict[int, list[Any]]:
-    import shapely
     from rasterio.features import shapes
     from rasterio.transform import Affine
     from shapely.geometry import shape
 
     found: dict[int, list[Any]] = {}
     for outline, value in shapes(ids, ids != nothing, 4, Affine.translation(left, top)):
-        polygon = shape(outline)
-        # A hole that touches itself or the outside in one point: the same area, written as OGC wants it.
-        polygon = polygon if polygon.is_valid else shapely.make_valid(polygon, method="structure")
-        parts = shapely.get_parts(polygon) if polygon.geom_type == "MultiPolygon" else [polygon]
-        found.setdefault(int(value), []).extend(parts)
+        found.setdefault(int(value), []).append(shape(outline))
     return dict(sorted(found.items()))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.writers.areas import pixel_areas
+from pipeline.writers.areas import class_areas, pixel_areas
 from pipeline.writers.folder import Folder
 from pipeline.writers.interface import Done, ImageFacts, LabelMap, Legend, Writer, strips, whole
 
@@ -32,7 +32,7 @@ def one(out: Folder, legend: Legend, image: ImageFacts, ids: LabelMap) -> dict[s
     areas, unit = pixel_areas(image, ids.shape[0])
     found = np.zeros(legend.nothing + 1)
     for rows, pixels in strips(ids):
-        found += np.bincount(pixels.ravel(), np.repeat(areas[rows], pixels.shape[1]), minlength=len(found))
+        found += class_areas(pixels, areas[rows], len(found))
     occur = np.flatnonzero(found[: len(legend.names)]).tolist()
     made = {"unit": unit, "area": {str(number): float(found[number]) for number in occur}, "confidence": {}}
     if image.scores is not None:
