@@ -6,7 +6,7 @@ code has the class of the vector with the largest product. `annotation.json`: wh
 """
 
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import field_validator
@@ -29,6 +29,10 @@ class ClassesParams(Params):
     """What a person said of groups and patches: a YAML file (`stegoflow annotation RUN` prints one), `newest` or the
     number of a version that was stored for these clusters (`stegoflow annotate`), or `none`. Its content alone counts.
     """
+
+    unnamed: Literal["nothing", "nearest"] = "nothing"
+    """Of patches nearest to a group without a name: `nothing`, no class unless points claim them, or the class that is
+    nearest."""
 
     @field_validator("annotation", mode="before")
     @classmethod
@@ -59,10 +63,11 @@ def find_classes(
     node = naming(found.tree, annotation.groups)[: len(found.vectors)]
     vectors, points = seen(annotation, images, descriptors)
     number = {name: position for position, name in enumerate(annotation.names)}
+    used = (node >= 0) | (job.params.unnamed == "nothing")
     vectors, member = fit(
-        found.vectors,
-        np.asarray([-1 if at < 0 else number[annotation.groups[at]] for at in node.tolist()]),
-        np.where(node < 0, np.arange(len(node)), node),
+        found.vectors[used],
+        np.asarray([-1 if at < 0 else number[annotation.groups[at]] for at in node[used].tolist()], np.int64),
+        np.where(node < 0, np.arange(len(node)), node)[used],
         vectors,
         np.asarray([number[point] for point in points], np.int64),
     )
