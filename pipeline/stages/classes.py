@@ -48,7 +48,8 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         raise StageError(f"{root.location} has changed since this run was planned", next="run the same command again")
     descriptors = Descriptors(job.inputs["features"], job.inputs["head"], clusters, job.execution.device)
     check(annotation, descriptors.clusters.tree, images, clusters.fingerprint)
-    facts = write_classes(job.out, *find_classes(annotation, images, descriptors), annotation)
+    found = find_classes(annotation, images, descriptors, unnamed=job.params.unnamed)
+    facts = write_classes(job.out, *found, annotation)
     idle = [row["name"] for row in facts["classes"] if not row["evidence"]]
     if idle:
         log.warning("classes that no group and no point is of win nothing: %s", ", ".join(map(repr, idle)))
@@ -56,14 +57,14 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 
 
 def find_classes(
-    annotation: Annotation, images: Images, descriptors: PointDescriptors
+    annotation: Annotation, images: Images, descriptors: PointDescriptors, *, unnamed: str = "nothing"
 ) -> tuple[np.ndarray, np.ndarray]:
     """`vectors` and `member` of a checked annotation. StageError where it says nothing."""
     found = descriptors.clusters
     node = naming(found.tree, annotation.groups)[: len(found.vectors)]
     vectors, points = seen(annotation, images, descriptors)
     number = {name: position for position, name in enumerate(annotation.names)}
-    used = (node >= 0) | (job.params.unnamed == "nothing")
+    used = (node >= 0) | (unnamed == "nothing")
     vectors, member = fit(
         found.vectors[used],
         np.asarray([-1 if at < 0 else number[annotation.groups[at]] for at in node[used].tolist()], np.int64),
