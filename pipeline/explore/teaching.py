@@ -121,8 +121,8 @@ class Teaching:
 
 
 def most_doubtful(row: int, codes: np.ndarray, doubts: np.ndarray) -> tuple[Place, float]:
-    """The patch of an image that is most in doubt, among the half of patches (rows, columns, D) that are most like what is
-    around them: a patch on a border is of two classes for good reason. codes: unit vectors."""
+    """The patch of an image that is most in doubt, among the half of patches (rows, columns, D) most like those around
+    them: a patch on a border is of two classes for good reason. codes: unit vectors."""
     rows, columns = doubts.shape
     around = np.zeros((rows, columns))
     for dy, dx in ((0, 1), (1, 0)):
