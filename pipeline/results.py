@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -18,7 +18,7 @@ from pipeline.artifacts.images import ByImage, Images, Key
 from pipeline.artifacts.labels import LabelMaps
 from pipeline.artifacts.masks import label_maps
 from pipeline.artifacts.neighbours import Neighbours, read_neighbours
-from pipeline.artifacts.scores import NAMES, Scores, read_scores
+from pipeline.artifacts.scores import ANNOTATED, NAMES, Scores, read_scores
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Outcome
@@ -185,20 +185,11 @@ class Run:
     def name(self, node: int, name: str | None, color: str | None = None) -> Annotation:
         """Name a group, or (None) take its name back; with a colour, `#rrggbb`, if need be. Stores the annotation, as
         `merge` and `point` do, and gives it. Run the config with classes.annotation=newest to use it."""
-
-        def change(before: Annotation) -> Annotation:
-            made = before.with_group(node, name)
-            return made if name is None or color is None else made.with_class(name, color)
-
-        return annotations.edit(self.store, self.record, change).annotation
+        return annotations.edit(self.store, self.record, lambda found: found.with_group(node, name, color)).annotation
 
     def merge(self, nodes: Sequence[int], name: str) -> Annotation:
         """Name several groups alike."""
-
-        def change(before: Annotation) -> Annotation:
-            return reduce(lambda made, node: made.with_group(node, name), nodes, before)
-
-        return annotations.edit(self.store, self.record, change).annotation
+        return annotations.edit(self.store, self.record, lambda found: found.with_groups(nodes, name)).annotation
 
     def point(self, image: Key, y: int, x: int, name: str | None) -> Annotation:
         """Say what class a pixel of an image is of, or (None) take that back."""
@@ -246,10 +237,12 @@ class Run:
         return segmenting.segment(self.store, self.id, images, out, crf=crf, **writing)
 
     def summary(self) -> dict[str, Any]:
-        """What `run --json` prints: {"run", "stages", "k", "groups" (shares), "protocol", "scores", "report"}; None for
+        """What `run --json` prints: {"run", "stages", "k", "groups" (shares; of classes, where
+        there is an "annotation", which then says what a person gave), "protocol", "scores", "report"}; None for
         what the run has not, or not yet."""
         scores = self.scores if self.has("scores") else None
-        measured = {name: getattr(scores, name, None) for name in NAMES}
+        absent = () if scores and scores.annotation else ANNOTATED
+        measured = {name: getattr(scores, name, None) for name in NAMES if name not in absent}
         return {
             "run": self.id,
             "stages": [asdict(outcome) for outcome in self.stages],

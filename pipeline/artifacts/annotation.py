@@ -14,9 +14,10 @@ Reading and writing that text, and checking it against a tree and images. No fil
 """
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
@@ -119,13 +120,19 @@ class Annotation(BaseModel):
         new = ClassName(name=name, color=clean_color(color))
         return self._but(classes=tuple(new if one.name == name else one for one in self.classes))
 
-    def with_group(self, node: int, name: str | None) -> "Annotation":
-        """With a node named (its class is made where there is none), or with its name taken back (None)."""
-        groups = {at: held for at, held in self.groups.items() if at != node}
+    def with_group(self, node: int, name: str | None, color: str | None = None) -> "Annotation":
+        """With a node named (its class is made where there is none, or gets the colour that is given), or with its name
+        taken back (None)."""
+        return self.with_groups([node], name, color)
+
+    def with_groups(self, nodes: Iterable[int], name: str | None, color: str | None = None) -> "Annotation":
+        """With several nodes named alike."""
+        changed = list(nodes)
+        groups = {at: held for at, held in self.groups.items() if at not in changed}
         if name is None:
             return self._but(groups=groups)
-        made = self.with_class(name)
-        return made._but(groups={**groups, node: clean_name(name)})
+        made = self.with_class(name, color)
+        return made._but(groups={**groups, **dict.fromkeys(changed, clean_name(name))})
 
     def with_point(self, split: str, image: str, y: int, x: int, name: str | None) -> "Annotation":
         """With a point of a class (made where there is none), in the place of one at the same pixel; None removes
@@ -185,12 +192,19 @@ def clean_color(color: str) -> str:
     return found
 
 
+def naming(tree: Tree, groups: Container[int]) -> np.ndarray:
+    """(2P − 1,) int64: the node that names each node of a tree: itself, else its nearest named ancestor, else −1."""
+    above = parents(tree)
+    found = np.asarray([node if node in groups else -1 for node in range(len(above))])
+    for node in reversed(range(len(found) - 1)):  # a parent's number is larger
+        if found[node] < 0:
+            found[node] = found[above[node]]
+    return found
+
+
 def named_by(tree: Tree, groups: Mapping[int, str]) -> list[str | None]:
     """The name of every node of a tree (2P − 1): its own, else that of its nearest named ancestor, else None."""
-    above, found = parents(tree), [groups.get(node) for node in range(2 * len(tree.sizes) - 1)]
-    for node in reversed(range(len(found) - 1)):  # a parent's number is larger
-        found[node] = found[node] or found[above[node]]
-    return found
+    return [groups.get(node) for node in naming(tree, groups).tolist()]
 
 
 # Text ----------------------------------------------------------------------------------------------------------------
@@ -210,11 +224,16 @@ def parse(text: str, source: str) -> Annotation:
 def dump(annotation: Annotation) -> str:
     """An annotation as YAML that a person can read and compare line by line: an item a line, groups in order."""
 
-    def flow(value: Any) -> str:
-        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=2**31).strip()
+    def scalar(value: str | int) -> str:
+        if isinstance(value, int):
+            return str(value)
+        plain = value.isprintable()  # else every character that is not ASCII is escaped
+        style = None if plain else '"'
+        text = yaml.safe_dump([value], allow_unicode=plain, default_style=style, default_flow_style=True, width=2**31)
+        return text.strip()[1:-1]
 
-    def scalar(value: str) -> str:
-        return flow([value])[1:-1]
+    def flow(value: dict[str, Any]) -> str:
+        return "{" + ", ".join(f"{key}: {scalar(inner)}" for key, inner in value.items()) + "}"
 
     def lines(title: str, items: Iterable[str], nothing: str) -> list[str]:
         found = list(items)

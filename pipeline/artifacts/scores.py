@@ -25,6 +25,8 @@ NAMES = {
     "baseline": Name("k-means on tokens", "the frozen backbone alone, upsampled bilinearly"),
 }
 """What is scored, in the order of scores.json."""
+ANNOTATED = ("annotated", "annotated_crf")
+"""Those of a run with an annotation alone."""
 PROTOCOLS = {
     "full": "every labelled pixel at the image's own size",
     "stego": "the centre 320 × 320 pixels of each image at a shorter side of 320",

@@ -89,7 +89,7 @@ class _Table:
                 *(("cosine", np.float16), ("lead", np.float16)),
             )
         )
-        self.order = np.argsort(self.nearest, kind="stable")
+        self.order = np.argsort(self.nearest, kind="stable").astype(np.uint32)
         self.cells = np.searchsorted(self.nearest[self.order], np.arange(prototypes + 1))
         components = self.numbers[0].shape[1] if each else 0
         self.coarse = np.empty((self.starts[-1], min(COARSE, components)), np.int8)

@@ -1,7 +1,7 @@
 """The explorer over HTTP: its files, and what its page asks for. `security.Guard` stands before all of it."""
 
-import io
 import json
+import tempfile
 import zipfile
 from collections.abc import Callable
 from importlib.resources import files
@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from pipeline.core.errors import NotFoundError, StegoflowError, render
@@ -46,6 +47,12 @@ class Edit(BaseModel):
     model_config = ConfigDict(extra="forbid")
     after: int = Field(ge=0)
     annotation: dict[str, Any]
+
+
+class View(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    n: int = Field(ge=1)
+    open: list[int] = Field(max_length=100_000)
 
 
 class Classify(BaseModel):
@@ -99,9 +106,8 @@ def application(service: Service) -> Starlette:
 
     def patch(request: Request) -> Response:
         ask, row = request.query_params, request.path_params["row"]
-        reach = min(8.0, max(0.5, _float(ask, "reach", 1.5)))
-        window = service.corpus.patch(row, _int(ask, "y"), _int(ask, "x"), reach)
-        data = service.corpus.picture(row, window, max(16, min(256, _int(ask, "side", 96))))
+        share, side = min(1.0, max(0.0, _float(ask, "share", 0.25))), min(256, max(16, _int(ask, "side", 96)))
+        data = service.corpus.patch(row, _int(ask, "y"), _int(ask, "x"), share, side)
         return Response(data, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 
     def tokens(request: Request) -> Response:
@@ -136,8 +142,8 @@ def application(service: Service) -> Starlette:
     def propose(ask: Propose) -> Any:
         return {"place": service.propose(json.dumps(ask.annotation))}
 
-    def view(ask: dict[str, Any]) -> Any:
-        service.view = ask
+    def view(ask: View) -> Any:
+        service.view = ask.model_dump()
         return {}
 
     def export(ask: Export) -> Any:
@@ -174,7 +180,7 @@ def application(service: Service) -> Starlette:
                     ("annotation", edit, Edit),
                     ("classify", classify, Classify),
                     ("next", propose, Propose),
-                    ("view", view, None),
+                    ("view", view, View),
                     ("export", export, Export),
                 )
             ),
@@ -194,14 +200,13 @@ def _answered(handler: Callable[[Request], Response]) -> Callable[[Request], Res
     return answer
 
 
-def _posted(handler: Callable[[Any], Any], model: type[BaseModel] | None) -> Any:
+def _posted(handler: Callable[[Any], Any], model: type[BaseModel]) -> Any:
     """A handler of a JSON body."""
 
     async def answer(request: Request) -> Response:
         try:
             body = await request.body()
-            ask = model.model_validate_json(body) if model else json.loads(body)
-            found = await run_in_threadpool(handler, ask)
+            found = await run_in_threadpool(handler, model.model_validate_json(body))
             return found if isinstance(found, Response) else JSONResponse(found)
         except (StegoflowError, DecodeError, ValueError, KeyError) as error:
             return failure(error)
@@ -235,13 +240,16 @@ def _zip(service: Service) -> Response:
     state = service.exports.state()
     if not state or not state["finished"] or state["error"]:
         raise NotFoundError("there is no finished export")
-    out, sink = Path(state["out"]), io.BytesIO()
+    out, sink = Path(state["out"]), tempfile.TemporaryFile()  # noqa: SIM115 (open while it is sent)
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(out.rglob("*")):
             if path.is_file() and not path.is_symlink():
                 archive.write(path, path.relative_to(out).as_posix())
-    named = {"content-disposition": f'attachment; filename="{out.name}.zip"'}
-    return Response(sink.getvalue(), media_type="application/zip", headers=named)
+    size = sink.tell()
+    sink.seek(0)
+    blocks = iter(lambda: sink.read(1 << 20), b"")
+    named = {"content-disposition": f'attachment; filename="{out.name}.zip"', "content-length": str(size)}
+    return StreamingResponse(blocks, media_type="application/zip", headers=named, background=BackgroundTask(sink.close))
 
 
 def _int(ask: Any, name: str, default: int = 0) -> int:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.images import Images
@@ -93,9 +93,7 @@ class Corpus:
             box = _inside(window or (0.0, 0.0, float(source.size[0]), float(source.size[1])), source.size)
             scale = min(min(side, LARGEST) / max(box[2:]), 1.0 if window is None else 4.0)
             size = max(1, round(box[2] * scale)), max(1, round(box[3] * scale))
-            sink = io.BytesIO()
-            Image.fromarray(source.read(box, size)).save(sink, "JPEG", quality=88)
-            return sink.getvalue()
+            return _jpeg(Image.fromarray(source.read(box, size)))
 
         return self._pictures.get((row, window, side), make)
 
@@ -106,15 +104,24 @@ class Corpus:
         scale = min(1.0, side / max(height, width))
         return source.read((0, 0, height, width), (max(1, round(height * scale)), max(1, round(width * scale))))
 
-    def patch(self, row: int, y: int, x: int, reach: float) -> tuple[float, float, float, float]:
-        """The window of an image around a position of its plane, `reach` positions to each side; moved where it would
-        leave the image."""
-        rows, columns = self.plane(row)["shape"].tolist()
-        height, width = self.images.size(self.check(row))
-        tall, wide = height / max(1, rows), width / max(1, columns)
-        side = max(tall, wide) * (2 * reach + 1)
-        top = min(max(0.0, (y + 0.5) * tall - side / 2), max(0.0, height - side))
-        return top, min(max(0.0, (x + 0.5) * wide - side / 2), max(0.0, width - side)), side, side
+    def patch(self, row: int, y: int, x: int, share: float, side: int) -> bytes:
+        """A position of an image's plane with what is around it, as a square JPEG of `side` pixels: a `share` of the
+        shorter side of the image, three positions at least. The position is framed."""
+
+        def make() -> bytes:
+            rows, columns = self.plane(row)["shape"].tolist()
+            if not (0 <= y < rows and 0 <= x < columns):
+                raise DecodeError(f"image {row} has no patch {y}, {x}")
+            source = self.source(row)
+            (height, width), tall, wide = source.size, source.size[0] / rows, source.size[1] / columns
+            length = min(max(3 * max(tall, wide), share * min(height, width)), height, width)
+            top = min(max(0.0, (y + 0.5) * tall - length / 2), height - length)
+            left = min(max(0.0, (x + 0.5) * wide - length / 2), width - length)
+            picture = Image.fromarray(source.read((top, left, length, length), (side, side)))
+            _frame(picture, [(at * side / length) for at in (x * wide - left, y * tall - top, wide, tall)])
+            return _jpeg(picture)
+
+        return self._pictures.get((row, y, x, share, side), make)
 
     def plane(self, row: int) -> dict[str, np.ndarray]:
         """What the index holds of an image (`pipeline.stages.search`), computed where it has not come that far."""
@@ -162,6 +169,20 @@ def _inside(window: tuple[float, float, float, float], size: tuple[int, int]) ->
     if bottom - top < 1e-3 or right - left < 1e-3:
         raise DecodeError("this window lies outside of the image")
     return top, left, bottom - top, right - left
+
+
+def _frame(picture: Image.Image, box: list[float]) -> None:
+    """Draw a white rectangle (left, top, width, height) with a dark line around it."""
+    left, top, width, height = map(round, box)
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((left - 1, top - 1, left + width + 1, top + height + 1), outline=(0, 0, 0))
+    draw.rectangle((left, top, left + width, top + height), outline=(255, 255, 255))
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    sink = io.BytesIO()
+    picture.save(sink, "JPEG", quality=88)
+    return sink.getvalue()
 
 
 def packed_tokens(plane: dict[str, np.ndarray], components: int) -> bytes:

@@ -108,7 +108,6 @@ class Indexing:
             self._take_parts()
             for start in range(0, self.total, search.PART):
                 self._fill(range(start, min(start + search.PART, self.total)))
-            self.indexer  # noqa: B018 (what the first map needs is imported before somebody waits for it)
         except _Stopped:
             pass
         except Exception as error:  # the page shows it

@@ -1,6 +1,8 @@
 """What the explorer does, apart from HTTP: facts of a run, groups, search, the annotation, exports."""
 
 import os
+import threading
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,15 @@ class Service:
     def start(self) -> None:
         """Begin to make the search index, where the store has none."""
         self.corpus.indexing.start()
+        threading.Thread(target=self._warm, name="warm", daemon=True).start()
+
+    def _warm(self) -> None:
+        """Import and compute once what the first click would wait for."""
+        with suppress(Exception):  # who asks for it is told
+            self.corpus.prototype_map(0)
+            split, image = self.corpus.images.name(0)
+            said = Annotation().with_point(split, image, 0, 0, "x").with_point(split, image, 1, 1, "y")
+            self.teaching.pixels(self.teaching.classes(said), 0)
 
     def close(self) -> None:
         """Stop what runs in the background."""

@@ -1,6 +1,7 @@
 """Classes while they are taught: what an annotation says of patches that are on the screen."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 
@@ -12,8 +13,10 @@ from pipeline.artifacts.classes import Classes
 from pipeline.artifacts.search import Found, Place
 from pipeline.explore.corpus import Corpus, Kept
 from pipeline.numerics.kmeans import normalise
+from pipeline.numerics.proposals import doubt, propose
 from pipeline.numerics.tree import members
 from pipeline.stages.classes import find_classes
+from pipeline.stages.classes import seen as points_of
 
 LOOKED = 48
 """Images that are looked through for the next patch."""
@@ -51,6 +54,7 @@ class Teaching:
         self.corpus = corpus
         self._descriptors = KeptDescriptors(corpus)
         self._fitted: Kept[Classes] = Kept(4)
+        self._shown: Counter[int] = Counter()
         self._lock = threading.Lock()
 
     def classes(self, annotation: Annotation) -> Classes:
@@ -79,57 +83,52 @@ class Teaching:
         return classes.label(self.corpus.upsampled(row, classes.vectors, cut), NONE).astype(np.uint16)
 
     def propose(self, annotation: Annotation) -> Found | None:
-        """The patch whose class would teach most: of `LOOKED` images the one that is nearly undecided and least like
-        the points that there are (margin and spread; arXiv 2104.06394). Where nothing is said, a typical patch of the
-        largest group. `score` is by how much its class leads. None where no image could be decoded."""
+        """Where to look next: in one of `LOOKED` images, drawn by how much is in doubt in it, the patch that is most.
+        Where nothing is said, a typical patch of the largest group. `score` is how doubtful it is. None where no image
+        could be decoded."""
         if not annotation.groups and not annotation.points:
             tree = self.corpus.clusters.tree
             node = int(self.corpus.clusters.cut().nodes[0])
             return next(iter(self.corpus.indexing.index.table.typical(members(tree, node), 1)), None)
-        classes, cut = self.classes(annotation), self.classes(annotation).cut
-        said = {(one.split, one.image) for one in annotation.points}
-        found: list[tuple[Found, np.ndarray]] = []
-        for row in self._looked(len(annotation.points)):
+        classes, found = self.classes(annotation), {}
+        for row in self._looked(len(annotation.points) + sum(self._shown.values())):
             codes = self.corpus.codes(row)
-            if codes is None or self.corpus.images.name(row) in said:
-                continue
-            codes = normalise(codes)
-            y, x, lead = undecided(codes, cut.best(codes @ classes.vectors.T))
-            found.append((Found(Place(row, y, x), lead), codes[y, x]))
+            if codes is not None:
+                found[row] = (codes := normalise(codes), doubt(classes.values(codes)))
         if not found:
             return None
-        found.sort(key=lambda one: one[0].score)
-        best = found[: max(1, len(found) // 3)]
-        places = self._places(annotation)
-        known = self._descriptors.at_points(places, [self.corpus.images.size(row) for row, _, _ in places])
-        if not len(known):
-            return best[0][0]
-        alike = [float(np.nanmax(known @ code, initial=-1)) for _, code in best]
-        return best[int(np.argmin(alike))][0]
+        rows, doubts = list(found), [values.ravel() for _, values in found.values()]
+        image = np.repeat(np.arange(len(rows)), [len(values) for values in doubts])
+        cell = np.concatenate([self.corpus.plane(row)["nearest"] for row in rows]).astype(np.int64)
+        seen, points = self._seen(annotation, rows)
+        (chosen,) = propose(np.concatenate(doubts), image, cell, seen, points, 1, sum(self._shown.values()))
+        row = rows[int(chosen)]
+        self._shown[row] += 1
+        return Found(*most_doubtful(row, *found[row]))
 
     def _looked(self, turn: int) -> list[int]:
         """Rows of some images, others at every turn."""
         step = max(1, self.corpus.count // LOOKED)
         return list(range(turn % step, self.corpus.count, step))[:LOOKED]
 
-    def _places(self, annotation: Annotation) -> list[tuple[int, int, int]]:
-        images = self.corpus.images
-        rows = [images.find(one.split, one.image, images.splits[one.split]) for one in annotation.points]
-        return [(row, one.y, one.x) for row, one in zip(rows, annotation.points, strict=True) if row is not None]
+    def _seen(self, annotation: Annotation, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """How often each of some images was proposed or clicked, and how many points lie in each prototype."""
+        images, clicked = self.corpus.images, Counter((one.split, one.image) for one in annotation.points)
+        seen = np.array([self._shown[row] + clicked[images.name(row)] for row in rows])
+        vectors, _ = points_of(annotation, images, self._descriptors)
+        nearest = (vectors @ self.corpus.clusters.vectors.T).argmax(1)
+        return seen, np.bincount(nearest, minlength=len(self.corpus.clusters.vectors))
 
 
-def undecided(codes: np.ndarray, values: np.ndarray) -> tuple[int, int, float]:
-    """(y, x, lead) of the patch whose best class leads by least, among the half of patches (rows, columns, ·) that are
-    most like those around them: a patch on a border is of two classes for good reason.
-
-    codes: unit vectors; values: the value of each class."""
-    rows, columns = codes.shape[:2]
+def most_doubtful(row: int, codes: np.ndarray, doubts: np.ndarray) -> tuple[Place, float]:
+    """The patch of an image that is most in doubt, among the half of patches (rows, columns, D) most like those around
+    them: a patch on a border is of two classes for good reason. codes: unit vectors."""
+    rows, columns = doubts.shape
     around = np.zeros((rows, columns))
     for dy, dx in ((0, 1), (1, 0)):
         cosine = (codes[dy:, dx:] * codes[: rows - dy, : columns - dx]).sum(-1)
         around[dy:, dx:] += cosine
         around[: rows - dy, : columns - dx] += cosine
-    best = np.partition(values, -2, axis=-1)[..., -2:] if values.shape[-1] > 1 else np.stack([values[..., 0]] * 2, -1)
-    lead = np.where(around >= np.median(around), best[..., 1] - best[..., 0], np.inf)
-    y, x = np.unravel_index(int(lead.argmin()), lead.shape)
-    return int(y), int(x), float(lead[y, x])
+    inner = np.where(around >= np.median(around), doubts, -1)
+    y, x = np.unravel_index(int(inner.argmax()), inner.shape)
+    return Place(row, int(y), int(x)), float(doubts[y, x])

@@ -1,32 +1,36 @@
 """From named prototypes and points to a classifier over classes. Arrays in, arrays out, always the same ones.
 
 With names alone a code has the class of its nearest prototype, and none where that has no name. As soon as there are
-points the classifier is linear: logistic regression on the points, and on every prototype as one more point of its
-class (of a class of its own, nothing, where it has no name), from zero, with a ridge. Names are thus what is known
-before a point is set; points that disagree with them win where they are many. A class without a prototype and a point
-has no vector, so that it wins nothing. How this was chosen: docs/decisions/028-annotation.md.
+points the classifier is linear: logistic regression on the points, and on every prototype as half a point of its class
+(of a class of its own, nothing, where it has no name), with a ridge. Names are thus what is known before a point is
+set; a name counts less where points in its group disagree with it. A class without a prototype and a point has no
+vector, so that it wins nothing. How this was chosen: docs/decisions/028-annotation.md.
 """
 
 import numpy as np
 
 SCALE = 20.0
 """Of cosines, in the logistic regression."""
-RIDGE = 3.0
+RIDGE = 10.0
 """Times half the squared length of the weights, beside the summed loss of the points."""
+PRIOR = 0.5
+"""How many points a prototype counts for."""
+DOUBT = 3
+"""How many points that agree with a name one that does not outweighs: points are set where something is wrong."""
 OPTIONS = {"maxiter": 200, "ftol": 1e-7}
 NOTHING = -1
 """The class of what has none."""
 
 
 def fit(
-    vectors: np.ndarray, named: np.ndarray, points: np.ndarray, wanted: np.ndarray, prior: float = 1.0
+    vectors: np.ndarray, named: np.ndarray, group: np.ndarray, points: np.ndarray, wanted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vectors (V, D) float32 and the class of each (V,) int64, `NOTHING` for none: a unit code (D,) has the class of
     the vector with the largest product.
 
-    vectors: (P, D) float32, prototypes, unit vectors; named: (P,) ints, the class of each or `NOTHING`; points: (n, D)
-    float32, unit vectors; wanted: (n,) ints, the class of each; prior: how many points a prototype counts for.
-    Unnamed prototypes count where at least one is named. Classes are any numbers from 0.
+    vectors: (P, D) float32, prototypes, unit vectors; named: (P,) ints, the class of each or `NOTHING`; group: (P,)
+    ints, alike for those that were named together; points: (n, D) float32, unit vectors; wanted: (n,) ints, the class
+    of each. Unnamed prototypes count where at least one is named. Classes are any numbers from 0.
     """
     named, wanted = np.asarray(named, np.int64), np.asarray(wanted, np.int64)
     known = (named >= 0).any()
@@ -34,7 +38,7 @@ def fit(
         return (vectors, named) if known else (vectors[:0], named[:0])
     if known:
         data, classes = np.concatenate([points, vectors]), np.concatenate([wanted, named])
-        weight = np.append(np.ones(len(points)), np.full(len(vectors), prior))
+        weight = np.append(np.ones(len(points)), PRIOR * trust(vectors, named, group, points, wanted))
     else:
         data, classes, weight = points, wanted, np.ones(len(points))
     member, target = np.unique(classes, return_inverse=True)
@@ -42,6 +46,20 @@ def fit(
     if len(member) == 1:  # nothing to tell apart: any direction that wins everywhere
         found = data.mean(0, keepdims=True)
     return found.astype(np.float32), member
+
+
+def trust(
+    vectors: np.ndarray, named: np.ndarray, group: np.ndarray, points: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
+    """(P,) in 0..1: how far the name of each prototype's group is to be believed; 1 until a point says otherwise.
+
+    A group that holds points of other classes than its own is a mixed one. A point is in the group of its nearest
+    prototype."""
+    _, number = np.unique(group, return_inverse=True)
+    nearest = (points @ vectors.T).argmax(1)
+    right = named[nearest] == wanted
+    agree, differ = (np.bincount(number[nearest], weights, number.max() + 1) for weights in (right, ~right))
+    return ((1 + agree) / (1 + agree + DOUBT * differ))[number]
 
 
 def logistic(data: np.ndarray, target: np.ndarray, weight: np.ndarray, ridge: float) -> np.ndarray:

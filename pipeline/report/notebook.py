@@ -49,7 +49,7 @@ def figure(
     matching, of_baseline = (
         list(score.matching) if score else [] for score in (scores and scores.result, scores and scores.baseline)
     )
-    clusters = max([k, *(int(maps[2].max(initial=-1)) + 1 for maps in shown.values() if baseline)])
+    clusters = max([k, *(int(maps[2].max(initial=0)) + 1 for maps in shown.values() if baseline)])
     overlap = np.zeros((clusters, k), np.int64)
     for maps in shown.values() if baseline else ():
         overlap += confusion(maps[2], maps[1], clusters, k)[:clusters]

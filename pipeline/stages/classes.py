@@ -6,12 +6,12 @@ code has the class of the vector with the largest product. `annotation.json`: wh
 """
 
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import field_validator
 
-from pipeline.artifacts.annotation import Annotation, check, named_by
+from pipeline.artifacts.annotation import Annotation, check, naming
 from pipeline.artifacts.annotation_versions import NONE, find
 from pipeline.artifacts.classes import write_classes
 from pipeline.artifacts.descriptors import Descriptors, PointDescriptors
@@ -30,6 +30,10 @@ class ClassesParams(Params):
     number of a version that was stored for these clusters (`stegoflow annotate`), or `none`. Its content alone counts.
     """
 
+    unnamed: Literal["nothing", "nearest"] = "nothing"
+    """Of patches nearest to a group without a name: `nothing`, no class unless points claim them, or the class that is
+    nearest."""
+
     @field_validator("annotation", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
@@ -44,7 +48,8 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         raise StageError(f"{root.location} has changed since this run was planned", next="run the same command again")
     descriptors = Descriptors(job.inputs["features"], job.inputs["head"], clusters, job.execution.device)
     check(annotation, descriptors.clusters.tree, images, clusters.fingerprint)
-    facts = write_classes(job.out, *find_classes(annotation, images, descriptors), annotation)
+    found = find_classes(annotation, images, descriptors, unnamed=job.params.unnamed)
+    facts = write_classes(job.out, *found, annotation)
     idle = [row["name"] for row in facts["classes"] if not row["evidence"]]
     if idle:
         log.warning("classes that no group and no point is of win nothing: %s", ", ".join(map(repr, idle)))
@@ -52,16 +57,18 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 
 
 def find_classes(
-    annotation: Annotation, images: Images, descriptors: PointDescriptors
+    annotation: Annotation, images: Images, descriptors: PointDescriptors, *, unnamed: str = "nothing"
 ) -> tuple[np.ndarray, np.ndarray]:
     """`vectors` and `member` of a checked annotation. StageError where it says nothing."""
     found = descriptors.clusters
-    names = named_by(found.tree, annotation.groups)[: len(found.vectors)]
+    node = naming(found.tree, annotation.groups)[: len(found.vectors)]
     vectors, points = seen(annotation, images, descriptors)
     number = {name: position for position, name in enumerate(annotation.names)}
+    used = (node >= 0) | (unnamed == "nothing")
     vectors, member = fit(
-        found.vectors,
-        np.asarray([-1 if name is None else number[name] for name in names]),
+        found.vectors[used],
+        np.asarray([-1 if at < 0 else number[annotation.groups[at]] for at in node[used].tolist()], np.int64),
+        np.where(node < 0, np.arange(len(node)), node)[used],
         vectors,
         np.asarray([number[point] for point in points], np.int64),
     )

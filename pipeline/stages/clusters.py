@@ -29,7 +29,7 @@ from pipeline.core.errors import Set, StageError
 from pipeline.core.params import Params, suggested
 from pipeline.numerics import regroup
 from pipeline.numerics.codes import Codes
-from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
+from pipeline.numerics.kmeans import nearest, normalise, prototypes
 from pipeline.numerics.tree import cut
 
 log = logging.getLogger("stegoflow")
@@ -59,7 +59,7 @@ class ClustersParams(Params):
 
 
 SAMPLE = 30_000
-"""Codes that prototypes are fitted to, at most."""
+"""Codes that prototypes, and clusters that are regrouped, are fitted to, at most."""
 PICTURES = 128
 """Training views whose images decide about a regrouping."""
 PIECES = 80
@@ -77,10 +77,13 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         return Codes(codes.joint() if regrouped else codes.directions())
 
     codes = sample(job.inputs["features"], params.tokens, params.seed, work, encode).flat().compared
+    few = some(codes, SAMPLE, params.seed)
     facts: dict[str, Any] = {"items": len(codes), "found_by": "kmeans"}
     own = head.prototypes() if params.method == "auto" else None
     if own is None:
-        centroids, facts["objectives"] = fit(codes, k, params.restarts, params.iterations, params.seed)
+        centroids, facts["objectives"] = fit(
+            few if regrouped else codes, k, params.restarts, params.iterations, params.seed
+        )
     elif len(own) == k:
         centroids, facts["found_by"] = normalise(own), "head"
     else:
@@ -93,8 +96,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     if count == k or len(codes) < count:
         found = Clusters(centroids, find_tree(centroids, codes), k)
     else:
-        few = some(codes, SAMPLE, params.seed)
-        vectors, _ = cosine_kmeans(few, count, restarts=0, iterations=params.iterations, seed=params.seed)
+        vectors = prototypes(few, count, params.iterations, params.seed)
         groups = regroup.filled(nearest(vectors, centroids)[0], k)
         if regrouped:
             piece = cut(find_tree(vectors, few), min(count, max(PIECES, 4 * k))).group

@@ -23,7 +23,7 @@ from pipeline.artifacts.labels import LabelMaps, check_size
 from pipeline.artifacts.masks import decode_png, mask_rows, read_masks
 from pipeline.artifacts.planes import Views
 from pipeline.artifacts.sampling import sample
-from pipeline.artifacts.scores import NAMES, Annotated
+from pipeline.artifacts.scores import ANNOTATED, NAMES, Annotated
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
@@ -52,7 +52,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     given = [row["name"] for row in job.inputs["masks"].manifest.get("classes", [])]
     result: dict[str, Any] = {
         "protocol": job.params.protocol,
-        "scores": dict.fromkeys(name for name in NAMES if given or not name.startswith("annotated")),
+        "scores": dict.fromkeys(name for name in NAMES if given or name not in ANNOTATED),
         "matching": {},
         "confusion": {},
     }
@@ -70,7 +70,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
             for method, counts in marker["confusion"].items():
                 summed[method] = summed.get(method, 0) + np.asarray(counts, np.int64)
         for method, counts in summed.items():
-            linear, annotated = method.startswith("linear"), method.startswith("annotated")
+            linear, annotated = method.startswith("linear"), method in ANNOTATED
             named = same_names(given, names)
             by_name = int((named >= 0).sum())
             matching = np.arange(len(names)) if linear else match_named(counts, named) if annotated else match(counts)
@@ -142,7 +142,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
             label, predicted = stego_crop(label), {name: stego_crop(mask) for name, mask in predicted.items()}
         for name, mask in predicted.items():
             size = classes if name.startswith("linear") else baseline.k
-            if name.startswith("annotated"):
+            if name in ANNOTATED:
                 size = job.inputs["masks"].manifest["clusters"]
             totals[name] = totals.get(name, 0) + confusion(mask, label, size, classes, maps.ignore)
     counts = {name: found.tolist() for name, found in totals.items()}

@@ -113,6 +113,8 @@ OTHER_METHODS: dict[str, dict[str, Any]] = {
 """… and for those of methods that the configs here do not choose, but what all methods have."""
 DERIVED = {"features.weights_sha256"}
 PLACES = {"dataset.root", "features.weights"}
+ROOTS = {"classes.annotation"}
+"""What names a root: tests/stages/test_classes.py."""
 LIMITS = {"features.max_failed_fraction": 0.9}
 EXECUTION: dict[str, Any] = {
     "device": "meta",
@@ -125,8 +127,8 @@ EXECUTION: dict[str, Any] = {
     "dask_options": {"cores": 4},
     "retries": 7,
 }
-BY_NAME = {stage.name: stage for stage in STAGES if stage.name != "suggestion"}
-"""The stages of the configs here, which give K and choose the head `stego`."""
+BY_NAME = {stage.name: stage for stage in STAGES if stage.name not in ("suggestion", "classes")}
+"""The stages of the configs here, which give K, choose the head `stego` and have no annotation."""
 
 
 def fields(kind: str, section: str, model: type[Params]) -> Iterator[str]:
@@ -182,7 +184,7 @@ def changed_config(
 
 def test_every_field_has_a_case():
     """A new field: add it to CHANGED (or to EXECUTION, if it changes no value)."""
-    cases_of = {"plain": {*CHANGED, *SUGGESTION}, "derived": DERIVED, "unhashed": {*PLACES, *LIMITS}}
+    cases_of = {"plain": {*CHANGED, *SUGGESTION}, "derived": DERIVED, "unhashed": {*PLACES, *LIMITS, *ROOTS}}
     for kind, cases in cases_of.items():
         assert {field for stage in STAGES for field in fields(kind, stage.name, model_of(stage))} == cases
     others = {name: model for name, model in members(PipelineConfig, "head").items() if model is not StegoParams}

@@ -24,7 +24,7 @@ def explored(tmp_path_factory: pytest.TempPathFactory, corpus: Path, vit: Path) 
     """A run whose tree has twelve prototypes, 4 groups by default. Its annotation is what a test leaves."""
     sections: dict[str, Any] = {"clusters": {"k": 4, "prototypes": 12}, "masks": {"crf": False}}
     store = tmp_path_factory.mktemp("explored") / "store"
-    return run(validate(small(corpus, store, vit, **sections)))
+    return run(validate(small(corpus, store, vit, **sections)), until="masks")
 
 
 @pytest.fixture(scope="session")

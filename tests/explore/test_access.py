@@ -1,7 +1,9 @@
 """Who may ask the explorer's server, and what a read-only page does."""
 
 import http.client
+import http.server
 import json
+import threading
 
 import pytest
 
@@ -153,3 +155,45 @@ def test_a_taken_port_is_named(explored, explorer, call):
     status, _, err = call("explore", explored.id, "--store", explored.store.url, "--port", str(explorer.port))
     assert status == 2
     assert "--port 0" in err
+
+
+@pytest.fixture
+def notebook():
+    """notebook(html): the address of a page of another server on this machine."""
+    servers = []
+
+    def serve(html: str) -> str:
+        class Page(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(html.encode())
+
+            def log_message(self, *args):
+                pass
+
+        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://localhost:{servers[-1].server_port}/"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("framed", [True, False])
+def test_only_a_notebooks_page_may_frame_it(framed, explored, chromium, notebook):
+    served = Explorer(explored.store, explored.record, framed=framed).start()
+    page = chromium.new_page()
+    try:
+        page.goto(notebook(served._repr_html_() if framed else f'<iframe src="{served.url}"></iframe>'))
+        frame = page.wait_for_selector("iframe").content_frame()
+        if framed:
+            frame.wait_for_selector(".unit")
+        else:
+            page.wait_for_timeout(500)
+            assert frame.query_selector("#page") is None
+    finally:
+        page.close()
+        served.close()

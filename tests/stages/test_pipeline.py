@@ -35,7 +35,7 @@ from pipeline.session import session
 from pipeline.stages import features, head, masks
 from pipeline.stages.features import open_group, training_views
 
-NAMES = [stage.name for stage in STAGES if stage.name != "suggestion"]  # the configs here give K
+NAMES = [stage.name for stage in STAGES if stage.name not in ("suggestion", "classes")]  # K is given, no annotation
 UNLABELLED = [name for name in NAMES if name not in ("labels", "probe")]
 Make = Callable[..., PipelineConfig]
 
@@ -67,7 +67,7 @@ def write(path: Path, pixels: np.ndarray) -> None:
 
 def test_a_run_makes_every_artifact(finished):
     result = json.loads(json.dumps(finished.summary()))
-    assert sorted(result) == ["groups", "k", "protocol", "report", "run", "scores", "stages"]
+    assert sorted(result) == ["annotation", "groups", "k", "protocol", "report", "run", "scores", "stages"]
     assert result["k"] == len(result["groups"]) == 4
     assert sum(result["groups"]) == pytest.approx(1)
     assert result["protocol"] == "full"

@@ -19,7 +19,7 @@ export function modal(title, build, { wide = false } = {}) {
 /** A line of text to be typed, completed from what is there already. */
 function ask(title, label, value, offered, done, button) {
   const options = h("datalist", { id: "offered" }, offered.map((name) => h("option", { value: name })));
-  const input = h("input", { type: "text", list: "offered", value, maxLength: 200, autocomplete: "off", spellcheck: false, required: true, "aria-label": label });
+  const input = h("input", { type: "text", list: "offered", autofocus: true, value, maxLength: 200, autocomplete: "off", spellcheck: false, required: true, "aria-label": label });
   modal(title, (close) =>
     h(
       "form",
@@ -64,7 +64,7 @@ export function askMerge(unit) {
   const others = state.units.filter((one) => one.key !== unit.key);
   modal(`Merge ${unit.name} into…`, (close) => {
     const list = h("ul", { class: "choices", role: "listbox" });
-    const input = h("input", { type: "text", placeholder: "Type to find a class or group", "aria-label": "Find", oninput: render, autocomplete: "off" });
+    const input = h("input", { type: "text", placeholder: "Type to find a class or group", "aria-label": "Find", autofocus: true, oninput: render, autocomplete: "off" });
     function render() {
       const wanted = input.value.trim().toLowerCase();
       const found = others.filter((one) => one.name.toLowerCase().includes(wanted)).slice(0, 60);

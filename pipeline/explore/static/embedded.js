@@ -68,7 +68,7 @@ export function embedded({ facts, images, typical, counts }) {
       return best.sort((a, b) => b.score - a.score).slice(0, 50);
     },
     picture: address,
-    patchElement: (where, reach, size) => {
+    patchElement: (where, share, size) => {
       const { rows, columns } = tokens[where.row];
       const { height, width } = images[where.row];
       const ratio = Math.min(2, devicePixelRatio || 1);
@@ -77,10 +77,17 @@ export function embedded({ facts, images, typical, counts }) {
       const draw = () => {
         const scale = image.naturalWidth / width;
         const [tall, wide] = [height / rows, width / columns];
-        const side = Math.max(tall, wide) * (2 * reach + 1);
-        const kept = (value, most) => Math.min(Math.max(0, value), Math.max(0, most - side));
+        const side = Math.min(Math.max(3 * Math.max(tall, wide), share * Math.min(height, width)), height, width);
+        const kept = (value, most) => Math.min(Math.max(0, value), most - side);
         const [top, left] = [kept((where.y + 0.5) * tall - side / 2, height), kept((where.x + 0.5) * wide - side / 2, width)];
-        canvas.getContext("2d").drawImage(image, left * scale, top * scale, side * scale, side * scale, 0, 0, canvas.width, canvas.height);
+        const context = canvas.getContext("2d");
+        context.drawImage(image, left * scale, top * scale, side * scale, side * scale, 0, 0, canvas.width, canvas.height);
+        const zoom = canvas.width / side;
+        for (const [color, line] of [["#000", 3], ["#fff", 1]]) {
+          context.strokeStyle = color;
+          context.lineWidth = line;
+          context.strokeRect((where.x * wide - left) * zoom, (where.y * tall - top) * zoom, wide * zoom, tall * zoom);
+        }
       };
       if (image.complete && image.naturalWidth) draw();
       else image.addEventListener("load", draw);

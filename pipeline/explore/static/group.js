@@ -17,7 +17,7 @@ export function groupView() {
   let facts = null;
   let asked = 0;
 
-  const gallery = (places, nothing) => (places.length ? h("div", { class: "gallery" }, places.map((place) => patch(place, SIZE, { reach: 2 }))) : h("p", { class: "muted" }, nothing));
+  const gallery = (places, nothing) => (places.length ? h("div", { class: "gallery" }, places.map((place) => patch(place, SIZE, { share: 0.35 }))) : h("p", { class: "muted" }, nothing));
 
   /** The units that patches of this one are most often nearly part of; then those that are most alike. */
   function neighbours() {

@@ -54,8 +54,8 @@ export const server = {
   picture: (row, side) => new URL(`api/picture/${row}?side=${side}`, base).href,
   window: (row, [y, x, height, width], side) =>
     new URL(`api/picture/${row}?${new URLSearchParams({ y, x, h: height, w: width, side })}`, base).href,
-  patch: (place, reach, side) =>
-    new URL(`api/patch/${place.row}?y=${place.y}&x=${place.x}&reach=${reach}&side=${side}`, base).href,
+  patch: (place, share, side) =>
+    new URL(`api/patch/${place.row}?y=${place.y}&x=${place.x}&share=${share}&side=${side}`, base).href,
 };
 
 /** What the page asks: `server`, or what a single file holds. */

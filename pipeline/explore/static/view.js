@@ -39,9 +39,8 @@ export function imageView() {
   const clamped = ({ y, x }) => ({ y: Math.min(picture.tokens.rows - 1, Math.max(0, y)), x: Math.min(picture.tokens.columns - 1, Math.max(0, x)) });
 
   function describe(place) {
-    const shown = place ?? picture.pinned;
-    const unit = shown && picture.unitAt(shown);
-    fill(under, unit ? [h("span", { class: "swatch", style: { background: unit.color } }), h("span", { class: "name" }, unit.name), h("span", { class: "muted" }, place ? "under the pointer" : "chosen patch")] : h("span", { class: "muted" }, "Point at the image."));
+    const unit = place && picture.unitAt(place);
+    fill(under, unit ? [h("span", { class: "swatch", style: { background: unit.color } }), h("span", { class: "name" }, unit.name), h("span", { class: "muted" }, "under the pointer")] : h("span", { class: "muted" }, "Point at the image."));
   }
 
   function pin(place, { quiet = false } = {}) {
@@ -126,7 +125,7 @@ export function imageView() {
     const here = points.filter((one) => one.image === picture.image?.id && one.split === picture.image?.split);
     const others = points.filter((one) => !here.includes(one));
     return [
-      h("p", { class: "muted" }, "Choose a class, then click patches that belong to it. All images follow."),
+      h("p", { class: "muted" }, classes.length === 1 && points.length ? "With a single class everything is that class: add another, such as background." : "Choose a class, then click patches that belong to it. All images follow."),
       h("div", { class: "chips", role: "radiogroup", "aria-label": "Class that a click gives" },
         classes.map((one, at) =>
           h("button", { class: "chip", role: "radio", "aria-checked": String(one.name === chosen), style: one.name === chosen ? { background: one.color, color: inkOn(one.color), borderColor: one.color } : {}, onclick: () => state.set("chosen", one.name) },
@@ -144,7 +143,7 @@ export function imageView() {
     if (!place) return [h("p", { class: "muted" }, "Brighter is more alike: move over the image to compare a patch with all others. Click one to keep it, or press ", key("F"), " to find it in all images.")];
     return [
       h("div", { class: "chosen" },
-        patch({ ...place, row: picture.image.row, split: picture.image.split, id: picture.image.id }, 84, { reach: 1 }),
+        patch({ ...place, row: picture.image.row, split: picture.image.split, id: picture.image.id }, 84, { share: 0.3 }),
         h("div", {},
           h("div", { class: "line" }, unit && h("span", { class: "swatch", style: { background: unit.color } }), h("b", {}, unit ? unit.name : "…")),
           h("p", { class: "muted" }, unit ? `${percent(unit.share)} of all patches` : ""),
@@ -229,7 +228,8 @@ export function imageView() {
     async enter({ row, place }) {
       const image = await images.of(row);
       if (!image) return state.tell("notice", `There is no image ${row}.`);
-      fill(title, h("b", {}, image.id), h("span", { class: "muted" }, ` ${image.split}, ${image.width} × ${image.height} px`));
+      fill(title, h("b", {}, image.id), h("span", { class: "muted" }, ` ${image.split}`));
+      title.title = `${image.split}/${image.id}, ${image.width} × ${image.height} pixels`;
       wanted = place;
       found = null;
       if (picture.image === image && picture.tokens) picture.opened();
