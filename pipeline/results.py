@@ -26,6 +26,7 @@ from pipeline.core.runs import names as run_names
 from pipeline.core.runs import run_artifact
 from pipeline.core.store import Store
 from pipeline.images.formats import open_source
+from pipeline.images.reading import reading
 from pipeline.report import notebook
 from pipeline.session import recorded_config
 from pipeline.terminal import visible
@@ -118,10 +119,11 @@ class Run:
     @cached_property
     def images(self) -> ByImage[np.ndarray]:
         """Every image of the dataset, (height, width, 3) uint8. StageError where the file has changed."""
-        images, root = self._images, self.record["config"]["dataset"]["root"]
+        images, dataset = self._images, self.record["config"]["dataset"]
+        seen = reading(dataset.get("channels"), dataset.get("values"))
 
         def read(row: int) -> np.ndarray:
-            return open_source(root, *images.file(row)).pixels()
+            return open_source(dataset["root"], *images.file(row), seen).pixels()
 
         return ByImage(images, range(len(images.table)), read)
 

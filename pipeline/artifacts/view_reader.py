@@ -4,15 +4,23 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.core.artifact import Artifact
 from pipeline.images.formats import open_source
+from pipeline.images.reading import AS_STORED, Reading, reading
 from pipeline.images.source import Source
+
+
+def reading_of(features: Artifact) -> Reading:
+    """How the images were read that features were made of."""
+    params = features.manifest["params"]
+    return reading(params.get("channels"), params.get("values"))
 
 
 class ViewReader:
     """Reads views of the images under a root. The last image stays open: the views of one image follow each other."""
 
-    def __init__(self, root: str) -> None:
-        self.root = root
+    def __init__(self, root: str, reading: Reading = AS_STORED) -> None:
+        self.root, self.reading = root, reading
         self._path = ""
         self._source: Source | None = None
 
@@ -21,6 +29,6 @@ class ViewReader:
         width). Raises DecodeError where the image cannot be decoded, and what `open_source` raises."""
         if self._source is None or self._path != view["path"]:
             self._source = None  # the old pixels go before the new ones come
-            self._source = open_source(self.root, view["path"], view["sha256"], view["bytes"])
+            self._source = open_source(self.root, view["path"], view["sha256"], view["bytes"], self.reading)
             self._path = view["path"]
         return self._source.read((view["y0"], view["x0"], view["height"], view["width"]), size)

@@ -13,6 +13,9 @@ EXTRAS = {
     "prefect": "flows",
     "jinja2": "report",
     "imagecodecs": "tiff",
+    "rasterio": "geo",
+    "astropy": "fits",
+    "openslide": "wsi",
 }
 """Import name → extra; `cpu` and `gpu` bring the same faiss."""
 

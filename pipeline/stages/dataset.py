@@ -6,6 +6,7 @@ Artifact: `images.parquet`, one row per image, sorted by split and id.
 from typing import Any, Literal
 
 import pyarrow as pa
+from pydantic import field_validator
 
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, unhashed
@@ -32,6 +33,30 @@ class DatasetParams(Params):
     layout: Literal["folder", "cocostuff27", "cityscapes27", "potsdam3"] = "folder"
     """How the root is laid out: `folder` as above; the others are published benchmarks as they lie on disk, in
     ROOT/{cocostuff,cityscapes,potsdam} or in ROOT itself, whose classes and label map are known."""
+    channels: list[int | str] | None = unhashed(None)
+    """Which channels of each image are seen: three names, or numbers that count from 1, such as [nir, red, green]; or
+    one, seen as grey. None: the first three, or the first of fewer. Hashed by `features`."""
+    values: tuple[float, float] | Literal["percentiles", "asinh", "zscale"] | None = unhashed(None)
+    """How values become 8 bits: [LOW, HIGH] become 0 and 255; `percentiles`: the 2nd and 98th of each channel of an
+    image; `asinh`: the 1st to the 99.9th, with faint values spread; `zscale`: as astronomers do. Limits are those of a
+    whole image, never of a part of it. None: 8-bit values as they are, others as docs/formats.md says."""
+
+    @field_validator("channels")
+    @classmethod
+    def _three_or_one(cls, value: list[int | str] | None) -> list[int | str] | None:
+        if value is not None and len(value) not in (1, 3):
+            raise ValueError(f"name three channels, or one, not {len(value)}")
+        return value
+
+    @field_validator("values")
+    @classmethod
+    def _ascending(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and not value[0] < value[1]:
+            raise ValueError(f"the first limit, {value[0]}, must be below the second, {value[1]}")
+        return value
+
+    def packages(self) -> dict[str, str]:
+        return {"astropy": "dataset.values=zscale"} if self.values == "zscale" else {}
 
 
 def table(items: list[folder.Item]) -> pa.Table:

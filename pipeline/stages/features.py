@@ -41,6 +41,7 @@ from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.params import Params, borrowed, derived, unhashed
 from pipeline.datasets.folder import some
 from pipeline.images.pixels import DecodeError
+from pipeline.images.reading import reading
 from pipeline.numerics.codecs import quantise
 
 log = logging.getLogger("stegoflow")
@@ -68,6 +69,8 @@ class FeaturesParams(Params):
     codec: Literal["fp16", "int8"] = "fp16"
     """How tokens are stored. `int8`: in steps of 0.3 standard deviations of each channel in its view, compressed: a
     quarter of the bytes. Whatever it is, tokens are read as float16."""
+    channels: list[int | str] | None = borrowed("dataset.channels", optional=True)
+    values: tuple[float, float] | str | None = borrowed("dataset.values", optional=True)
     max_failed_fraction: float = unhashed(0.1, ge=0, le=1)
     """Share of images that may be undecodable before the stage gives up."""
 
@@ -231,7 +234,7 @@ def _backbone(name: str, weights: str, sha256: str, block: int | None, facet: An
 def _batches(
     rows: dict[int, dict[str, Any]], job: Job, failed: dict[str, str]
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    images = ViewReader(job.roots["images"].location)
+    images = ViewReader(job.roots["images"].location, reading(job.params.channels, job.params.values))
     indices: list[int] = []
     pixels: list[np.ndarray] = []
     for index, row in rows.items():

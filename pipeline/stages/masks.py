@@ -16,6 +16,7 @@ from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.masks import encode_png, ignore_value, mask_dtype
 from pipeline.artifacts.planes import Views
+from pipeline.artifacts.view_reader import reading_of
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
@@ -129,6 +130,7 @@ class Predictor:
         fitted = inputs["clusters"].manifest["found_by"] == "regrouped"
         self.sharpness = params.sharpness or (SCALE if fitted else PUBLISHED)
         self.views = Views(inputs["features"])
+        self.reading = reading_of(inputs["features"])
 
     def __call__(self, index: int, image: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Label maps of an image, a row of the images table and its number there, without and with CRF. DecodeError
@@ -138,8 +140,14 @@ class Predictor:
         plane = self.views.plane(index, lambda tokens: self.clusters.seen(self.head(tokens)))
         if plane is None:
             raise DecodeError("it could not be decoded when the features were made")
-        pixels = open_source(self.root, image["path"], image["sha256"], image["size"]).pixels()
-        return label_maps(pixels, plane, self.clusters.vectors, self.cut, self.params, self.sharpness)
+        source = open_source(self.root, image["path"], image["sha256"], image["size"], self.reading)
+        masks = label_maps(source.pixels(), plane, self.clusters.vectors, self.cut, self.params, self.sharpness)
+        if source.sparse:
+            empty = ~source.valid((0, 0, *source.size), source.size)
+            for mask in masks:
+                if mask is not None:
+                    mask[empty] = ignore_value(len(self.cut.nodes))
+        return masks
 
     def unknown(self, image: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The label maps of an image that could not be decoded; None where its size is not known, or too large."""
