@@ -1,13 +1,16 @@
 """The table of views: which windows of which images the backbone sees, and what each is for."""
 
-from typing import Literal
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from pipeline.core.params import Params
 from pipeline.datasets import folder
-from pipeline.numerics.views import windows
+from pipeline.numerics.views import shares, windows
 
 
 class ViewParams(Params):
@@ -77,3 +80,33 @@ def view_table(dataset: pa.Table, views: ViewParams, mirror: str, masked: list[s
                     rows.append({**row, "mirrored": True, "training": False})
     rows.sort(key=lambda row: row["mirrored"])
     return pa.Table.from_pylist([{**row, "view": number} for number, row in enumerate(rows)], schema=VIEW_SCHEMA)
+
+
+GRID = 2048
+"""Rows and columns at most of the grid that the content of an image is looked for on."""
+CONTENT = 0.05
+"""The share of a view that must have content: views of less are left out (nodata, slide glass)."""
+
+
+def with_content(
+    table: pa.Table, sparse: Sequence[int], find: Callable[[dict[str, Any], int, int], np.ndarray]
+) -> pa.Table:
+    """A table of views without those that show next to nothing.
+
+    sparse: rows of the table of images whose pixels may be without content. find: where an image, given by the row of
+    one of its views, has content on a grid of (rows, columns), bool.
+    """
+    image = np.asarray(table["image"])
+    kept = np.ones(len(table), bool)
+    for number in sparse:
+        rows = np.flatnonzero(image == number)
+        views = table.take(rows).to_pylist()
+        if not views:
+            continue
+        boxes = np.array([[view[key] for key in ("y0", "x0", "height", "width")] for view in views])
+        height, width = views[0]["image_height"], views[0]["image_width"]
+        # At least 16 cells in the least window, each way.
+        cells = [min(GRID, math.ceil(16 * side / max(1.0, boxes[:, n].min()))) for n, side in ((2, height), (3, width))]
+        kept[rows] = shares(find(views[0], cells[0], cells[1]), boxes, height, width) >= CONTENT
+    table = table.filter(pa.array(kept))
+    return table.set_column(0, "view", pa.array(range(len(table)), pa.int64()))

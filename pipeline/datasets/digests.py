@@ -38,6 +38,8 @@ class Facts(NamedTuple):
     """Why the header cannot be read, else empty."""
     planes: str
     """JSON: [keys, height, width] of each image in it where there are several, else empty."""
+    sparse: bool
+    """Whether pixels may be without content."""
     channels: str
     """The names of its channels where they are more than three, else empty."""
 
@@ -68,18 +70,19 @@ def _read(root: str, kind: str, entry: files.Found) -> Facts:
         sha256 = hashlib.sha256(file.data).hexdigest()
     else:
         file, sha256 = files.patiently(entry.path, lambda: _digest(root, entry.path))
-    height, width, error, planes, channels = 0, 0, "", "", ""
+    height, width, error, planes, sparse, channels = 0, 0, "", "", False, ""
     if kind == "images":
         try:
             several = formats.planes(file)
             image = formats.open_image(file, plane=several[0][0] if several else None)
             height, width = image.size
             planes = json.dumps(several) if len(several) > 1 else ""
+            sparse = image.sparse
             names = [name for name in image.channels if name != "A"]
             channels = ", ".join(names[:20]) if len(names) > 3 and names != ["C", "M", "Y", "K"] else ""
         except DecodeError as failure:
             error = str(failure)
-    return Facts(entry.stamp, sha256, entry.size, height, width, error, planes, channels)
+    return Facts(entry.stamp, sha256, entry.size, height, width, error, planes, sparse, channels)
 
 
 def _several(root: str, entry: files.Found) -> tuple[files.File, str]:

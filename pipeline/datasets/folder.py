@@ -39,6 +39,8 @@ class Item(NamedTuple):
     width: int
     error: str
     """Why the header cannot be read, else empty."""
+    sparse: bool = False
+    """Whether pixels may be without content: nodata, slide glass."""
 
 
 def image_folder(root: str) -> str:
@@ -105,7 +107,7 @@ def _items(path: str, split_of: Callable[[str], tuple[str, str]], facts: digests
     found = []
     for keys, height, width in json.loads(facts.planes) if facts.planes else [({}, facts.height, facts.width)]:
         name = formats.join_plane(path, keys)
-        found.append(Item(*split_of(name), name, facts.sha256, facts.size, height, width, facts.error))
+        found.append(Item(*split_of(name), name, facts.sha256, facts.size, height, width, facts.error, facts.sparse))
     return found
 
 

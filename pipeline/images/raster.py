@@ -56,6 +56,10 @@ class Raster(ABC):
             missing |= samples == self.nodata
         return np.logical_not(missing.all(axis=-1))
 
+    def content(self, level: int, y: int, x: int, height: int, width: int, channels: tuple[int, ...]) -> np.ndarray:
+        """`valid` of a rectangle."""
+        return self.valid(level, y, x, self.samples(level, y, x, height, width, channels))
+
 
 def show(raster: Raster, reading: Reading, whole: bool | None = None) -> Source:
     """A raster as 8-bit RGB: read whole once (by default where it is small and has one level), else by windows."""
@@ -114,8 +118,7 @@ class Shown(Windowed):
                 top += int(rows[0])
                 stop = int(np.searchsorted(rows, top + tall))
                 if stop > first:
-                    samples = self.raster.samples(number, top, left, tall, width, self._chosen)
-                    found = self.raster.valid(number, top, left, samples)
+                    found = self.raster.content(number, top, left, tall, width, self._chosen)
                     out[first:stop] = found[np.ix_(rows[first:stop] - top, columns - left)]
                     first = stop
         return out

@@ -58,6 +58,7 @@ def stack(opened: Any) -> Stack:
     series = opened.series[0]
     axes = [(axis, length) for axis, length in zip(series.axes, series.shape, strict=True) if axis not in "YXS"]
     total = math.prod(length for _, length in axes)
+    _check_complete(opened, first, total)
     if total <= 1:
         return alone
     count = math.prod(length for axis, length in axes if axis != "C")
@@ -73,6 +74,18 @@ def stack(opened: Any) -> Stack:
     if any(page is None for page in pages):
         raise DecodeError("planes are missing in it")
     return Stack(_planes(axes), pages, offsets, _ome_names(opened))
+
+
+def _check_complete(opened: Any, first: Any, total: int) -> None:
+    """DecodeError where a file says that it has more planes than are in it."""
+    if opened.is_imagej and (images := int((opened.imagej_metadata or {}).get("images", 1))) > total:
+        raise DecodeError(f"cut short: {total} of the {images} planes that it tells of are in it")
+    head = _ome_pixels(opened).partition(">")[0]
+    sizes = [int(number) for number in re.findall(r'\bSize[ZCT]="(\d+)"', head)]
+    if math.prod(sizes) > total * first.samplesperpixel:
+        raise DecodeError(
+            f"is one of several files of an OME image, of {math.prod(sizes)} planes: put them into one: bfconvert"
+        )
 
 
 def _alike(page: Any, first: Any) -> bool:

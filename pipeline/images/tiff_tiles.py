@@ -172,7 +172,10 @@ class TiffRaster(Raster):
         height, width = first.imagelength, first.imagewidth
         self.name, self.channels, self.pixel_size = file.name, channels, pixel_size
         self.dtype, self.nodata = first.dtype, nodata(first)
-        self._alpha = alpha(first) if len(levels[0]) == 1 else None
+        # A band that GDAL calls alpha because it was the fourth has a name; and nodata goes before alpha, as there.
+        self._alpha = (
+            channels.index("A") if self.nodata is None and alpha(first) is not None and "A" in channels else None
+        )
         self.levels = tuple(
             Level(
                 pages[0].imagelength,

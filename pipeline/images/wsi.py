@@ -7,6 +7,7 @@ and without colour on a thumbnail. Where a scanner stored nothing, the slide's b
 import re
 import shutil
 import tempfile
+import weakref
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,6 @@ BRIGHT = 160
 """Glass is brighter than this, of 255 …"""
 COLOURLESS = 15
 """… and less saturated than this, of 255."""
-SIBLINGS = {".mrxs": "folder of its name", ".dcm": "files beside it"}
-"""What belongs to a file, by its suffix; of others nothing does."""
 
 
 def open_image(file: File, reading: Reading = AS_STORED) -> Source:
@@ -49,7 +48,8 @@ class SlideRaster(Raster):
         import openslide
 
         self.name, self._file = file.name, file
-        path = _path(file)
+        self._held = _copy_of(file)  # the copy goes with the last that reads it
+        path = self._held.path if self._held else _there(file)
         if path.suffix.lower() == ".mrxs":
             _check_parts(path)
         try:
@@ -77,9 +77,12 @@ class SlideRaster(Raster):
         return shown[..., list(channels)]
 
     def valid(self, level: int, y: int, x: int, samples: np.ndarray) -> np.ndarray:
+        return self.content(level, y, x, samples.shape[0], samples.shape[1], ())
+
+    def content(self, level: int, y: int, x: int, height: int, width: int, channels: tuple[int, ...]) -> np.ndarray:
         here, tissue = self.levels[level], self._tissue
-        rows = (y + np.arange(samples.shape[0])) * tissue.shape[0] // here.height
-        columns = (x + np.arange(samples.shape[1])) * tissue.shape[1] // here.width
+        rows = (y + np.arange(height)) * tissue.shape[0] // here.height
+        columns = (x + np.arange(width)) * tissue.shape[1] // here.width
         return tissue[np.ix_(rows, columns)]
 
     @cached_property
@@ -120,27 +123,29 @@ def _check_parts(path: Path) -> None:
             raise DecodeError(f"names the part {name!r}, which is not in its folder")
 
 
-def _path(file: File) -> Path:
-    """Where a file lies on this machine."""
+def _there(file: File) -> Path:
+    """Where a file of a local folder lies."""
+    folder = local_folder(file.root) if isinstance(file, Stored) else None
+    assert folder is not None
+    return folder / file.name
+
+
+def _copy_of(file: File) -> "_Copy | None":
+    """A copy on this machine of what is no file of a local folder."""
     if isinstance(file, Stored):
-        folder = local_folder(file.root)
-        return folder / file.name if folder else _copy(file.root, file.name, file.tag).path
-    return _Copy.of(file).path
+        return None if local_folder(file.root) else _copy(file.root, file.name, file.tag)
+    made = _Copy(file.name)
+    made.path.write_bytes(file.content())
+    return made
 
 
 class _Copy:
     """A temporary folder, which goes with this object."""
 
     def __init__(self, name: str) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="stegoflow-", ignore_cleanup_errors=True)
-        self.folder = Path(self._folder.name)
+        self.folder = Path(tempfile.mkdtemp(prefix="stegoflow-"))
         self.path = self.folder / name.rpartition("/")[2]
-
-    @classmethod
-    def of(cls, file: File) -> "_Copy":
-        made = cls(file.name)
-        made.path.write_bytes(file.content())
-        return made
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
 @lru_cache(maxsize=2)

@@ -1,6 +1,7 @@
 """dataset: the table of images, the root that everything else is computed from.
 
-Artifact: `images.parquet`, one row per image, sorted by split and id.
+Artifact: `images.parquet`, one row per image, sorted by split and id; `sparse.json`, rows of the images that may be
+without content in places (nodata, slide glass), where there are such.
 """
 
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import field_validator
 
+from pipeline.artifacts.images import SPARSE
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, unhashed
 from pipeline.datasets import folder
@@ -69,6 +71,9 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     items, notes = folder.scan(root, "images", job.out.store, lambda d, t: work.tick(d, t, "images"), layout)
     folder.check_digest(items, digest)
     job.out.write_table("images.parquet", table(items))
+    sparse = [row for row, item in enumerate(items) if item.sparse]
+    if sparse:
+        job.out.write_json(SPARSE, sparse)
     counts: dict[str, int] = {}
     for item in items:
         counts[item.split] = counts.get(item.split, 0) + 1

@@ -29,9 +29,10 @@ from pipeline.artifacts.features import (
     open_group,
     training_views,
 )
+from pipeline.artifacts.images import sparse_images
 from pipeline.artifacts.known_rows import copy_known, known_rows
 from pipeline.artifacts.view_reader import ViewReader
-from pipeline.artifacts.views import ViewParams, view_table
+from pipeline.artifacts.views import ViewParams, view_table, with_content
 from pipeline.backbones.devices import autocast, pick_device
 from pipeline.backbones.facts import describe, file_sha256
 from pipeline.backbones.weights import find_weights
@@ -105,6 +106,12 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     params: FeaturesParams = job.params
     dataset = job.inputs["dataset"].read_table("images.parquet")
     table = view_table(dataset, params.views, params.mirror, params.predicted)
+    images = ViewReader(job.roots["images"].location, reading(params.channels, params.values))
+    table = with_content(table, sparse_images(job.inputs["dataset"]), images.content)
+    if not len(table):
+        raise StageError(
+            "no image has content: nodata or glass is everywhere", next="look at the images, or at their nodata value"
+        )
     create(job, len(table), PART, STAGE.encoding)
     job.out.write_table("views.parquet", table)
     job.out.write_table("known.parquet", known_rows(job.out, table))

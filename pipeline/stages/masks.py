@@ -28,7 +28,7 @@ from pipeline.numerics.crf import CrfParams, dense_crf, tiles
 from pipeline.numerics.guided import guided_logits
 from pipeline.numerics.prototypes import SCALE
 from pipeline.numerics.tree import Cut
-from pipeline.numerics.views import cosine_logits, winner
+from pipeline.numerics.views import cosine_logits, uncovered, winner
 
 log = logging.getLogger("stegoflow")
 
@@ -137,13 +137,16 @@ class Predictor:
         where it cannot be decoded, or is too large for a mask."""
         if image["height"] * image["width"] > MAX_PIXELS:
             raise DecodeError(f"it has more than {MAX_PIXELS / 1e6:.0f} megapixels")
+        boxes = self.views.boxes(index)
+        if not boxes:  # nothing but nodata or glass
+            return self.unknown(image)
         plane = self.views.plane(index, lambda tokens: self.clusters.seen(self.head(tokens)))
         if plane is None:
             raise DecodeError("it could not be decoded when the features were made")
         source = open_source(self.root, image["path"], image["sha256"], image["size"], self.reading)
         masks = label_maps(source.pixels(), plane, self.clusters.vectors, self.cut, self.params, self.sharpness)
         if source.sparse:
-            empty = ~source.valid((0, 0, *source.size), source.size)
+            empty = ~source.valid((0, 0, *source.size), source.size) | uncovered(boxes, *source.size)
             for mask in masks:
                 if mask is not None:
                     mask[empty] = ignore_value(len(self.cut.nodes))
