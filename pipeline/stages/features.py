@@ -75,6 +75,9 @@ class FeaturesParams(Params):
     max_failed_fraction: float = unhashed(0.1, ge=0, le=1)
     """Share of images that may be undecodable before the stage gives up."""
 
+    def packages(self) -> dict[str, str]:
+        return {"astropy": "dataset.values=zscale"} if self.values == "zscale" else {}
+
     @model_validator(mode="after")
     def _fits(self) -> FeaturesParams:
         patch, _, blocks = describe(self.backbone)
