@@ -25,8 +25,10 @@ from pipeline.core.errors import ConfigError, StegoflowError
 from pipeline.core.runs import names as run_names
 from pipeline.core.runs import run_artifact
 from pipeline.core.store import Store
+from pipeline.datasets.scale import configured
 from pipeline.images.formats import open_source
 from pipeline.images.reading import reading
+from pipeline.images.source import PixelSize
 from pipeline.report import notebook
 from pipeline.session import recorded_config
 from pipeline.terminal import visible
@@ -131,6 +133,14 @@ class Run:
         """One image of the dataset, (height, width, 3) uint8. An id of several splits means the one with a mask."""
         predicted = self.has("masks") and key in self.masks
         return self.images.read((self.masks if predicted else self.images).row(key))
+
+    def pixel_size(self, key: Key) -> PixelSize | None:
+        """What a pixel of an image measures: what `dataset.pixel_size` says of it, else the file; None where neither
+        does."""
+        images, dataset = self._images, self.record["config"]["dataset"]
+        path, sha256, size = images.file(self.images.row(key))
+        known = configured(dataset.get("pixel_size"))(path)
+        return known or open_source(dataset["root"], path, sha256, size).pixel_size
 
     @cached_property
     def masks(self) -> ByImage[np.ndarray]:

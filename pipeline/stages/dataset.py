@@ -13,6 +13,7 @@ from pipeline.artifacts.images import SPARSE
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, unhashed
 from pipeline.datasets import folder
+from pipeline.datasets.scale import PixelSizeParams
 
 SCHEMA = pa.schema(
     [
@@ -42,6 +43,10 @@ class DatasetParams(Params):
     """How values become 8 bits: [LOW, HIGH] become 0 and 255; `percentiles`: the 2nd and 98th of each channel of an
     image; `asinh`: the 1st to the 99.9th, with faint values spread; `zscale`: as astronomers do. Limits are those of a
     whole image, never of a part of it. None: 8-bit values as they are, others as docs/formats.md says."""
+
+    pixel_size: PixelSizeParams | str | None = unhashed(None)
+    """What a pixel measures, where files do not say it or say it wrong: {x: 0.25, y: 0.25, unit: µm} (or m, °, arcsec)
+    for all images, or a CSV file with the columns path (below `root`), x, y, unit. Areas are computed with it."""
 
     @field_validator("channels")
     @classmethod

@@ -117,6 +117,7 @@ def test_some_fields_are_not_hashed():
         ("dataset", "root"),
         ("dataset", "channels"),  # they change no table of images, and are hashed by features
         ("dataset", "values"),
+        ("dataset", "pixel_size"),  # it changes no mask
         ("features", "weights"),
         ("features", "max_failed_fraction"),
     ]

@@ -115,7 +115,7 @@ DERIVED = {"features.weights_sha256"}
 PLACES = {"dataset.root", "features.weights"}
 READ: dict[str, Any] = {"dataset.channels": ["B", "G", "R"], "dataset.values": "percentiles"}
 """Fields that decide nothing where they are written, and are hashed where they are borrowed."""
-LIMITS = {"features.max_failed_fraction": 0.9}
+LIMITS: dict[str, Any] = {"dataset.pixel_size": {"x": 1, "y": 1, "unit": "m"}, "features.max_failed_fraction": 0.9}
 EXECUTION: dict[str, Any] = {
     "device": "meta",
     "precision": "bf16",
