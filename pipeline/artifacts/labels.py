@@ -67,7 +67,8 @@ def check_size(label: np.ndarray, image: str, height: int, width: int) -> None:
 
 def read_label(root: str, path: str, sha256: str, size: int) -> np.ndarray:
     """A listed label map; StageError where it cannot be read."""
+    name, plane = formats.split_plane(path)
     try:
-        return formats.read_label(formats.open_listed(root, path, sha256, size))
+        return formats.read_label(formats.open_listed(root, name, sha256, size), plane)
     except DecodeError as error:
         raise StageError(f"label map {error}", next="mend or remove that file and run again") from error

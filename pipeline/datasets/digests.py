@@ -37,7 +37,7 @@ class Facts(NamedTuple):
     error: str
     """Why the header cannot be read, else empty."""
     planes: str
-    """JSON: [keys, height, width] of each image in it where there are several, else empty."""
+    """JSON: [keys, height, width] of each image or label map in it where there are several, else empty."""
     sparse: bool
     """Whether pixels may be without content."""
     channels: str
@@ -71,17 +71,17 @@ def _read(root: str, kind: str, entry: files.Found) -> Facts:
     else:
         file, sha256 = files.patiently(entry.path, lambda: _digest(root, entry.path))
     height, width, error, planes, sparse, channels = 0, 0, "", "", False, ""
-    if kind == "images":
-        try:
-            several = formats.planes(file)
+    try:
+        several = formats.planes(file)
+        planes = json.dumps(several) if len(several) > 1 else ""
+        if kind == "images":
             image = formats.open_image(file, plane=several[0][0] if several else None)
             height, width = image.size
-            planes = json.dumps(several) if len(several) > 1 else ""
             sparse = image.sparse
             names = [name for name in image.channels if name != "A"]
             channels = ", ".join(names[:20]) if len(names) > 3 and names != ["C", "M", "Y", "K"] else ""
-        except DecodeError as failure:
-            error = str(failure)
+    except DecodeError as failure:
+        error = str(failure) if kind == "images" else ""  # of a label map, reading it says so
     return Facts(entry.stamp, sha256, entry.size, height, width, error, planes, sparse, channels)
 
 

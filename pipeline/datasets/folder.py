@@ -107,7 +107,9 @@ def _items(path: str, split_of: Callable[[str], tuple[str, str]], facts: digests
     found = []
     for keys, height, width in json.loads(facts.planes) if facts.planes else [({}, facts.height, facts.width)]:
         name = formats.join_plane(path, keys)
-        found.append(Item(*split_of(name), name, facts.sha256, facts.size, height, width, facts.error, facts.sparse))
+        split, id = split_of(name)
+        height, width = (height, width) if facts.height else (0, 0)
+        found.append(Item(split, id, name, facts.sha256, facts.size, height, width, facts.error, facts.sparse))
     return found
 
 

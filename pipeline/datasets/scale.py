@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.params import Params
+from pipeline.images.formats import split_plane
 from pipeline.images.source import PixelSize
 
 COLUMNS = ("path", "x", "y", "unit")
@@ -28,7 +29,8 @@ def configured(setting: Mapping[str, Any] | str | None) -> Callable[[str], Pixel
     """From `dataset.pixel_size`, as plain data, the function from an image's path below the root to its pixel size;
     None where the setting says nothing of it. ConfigError for a table that cannot be read."""
     if isinstance(setting, str):
-        return _table(setting).get
+        table = _table(setting)
+        return lambda path: table.get(path) or table.get(split_plane(path)[0])
     size = PixelSize(setting["x"], setting["y"], setting["unit"]) if setting else None
     return lambda path: size
 

@@ -37,11 +37,7 @@ def open_image(file: File, reading: Reading = AS_STORED, plane: dict[str, int] |
     """An image HDU: the first, where none is named."""
     opened = _open(file)
     with quiet():
-        found = _images(opened)
-        number = (plane or {}).get("hdu", found[0] if found else -1)
-        if number not in found:
-            raise DecodeError(f"has no image in HDU {number}" if plane else "has no image: no HDU of two axes or three")
-        return show(FitsRaster(file, opened, number), reading)
+        return show(FitsRaster(file, opened, _number(opened, plane)), reading)
 
 
 def planes(file: File) -> list[Sized]:
@@ -53,14 +49,11 @@ def planes(file: File) -> list[Sized]:
         return [(key, *opened[number].shape[-2:]) for key, number in zip(keys, found, strict=True)]
 
 
-def decode_label(file: File) -> np.ndarray:
-    """The stored numbers of the first image HDU, (H, W) or (H, W, C)."""
+def decode_label(file: File, plane: dict[str, int] | None = None) -> np.ndarray:
+    """The stored numbers of an image HDU, by default the first: (H, W) or (H, W, C)."""
     opened = _open(file)
     with quiet():
-        found = _images(opened)
-        if not found:
-            raise DecodeError("has no image: no HDU of two axes or three")
-        raster = FitsRaster(file, opened, found[0])
+        raster = FitsRaster(file, opened, _number(opened, plane))
         height, width = raster.levels[0][:2]
         label = raster.samples(0, 0, 0, height, width, tuple(range(len(raster.channels))))
     return label[..., 0] if label.shape[2] == 1 else label
@@ -94,6 +87,15 @@ def _images(opened: Any) -> list[int]:
     ]
     science = [number for number in found if opened[number].name == "SCI"]
     return science or found
+
+
+def _number(opened: Any, plane: dict[str, int] | None) -> int:
+    """The number of the HDU that is meant."""
+    found = _images(opened)
+    number = (plane or {}).get("hdu", found[0] if found else -1)
+    if number not in found:
+        raise DecodeError(f"has no image in HDU {number}" if plane else "has no image: no HDU of two axes or three")
+    return number
 
 
 class FitsRaster(Raster):

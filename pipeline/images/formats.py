@@ -37,8 +37,9 @@ class Format(NamedTuple):
     open: Callable[..., Source] | None = None
     """Called with the file and a `Reading`, and where it has `planes` with the keys of one. Reads the header and no
     pixels. May raise anything for a file that is damaged. None: not read yet."""
-    label: Callable[[File], np.ndarray] | None = None
-    """The stored numbers of a label map, (H, W) or (H, W, C); None where a format cannot keep numbers."""
+    label: Callable[..., np.ndarray] | None = None
+    """The stored numbers of a label map, (H, W) or (H, W, C), of a file and where it has `planes` the keys of one; None
+    where a format cannot keep numbers."""
     planes: Callable[[File], list[Sized]] | None = None
     """Of a format whose files may hold several images: each, without keys where there is one."""
     by_path: bool = False
@@ -85,6 +86,8 @@ _READ = tuple(row for row in FORMATS if row.open)
 SUFFIXES = tuple(suffix for row in _READ for suffix in row.suffixes)
 """Endings that make a listed file an image. Compare with ``name.lower().endswith(SUFFIXES)``."""
 LABEL_SUFFIXES = tuple(suffix for row in _READ if row.label for suffix in row.suffixes)
+PLANED = tuple(suffix for row in _READ if row.planes for suffix in row.suffixes)
+"""Endings of files that may hold several images."""
 BY_PATH = tuple(suffix for row in _READ if row.by_path for suffix in row.suffixes)
 UNREAD = {suffix: row for row in FORMATS if not row.open for suffix in row.suffixes}
 
@@ -134,7 +137,7 @@ PLANE = re.compile(r"#((?:[a-z]+=\d+)(?:,[a-z]+=\d+)*)(\.[^./]+)$")
 def split_plane(path: str) -> tuple[str, dict[str, int]]:
     """The path of a file, and which of its images is meant: `a#t=0,z=12.tif` is ("a.tif", {"t": 0, "z": 12})."""
     found = PLANE.search(path)
-    if found is None:
+    if found is None or not path.lower().endswith(PLANED):
         return path, {}
     pairs = (pair.split("=") for pair in found[1].split(","))
     return path[: found.start()] + found[2], {key: int(number) for key, number in pairs}
@@ -158,7 +161,7 @@ def decode_label(data: bytes, name: str) -> np.ndarray:
     return read_label(Memory(name, data))
 
 
-def read_label(file: File) -> np.ndarray:
+def read_label(file: File, plane: dict[str, int] | None = None) -> np.ndarray:
     """A label map as int32 (H, W): the stored numbers of a single-channel PNG, TIFF, FITS or OME-Zarr of integers.
 
     Palette files give their indices, not their colours. Nothing is scaled, and the orientation tag is ignored.
@@ -169,7 +172,7 @@ def read_label(file: File) -> np.ndarray:
         row = _format_of(file)
         if row.label is None:
             raise _no_label(name, f"a label must be a PNG, TIFF, FITS or OME-Zarr, not {row.name}")
-        label = row.label(file)
+        label = row.label(file, plane) if row.planes else row.label(file)
     if label.ndim != 2:
         raise _no_label(name, f"a label must have one channel, this one has {label.shape[2]} (colours?)")
     if label.dtype.kind not in "bui":

@@ -60,9 +60,9 @@ def planes(file: File) -> list[Sized]:
     return found
 
 
-def decode_label(file: File) -> np.ndarray:
-    """The stored numbers of a label image, (H, W) or (H, W, C)."""
-    raster = NgffRaster(*_image(file, {}))
+def decode_label(file: File, plane: dict[str, int] | None = None) -> np.ndarray:
+    """The stored numbers of a plane of a label image, by default the first: (H, W) or (H, W, C)."""
+    raster = NgffRaster(*_image(file, dict(plane or {})))
     label = raster.samples(0, 0, 0, *raster.levels[0][:2], tuple(range(len(raster.channels))))
     return label[..., 0] if label.shape[2] == 1 else label
 

@@ -26,7 +26,7 @@ from pipeline.images.pixels import DecodeError, channels, rgb, to_uint8, upright
 from pipeline.images.raster import Array, show
 from pipeline.images.reading import AS_STORED, Reading
 from pipeline.images.source import Source, Whole, check_size
-from pipeline.images.tiff_stacks import channel_names, has_place, pixel_size, stack
+from pipeline.images.tiff_stacks import Plane, Stack, channel_names, has_place, pixel_size, stack
 from pipeline.images.tiff_tiles import TiffRaster, check_end, coarser, is_sparse, orientation, whole_because
 
 WINDOWED = 2**24
@@ -43,9 +43,7 @@ def open_image(file: File, reading: Reading = AS_STORED, plane: dict[str, int] |
 
     with tifffile.TiffFile(file.stream(), _multifile=False) as opened:
         found = stack(opened)
-        chosen = next((one for one in found.planes if not plane or one.keys == plane), None)
-        if chosen is None:
-            raise DecodeError(f"has no plane {plane}")
+        chosen = _plane(found, plane)
         pages = [found.pages[number].aspage() for number in chosen.pages]
         page = pages[0]
         _require_codecs(file.name, page)
@@ -74,10 +72,29 @@ def open_image(file: File, reading: Reading = AS_STORED, plane: dict[str, int] |
         return show(Array(file.name, turned, decode, ("R", "G", "B"), np.dtype(np.uint8)), reading, True)
 
 
-def decode_label(file: File) -> np.ndarray:
-    """The stored numbers of the first page, (H, W) or (H, W, C)."""
-    label, _ = _samples(file)
+def decode_label(file: File, plane: dict[str, int] | None = None) -> np.ndarray:
+    """The stored numbers of a plane, by default the first: (H, W) or (H, W, C)."""
+    import tifffile
+
+    with tifffile.TiffFile(file.stream(), _multifile=False) as opened:
+        found = stack(opened)
+        chosen = _plane(found, plane)
+        if found.offsets or len(chosen.pages) > 1:
+            pages = [found.pages[number].aspage() for number in chosen.pages]
+            offsets = found.offsets and [found.offsets[number] for number in chosen.pages]
+            names = tuple(map(str, range(len(pages) * pages[0].samplesperpixel)))
+            raster = TiffRaster(file, [pages], names, opened.byteorder, offsets)
+            label = raster.samples(0, 0, 0, *raster.levels[0][:2], tuple(range(len(names))))
+        else:
+            label, _ = _samples(file, found.pages[chosen.pages[0]].aspage().index)
     return label[..., 0] if label.shape[2] == 1 else label
+
+
+def _plane(found: Stack, plane: dict[str, int] | None) -> Plane:
+    chosen = next((one for one in found.planes if not plane or one.keys == plane), None)
+    if chosen is None:
+        raise DecodeError(f"has no plane {plane}")
+    return chosen
 
 
 def _samples(file: File, number: int = 0) -> tuple[np.ndarray, Any]:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import skimage
 import tifffile
-from image_files import tiff
+from image_files import encode, tiff
 from raster_files import BANDS, SCENE
 
+from pipeline.artifacts.labels import read_label
 from pipeline.core.errors import ConfigError
 from pipeline.datasets.folder import scan
 from pipeline.images import tiff as tiff_module
@@ -163,7 +164,7 @@ def test_a_file_that_is_named_like_a_plane(tmp_path):
         scan(str(tmp_path), "images")
 
 
-@pytest.mark.parametrize("path", ["a.tif", "b/a#1.tif", "a#z=.tif", "a#z=1", "x#z=1/a.tif", "a#Z=1.tif"])
+@pytest.mark.parametrize("path", ["a.tif", "b/a#1.tif", "a#z=.tif", "a#z=1", "x#z=1/a.tif", "a#Z=1.tif", "a#z=1.png"])
 def test_other_names_are_no_planes(path):
     assert split_plane(path) == (path, {})
 
@@ -172,6 +173,22 @@ def test_names_of_planes():
     for path, plane in (("b.c/a.ome.tif", {"t": 0, "z": 12}), ("a.zarr", {"series": 3})):
         assert split_plane(join_plane(path, plane)) == (path, plane)
     assert join_plane("a.tif", {}) == "a.tif"
+
+
+def test_the_planes_of_a_label_map(tmp_path):
+    """Each is the label of the image of the same keys, and so is a PNG of that name."""
+    labels = (EIGHT[0, :, 0] // 2000).astype(np.uint8)
+    for name in ("images/cells.tif", "labels/cells.tif", "labels/other#z=1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "images/cells.tif").write_bytes(tiff(EIGHT[0, :, 0], imagej=True, metadata={"axes": "ZYX"}))
+    (tmp_path / "labels/other#z=1.png").write_bytes(encode(labels[0], "PNG"))
+    for options in ({}, {"truncate": True}):
+        data = tiff(labels, imagej=True, metadata={"axes": "ZYX"}, **options)
+        (tmp_path / "labels/cells.tif").write_bytes(data)
+        items, _ = scan(str(tmp_path), "labels")
+        assert [item.id for item in items] == [*(f"cells#z={z}.tif" for z in range(3)), "other#z=1.png"]
+        for label, item in zip((*labels, labels[0]), items, strict=True):
+            assert np.array_equal(read_label(str(tmp_path), item.path, item.sha256, item.size), label)
 
 
 def test_too_many_planes_are_refused(monkeypatch):
