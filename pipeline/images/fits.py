@@ -11,18 +11,21 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from pipeline.core.extras import require
 from pipeline.images.files import File
 from pipeline.images.pixels import DecodeError
+from pipeline.images.ranges import Ahead
 from pipeline.images.raster import Raster, show
 from pipeline.images.reading import AS_STORED, Reading
 from pipeline.images.source import Georeference, Level, PixelSize, Sized, Source
 
 MAGIC = b"SIMPLE  ="
+SPAN = 2**25
+"""Bytes of whole rows that are read at a time, though a window has but a piece of each: one request instead of many."""
 MOST = 1000
 """HDUs of a file at most."""
 WCS = re.compile(
@@ -35,9 +38,7 @@ ANGLES = {"deg": 3600.0, "": 3600.0, "arcsec": 1.0, "arcmin": 60.0, "rad": math.
 
 def open_image(file: File, reading: Reading = AS_STORED, plane: dict[str, int] | None = None) -> Source:
     """An image HDU: the first, where none is named."""
-    opened = _open(file)
-    with quiet():
-        return show(FitsRaster(file, opened, _number(opened, plane)), reading)
+    return show(FitsRaster(file, plane), reading)
 
 
 def planes(file: File) -> list[Sized]:
@@ -51,11 +52,8 @@ def planes(file: File) -> list[Sized]:
 
 def decode_label(file: File, plane: dict[str, int] | None = None) -> np.ndarray:
     """The stored numbers of an image HDU, by default the first: (H, W) or (H, W, C)."""
-    opened = _open(file)
-    with quiet():
-        raster = FitsRaster(file, opened, _number(opened, plane))
-        height, width = raster.levels[0][:2]
-        label = raster.samples(0, 0, 0, height, width, tuple(range(len(raster.channels))))
+    raster = FitsRaster(file, plane)
+    label = raster.samples(0, 0, 0, *raster.levels[0][:2], tuple(range(len(raster.channels))))
     return label[..., 0] if label.shape[2] == 1 else label
 
 
@@ -69,13 +67,13 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _open(file: File) -> Any:
+def _open(file: File, stream: IO[bytes] | None = None) -> Any:
     """The HDUs of a file, which hold no open file of the operating system."""
     require("astropy", f"{file.name}, a FITS file,")
     from astropy.io import fits
 
     with quiet():
-        return fits.open(file.stream(), memmap=False, lazy_load_hdus=True)
+        return fits.open(stream or file.stream(), memmap=False, lazy_load_hdus=True)
 
 
 def _images(opened: Any) -> list[int]:
@@ -103,8 +101,15 @@ class FitsRaster(Raster):
 
     rule = "zscale"
 
-    def __init__(self, file: File, opened: Any, number: int) -> None:
-        self.name, self._hdu = file.name, opened[number]
+    def __init__(self, file: File, plane: dict[str, int] | None) -> None:
+        self._stream = Ahead(file.read, file.size)
+        with quiet():
+            opened = _open(file, self._stream)  # type: ignore[arg-type]
+            number = _number(opened, plane)
+            self.name, self._hdu = file.name, opened[number]
+            self._describe(file, number)
+
+    def _describe(self, file: File, number: int) -> None:
         place = self._hdu.fileinfo()
         packed = (
             type(self._hdu).__name__ == "CompImageHDU"
@@ -117,6 +122,7 @@ class FitsRaster(Raster):
             shape = shape[1:]
         if len(shape) > 3:
             raise DecodeError(f"HDU {number} has the axes {' × '.join(map(str, shape))}: more than three")
+        self._start = None if packed or not place else place["datLoc"]
         self._leading = (0,) * (len(self._hdu.shape) - len(shape))
         self._flat = len(shape) == 2
         self.levels = (Level(shape[-2], shape[-1], 1.0),)
@@ -129,7 +135,21 @@ class FitsRaster(Raster):
 
     def samples(self, level: int, y: int, x: int, height: int, width: int, channels: tuple[int, ...]) -> np.ndarray:
         with quiet():
-            return np.stack([self._section(number, y, x, height, width) for number in channels], axis=-1)
+            return np.stack([self._rows(number, y, x, height, width) for number in channels], axis=-1)
+
+    def _rows(self, channel: int, y: int, x: int, height: int, width: int) -> np.ndarray:
+        """A rectangle of a channel, by as many rows at a time as `SPAN` has room for."""
+        each = abs(self._hdu.header["BITPIX"]) // 8
+        line = self.levels[0].width * each
+        step = max(1, SPAN // line)
+        parts = []
+        for top in range(y, y + height, step):
+            rows = min(step, y + height - top)
+            if self._start is not None:
+                first = ((channel * self.levels[0].height + top) * self.levels[0].width + x) * each
+                self._stream.fetch(self._start + first, (rows - 1) * line + width * each)
+            parts.append(self._section(channel, top, x, rows, width))
+        return np.concatenate(parts)
 
     def _section(self, channel: int, y: int, x: int, height: int, width: int) -> np.ndarray:
         place = slice(y, y + height), slice(x, x + width)

@@ -26,3 +26,23 @@ class Ranges(io.RawIOBase):
         buffer[: len(data)] = data
         self.at += len(data)
         return len(data)
+
+
+class Ahead(Ranges):
+    """… of which a piece can be fetched in one read, before it is asked for bit by bit."""
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        super().__init__(read, size)
+        self.fetch(0, 2**16)
+
+    def fetch(self, offset: int, length: int) -> None:
+        """Keep this piece, and no other."""
+        self.start, self.data = offset, self.read_range(offset, length)
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        at, length = self.at - self.start, len(buffer)
+        if not 0 <= at <= len(self.data) - length:
+            return super().readinto(buffer)
+        buffer[:] = self.data[at : at + length]
+        self.at += length
+        return length

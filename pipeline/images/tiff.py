@@ -27,7 +27,7 @@ from pipeline.images.raster import Array, show
 from pipeline.images.reading import AS_STORED, Reading
 from pipeline.images.source import Source, Whole, check_size
 from pipeline.images.tiff_stacks import Plane, Stack, channel_names, has_place, pixel_size, stack
-from pipeline.images.tiff_tiles import TiffRaster, check_end, coarser, is_sparse, orientation, whole_because
+from pipeline.images.tiff_tiles import TiffRaster, check_end, coarser, is_sparse, masks, orientation, whole_because
 
 WINDOWED = 2**24
 """Pixels (16.8 megapixels) up to which a TIFF is decoded whole: faster, and its coarser levels have no say."""
@@ -54,12 +54,14 @@ def open_image(file: File, reading: Reading = AS_STORED, plane: dict[str, int] |
         height, width = page.imagelength, page.imagewidth
         large = height * width > WINDOWED
         alone = len(found.planes) == 1
-        if not why and (large or not alone or len(pages) > 1 or reading != AS_STORED or is_sparse(page)):
+        content = masks(opened) if alone else {}
+        sparse = is_sparse(page) or (height, width) in content
+        if not why and (large or not alone or len(pages) > 1 or reading != AS_STORED or sparse):
             levels = [pages]
             if large and len(pages) == 1:
                 levels += [[level] for level in coarser(opened, page, alone)]
             offsets = found.offsets and [found.offsets[number] for number in chosen.pages]
-            raster = TiffRaster(file, levels, names, opened.byteorder, offsets, size)
+            raster = TiffRaster(file, levels, names, opened.byteorder, offsets, size, content)
             raster.locate = locate
             return show(raster, reading, not large)
         if len(pages) > 1:

@@ -76,6 +76,17 @@ def coarser(opened: Any, first: Any, alone: bool) -> Iterator[Any]:
             yield page
 
 
+def masks(opened: Any) -> dict[tuple[int, int], Any]:
+    """GDAL's internal masks, where pixels have content, by (height, width): pages of their own, one a level."""
+    found: dict[tuple[int, int], Any] = {}
+    for page in islice(opened.pages, 1, PAGES):
+        page = page.aspage()
+        tag = page.tags.get(254)
+        if tag is not None and int(tag.value) & 4 and page.samplesperpixel == 1 and page.bitspersample in (1, 8):
+            found.setdefault((page.imagelength, page.imagewidth), page)
+    return found
+
+
 def check_end(page: Any, size: int) -> None:
     """DecodeError where the pixels of a page end beyond its file."""
     if not len(page.dataoffsets) or int(np.add(page.dataoffsets, page.databytecounts).max()) > size:
@@ -166,8 +177,10 @@ class TiffRaster(Raster):
         order: str,
         offsets: Sequence[int] | None = None,
         pixel_size: PixelSize | None = None,
+        masks: dict[tuple[int, int], Any] | None = None,
     ) -> None:
-        """levels: the pages of each level, finest first. order: of bytes. offsets: where the pages' pixels begin."""
+        """levels: the pages of each level, finest first. order: of bytes. offsets: where the pages' pixels begin.
+        masks: of a level, by its size."""
         first = levels[0][0]
         height, width = first.imagelength, first.imagewidth
         self.name, self.channels, self.pixel_size = file.name, channels, pixel_size
@@ -188,16 +201,22 @@ class TiffRaster(Raster):
             [_Tiles(file, page, offsets[n] if offsets else None, order) for n, page in enumerate(pages)]
             for pages in levels
         ]
+        pages = [(masks or {}).get(level[:2]) for level in self.levels]
+        self._masks = [page and _Tiles(file, page, None, order) for page in pages]
         self._inverted = first.photometric == 0  # white is zero
         largest = max(tiles.bytes for pages in self._tiles for tiles in pages)
         self._read = lru_cache(max(1, CACHE // largest))(_Tiles.read)
 
     @property
     def sparse(self) -> bool:
-        return super().sparse or self._alpha is not None
+        return super().sparse or self._alpha is not None or any(self._masks)
 
     def valid(self, level: int, y: int, x: int, samples: np.ndarray) -> np.ndarray:
         found = super().valid(level, y, x, samples)
+        if tiles := self._masks[level]:
+            mask = np.empty((*found.shape, 1), np.uint8)
+            self._fill(mask, tiles, 0, [(0, 0)], y, x)
+            found &= mask[..., 0] > 0
         if self._alpha is not None:
             height, width = found.shape
             found &= self.samples(level, y, x, height, width, (self._alpha,))[..., 0] > 0

@@ -109,8 +109,13 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     params: FeaturesParams = job.params
     dataset = job.inputs["dataset"].read_table("images.parquet")
     table = view_table(dataset, params.views, params.mirror, params.predicted)
-    images = ViewReader(job.roots["images"].location, reading(params.channels, params.values))
-    table = with_content(table, sparse_images(job.inputs["dataset"]), images.content)
+    seen, root = reading(params.channels, params.values), job.roots["images"].location
+    table = with_content(
+        table,
+        sparse_images(job.inputs["dataset"]),
+        lambda view, rows, columns: ViewReader(root, seen).content(view, rows, columns),
+        lambda done, total: work.tick(done, total, "images looked at"),
+    )
     if not len(table):
         raise StageError(
             "no image has content: nodata or glass is everywhere", next="look at the images, or at their nodata value"

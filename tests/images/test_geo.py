@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from raster_files import BANDS, NORTH_UP, SCENE, UTM, geotiff
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning
@@ -167,6 +168,29 @@ def test_alpha_is_nodata_on_earth(tmp_path):
     assert image.channels == ("R", "G", "B", "A")
     assert np.array_equal(everywhere(image), alpha[..., 0] > 0)
     assert np.array_equal(image.pixels(), SCENE)
+
+
+@pytest.mark.parametrize("options", [{}, {"driver": "COG", "BLOCKSIZE": 128, "COMPRESS": "JPEG"}, {"tiled": True}])
+@pytest.mark.parametrize("limit", [1000, 10**8])
+def test_an_internal_mask_is_that_of_gdal(options, limit, tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff_module, "WINDOWED", limit)
+    big = np.kron(SCENE, np.ones((4, 4, 1), np.uint8))
+    mask = np.ones(big.shape[:2], bool)
+    mask[30:200, 40:333] = False
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        path = geotiff(tmp_path / "plain.tif", big)
+        with rasterio.open(path, "r+") as file:
+            file.write_mask(mask)
+        if options:
+            rasterio.shutil.copy(path, tmp_path / "a.tif", **{"driver": "GTiff", **options})
+            path = tmp_path / "a.tif"
+    image = opened(path)
+    with rasterio.open(path) as file:
+        assert np.array_equal(file.dataset_mask() > 0, mask)
+    assert image.sparse
+    assert np.array_equal(everywhere(image), mask)
+    assert np.array_equal(image.valid((100, 200, 150, 150), (150, 150)), mask[100:250, 200:350])
+    assert image.valid((0, 0, *image.size), (75, 110)).mean() == pytest.approx(mask.mean(), abs=0.01)
 
 
 # Overviews, and other drivers -----------------------------------------------------------------------------------------
