@@ -146,6 +146,8 @@ def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress:
 
     images, notes = scan("images", "images")
     for note in notes:
+        if config.dataset.channels and note.endswith(folder.FIRST_THREE):
+            continue
         log.warning("%s", note)
     splits = {item.split for item in images}
     folder.predicted_splits(splits, config.masks.splits)  # refuses a split that is not there

@@ -26,7 +26,10 @@ from pipeline.core.errors import ConfigError, StegoflowError
 from pipeline.core.runs import names as run_names
 from pipeline.core.runs import run_artifact
 from pipeline.core.store import Store
+from pipeline.datasets.scale import configured
 from pipeline.images.formats import open_source
+from pipeline.images.reading import reading
+from pipeline.images.source import PixelSize
 from pipeline.report import notebook
 from pipeline.session import recorded_config
 from pipeline.terminal import visible
@@ -121,10 +124,11 @@ class Run:
     @cached_property
     def images(self) -> ByImage[np.ndarray]:
         """Every image of the dataset, (height, width, 3) uint8. StageError where the file has changed."""
-        images, root = self._images, self.record["config"]["dataset"]["root"]
+        images, dataset = self._images, self.record["config"]["dataset"]
+        seen = reading(dataset.get("channels"), dataset.get("values"))
 
         def read(row: int) -> np.ndarray:
-            return open_source(root, *images.file(row)).pixels()
+            return open_source(dataset["root"], *images.file(row), seen).pixels()
 
         return ByImage(images, range(len(images.table)), read)
 
@@ -132,6 +136,14 @@ class Run:
         """One image of the dataset, (height, width, 3) uint8. An id of several splits means the one with a mask."""
         predicted = self.has("masks") and key in self.masks
         return self.images.read((self.masks if predicted else self.images).row(key))
+
+    def pixel_size(self, key: Key) -> PixelSize | None:
+        """What a pixel of an image measures: what `dataset.pixel_size` says of it, else the file; None where neither
+        does."""
+        images, dataset = self._images, self.record["config"]["dataset"]
+        path, sha256, size = images.file(self.images.row(key))
+        known = configured(dataset.get("pixel_size"))(path)
+        return known or open_source(dataset["root"], path, sha256, size).pixel_size
 
     @cached_property
     def masks(self) -> ByImage[np.ndarray]:

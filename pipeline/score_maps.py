@@ -38,7 +38,7 @@ def score_maps(store: Store, record: dict[str, Any], n: int | None = None) -> Ca
         if plane is None:  # it could not be decoded when the features were made
             yield from (np.zeros(images.size(row), np.uint8) for _ in predict.cut.nodes)
             return
-        pixels = open_source(root, *images.file(row)).pixels()
+        pixels = open_source(root, *images.file(row), predict.reading).pixels()
 
         def logits() -> Iterator[np.ndarray]:
             if params.upsampling == "guided":

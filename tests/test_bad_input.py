@@ -186,7 +186,6 @@ IMAGES = [
         np.dstack([np.where(X < 9, 0, np.where(X > 50, 255, GREY))] * 3),
         0,
     ),
-    case("TIFF of several pages", 0, "pages.tif", tiff(np.stack([BODY, 255 - BODY]), photometric="rgb"), BODY, 0),
     case(
         "palette PNG with transparency",
         0,
@@ -256,6 +255,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory, vit: Path) -> Exported:
         _, name, data, *_ = parameters.values
         (root / name).write_bytes(data)
     (root / "image.txt").write_bytes(saved(BODY, "PNG"))
+    (root / "pages.tif").write_bytes(tiff(np.stack([BODY, 255 - BODY]), photometric="rgb"))
     shown = {"images": 99, "patches": 1, "gallery_images": 99}
     return run_and_export(place, root, vit, features={"max_failed_fraction": 0.3}, report=shown)
 
@@ -291,7 +291,17 @@ def test_other_names_are_no_images(zoo: Exported, status):
     assert status == 0
     listed = zoo.run.artifact("dataset").read_table("images.parquet")["path"].to_pylist()
     assert "image.txt" not in listed
-    assert len(listed) == 3 + len(IMAGES) + len(SKIPPED)
+    assert len(listed) == 3 + 2 + len(IMAGES) + len(SKIPPED)
+
+
+@row("TIFF of several pages", 0)
+def test_pages_are_images(zoo: Exported, status):
+    assert status == 0
+    for page, pixels in enumerate((BODY, 255 - BODY)):
+        name = f"pages#page={page}.tif"
+        assert np.array_equal(zoo.run.image(name), pixels)
+        assert zoo.mask(f"pages#page={page}.png").shape == pixels.shape[:2]
+        assert name in zoo.report
 
 
 @row("a tiled TIFF of more pixels than are decoded whole", 0)
@@ -317,7 +327,7 @@ def test_an_image_that_is_read_by_windows_alone(tmp_path, vit, status, monkeypat
 def test_what_looks_like_an_image_and_is_not_read_is_named(tmp_path, vit, status, caplog):
     assert status == 0
     root = write_corpus(tmp_path / "corpus", train=3, val=1, labels=False)
-    for name in ("a.svs", "b.SVS", "sky.fits", "stack.zarr/0/zarr.json", "stack.zarr/0/tile.png"):
+    for name in ("a.czi", "b.CZI", "raw.dng", "old.vms"):
         path = root / "images/val" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"not looked at")
@@ -325,21 +335,21 @@ def test_what_looks_like_an_image_and_is_not_read_is_named(tmp_path, vit, status
     assert done.failed == []
     notes = done.run.artifact("dataset").manifest["notes"]
     assert [note.partition(" left out")[0] for note in notes] == [
-        "1 .fits file was",
-        "2 .svs files were",
-        "1 .zarr file was",
+        "2 .czi files were",
+        "1 .dng file was",
+        "1 .vms file was",
     ]
-    assert "vips tiffsave a.svs" in notes[1]
+    assert "vips tiffsave a.vms" in notes[2]
     for note in notes:
         assert note in caplog.text
-    assert "images/val/stack.zarr" in done.report
+    assert "images/val/old.vms" in done.report
 
 
 @row("slides alone", 2)
 def test_slides_alone(tmp_path, vit, status):
     (tmp_path / "slides").mkdir()
-    (tmp_path / "slides/a.ndpi").write_bytes(b"not looked at")
-    refused(status, "run", write_config(tmp_path, tmp_path / "slides", vit), named=("no image", "a.ndpi", "vips"))
+    (tmp_path / "slides/a.vms").write_bytes(b"not looked at")
+    refused(status, "run", write_config(tmp_path, tmp_path / "slides", vit), named=("no image", "a.vms", "vips"))
 
 
 @row("every image of one constant colour", 0)

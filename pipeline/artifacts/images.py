@@ -14,6 +14,15 @@ Key = str | tuple[str, str]
 """An image's id; with its split, "val/a/b.jpg" or ("val", "a/b.jpg"), where several splits hold that id."""
 
 
+SPARSE = "sparse.json"
+"""Of a dataset artifact: rows of the images whose pixels may be without content. Missing where there are none."""
+
+
+def sparse_images(dataset: Artifact) -> list[int]:
+    """The rows of the images whose pixels may be without content."""
+    return [int(row) for row in dataset.read_json(SPARSE)] if SPARSE in dataset.manifest["files"] else []
+
+
 class Images:
     """The images of a dataset: a row (split, id, path, sha256, size, height, width) for each, by split and id."""
 

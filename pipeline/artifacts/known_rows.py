@@ -1,6 +1,7 @@
 """Rows of features that earlier artifacts already hold: a grown or shuffled corpus pays for its new images only."""
 
 import logging
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from pipeline.core.artifact import Artifact, shown
 from pipeline.core.catalog import finished
 from pipeline.core.engine import Job, Part
 from pipeline.core.errors import DamageError
+from pipeline.images.formats import split_plane
 
 log = logging.getLogger("stegoflow")
 
@@ -17,10 +19,15 @@ log = logging.getLogger("stegoflow")
 def known_rows(out: Artifact, table: pa.Table) -> pa.Table:
     """Rows that earlier artifacts of the same recipe already hold: (view, fingerprint, row), wherever they stand now.
 
-    A row is known by its image's content, its window and its mirroring: a grown corpus pays for its new images only.
+    A row is known by its image's content (and which of the images in a file it is), its window and its mirroring: a
+    grown corpus pays for its new images only.
     """
-    keys = ("sha256", "y0", "x0", "height", "width", "mirrored")
-    wanted = {tuple(row[key] for key in keys): row["view"] for row in table.select(["view", *keys]).to_pylist()}
+    keys = ("path", "sha256", "y0", "x0", "height", "width", "mirrored")
+
+    def known_by(row: dict[str, Any]) -> tuple[Any, ...]:
+        return (*(row[key] for key in keys[1:]), *sorted(split_plane(row["path"])[1].items()))
+
+    wanted = {known_by(row): row["view"] for row in table.select(["view", *keys]).to_pylist()}
     found: dict[int, tuple[str, int]] = {}
     for other in finished(out.store, out.stage):
         if other.manifest["recipe"] != out.spec["recipe"] or len(found) == len(wanted):
@@ -32,7 +39,7 @@ def known_rows(out: Artifact, table: pa.Table) -> pa.Table:
             log.warning("features %s are not copied from: %s", shown(other.fingerprint), error.message)
             continue
         for row in rows:
-            view = wanted.get(tuple(row[key] for key in keys))
+            view = wanted.get(known_by(row))
             if view is not None and row["view"] not in missing_rows:
                 found[view] = (other.fingerprint, row["view"])
     known = [{"view": view, "fingerprint": name, "row": row} for view, (name, row) in sorted(found.items())]

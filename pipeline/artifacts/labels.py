@@ -7,7 +7,6 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.datasets.benchmarks import layouts
 from pipeline.images import formats
-from pipeline.images.files import open_file
 from pipeline.images.pixels import DecodeError
 
 
@@ -37,8 +36,7 @@ class LabelMaps:
         if number is None:
             return None
         (row,) = self.table.slice(number, 1).to_pylist()
-        file = open_file(self.root, row["path"], row["sha256"], row["size"])
-        label = decode_label(file.content(), row["path"])
+        label = read_label(self.root, row["path"], row["sha256"], row["size"])
         if self.coarse:
             return layouts.to_classes(label, self.coarse)
         unknown = label[((label < 0) | (label >= len(self.names))) & (label != self.ignore)]
@@ -67,8 +65,10 @@ def check_size(label: np.ndarray, image: str, height: int, width: int) -> None:
         )
 
 
-def decode_label(data: bytes, path: str) -> np.ndarray:
+def read_label(root: str, path: str, sha256: str, size: int) -> np.ndarray:
+    """A listed label map; StageError where it cannot be read."""
+    name, plane = formats.split_plane(path)
     try:
-        return formats.decode_label(data, path)
+        return formats.read_label(formats.open_listed(root, name, sha256, size), plane)
     except DecodeError as error:
         raise StageError(f"label map {error}", next="mend or remove that file and run again") from error

@@ -17,9 +17,17 @@ class Views:
         self.tokens = Tokens(features)
         self.table, self.rows, self.images = features.held("views.parquet", _by_image)
 
+    def boxes(self, image: int) -> list[Window]:
+        """The windows that an image is predicted from; none where it has no content."""
+        rows = self.rows[slice(*np.searchsorted(self.images, [image, image + 1]))]
+        found = self.table.select(["y0", "x0", "height", "width"]).take(rows).to_pylist()
+        return list(dict.fromkeys(Window(**box) for box in found))
+
     def plane(self, image: int, encode: Any) -> np.ndarray | None:
         """What `encode` makes of an image's tokens (view, row, column, channel), mirrored views averaged with the
-        plain ones, merged: (rows, columns, D) float32. None where the image could not be decoded."""
+        plain ones, merged: (rows, columns, D) float32. None where the image could not be decoded, or has no views."""
+        if not self.boxes(image):
+            return None
         views = self.table.take(self.rows[slice(*np.searchsorted(self.images, [image, image + 1]))]).to_pylist()
         values = self.tokens.read(np.asarray([view["view"] for view in views]))
         if not np.isfinite(values[:, 0, 0, 0]).all():

@@ -1,13 +1,17 @@
 """The table of views: which windows of which images the backbone sees, and what each is for."""
 
-from typing import Literal
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from pipeline.core.params import Params
 from pipeline.datasets import folder
-from pipeline.numerics.views import windows
+from pipeline.numerics.views import shares, windows
 
 
 class ViewParams(Params):
@@ -77,3 +81,45 @@ def view_table(dataset: pa.Table, views: ViewParams, mirror: str, masked: list[s
                     rows.append({**row, "mirrored": True, "training": False})
     rows.sort(key=lambda row: row["mirrored"])
     return pa.Table.from_pylist([{**row, "view": number} for number, row in enumerate(rows)], schema=VIEW_SCHEMA)
+
+
+Content = Callable[[dict[str, Any], int, int], np.ndarray]
+"""Where an image, given by the row of one of its views, has content on a grid of (rows, columns): bool."""
+GRID = 2048
+"""Rows and columns at most of the grid that the content of an image is looked for on."""
+CONTENT = 0.05
+"""The share of a view that must have content: views of less are left out (nodata, slide glass)."""
+
+
+def with_content(
+    table: pa.Table,
+    sparse: Sequence[int],
+    find: Content,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> pa.Table:
+    """A table of views without those that show next to nothing.
+
+    sparse: rows of the table of images whose pixels may be without content. progress: called with the number of them
+    that were looked at, and of all.
+    """
+    image = np.asarray(table["image"])
+    order = np.argsort(image, kind="stable")
+    first, stop = (np.searchsorted(image[order], list(sparse), side).tolist() for side in ("left", "right"))
+    rows = [order[a:b] for a, b in zip(first, stop, strict=True) if a < b]
+    boxes = np.stack([np.asarray(table[key]) for key in ("y0", "x0", "height", "width")], axis=1)
+    kept = np.ones(len(table), bool)
+
+    def look(at: np.ndarray) -> np.ndarray:
+        (view,) = table.slice(int(at[0]), 1).to_pylist()
+        height, width = max(1, view["image_height"]), max(1, view["image_width"])
+        # At least 16 cells in the least window, each way.
+        least = boxes[at, 2:].min(axis=0).clip(1)
+        cells = [min(GRID, math.ceil(16 * side / part)) for side, part in zip((height, width), least, strict=True)]
+        return shares(find(view, cells[0], cells[1]), boxes[at], height, width)
+
+    with ThreadPoolExecutor(4) as pool:  # each holds what an open image keeps
+        for done, (at, share) in enumerate(zip(rows, pool.map(look, rows), strict=True), 1):
+            kept[at] = share >= CONTENT
+            progress(done, len(rows))
+    table = table.filter(pa.array(kept))
+    return table.set_column(0, "view", pa.array(range(len(table)), pa.int64()))

@@ -30,6 +30,9 @@ PURPOSES = {
     "crf": "masks.crf=true; not on Python 3.13",
     "demo": "stegoflow demo, features.weights=packaged",
     "tiff": "compressed TIFFs, PNGs of 16 bits",
+    "geo": "CRS of GeoTIFFs, JPEG 2000, VRT",
+    "fits": "FITS, dataset.values=zscale",
+    "wsi": "whole slides: SVS, NDPI, MRXS, SCN, BIF, DICOM",
     "report": "the report",
     "dask": "execution.executor=dask",
     "flows": "Prefect deployments",
@@ -165,7 +168,9 @@ def _dataset(root: str, layout: str) -> Iterator[Check]:
     items, notes = folder.scan(root, "images", layout=layout)
     for note in notes:
         if note not in [what for _, what, _ in lacking]:
-            yield Check("dataset", "warning", note, "mend, convert or remove them")
+            wide = note.endswith(folder.FIRST_THREE)
+            todo = "choose them: stegoflow params dataset" if wide else "mend, convert or remove them"
+            yield Check("dataset", "warning", note, todo)
     yield Check("dataset", "ok", f"{len(items)} images in {', '.join(sorted({item.split for item in items}))}")
 
 

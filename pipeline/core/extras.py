@@ -21,6 +21,7 @@ EXTRAS = {
     "imagecodecs": "tiff",
     "starlette": "explore",
     "uvicorn": "explore",
+    "openslide": "wsi",
 }
 """Import name → extra; `cpu` and `gpu` bring the same faiss."""
 

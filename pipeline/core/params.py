@@ -5,6 +5,7 @@ A field is one of
 - `unhashed(...)`: left out of the fingerprint, such as where a file lies, because only its content counts;
 - `suggested("stage")`: plain; where a config leaves it None, the artifact of that stage holds the value;
 - `borrowed("stage.field")`: hashed here, but written once, in another section of the config;
+- `borrowed("stage.field", optional=True)`: the same, and hashed only where it is set: a field that came later;
 - `derived(resolver)`: hashed, and computed from its section when a run is planned (a digest of weights, say).
 """
 
@@ -46,9 +47,10 @@ def suggested(by: str, **limits: Any) -> Any:
     return Field(None, json_schema_extra={"suggested_by": by}, **limits)
 
 
-def borrowed(path: str) -> Any:
-    """A field that takes its value from `path` ("stage.field") of the config and is hashed here too."""
-    return Field(None, json_schema_extra={"role": "borrowed", "path": path})
+def borrowed(path: str, *, optional: bool = False) -> Any:
+    """A field that takes its value from `path` ("stage.field") of the config and is hashed here too; an `optional` one
+    where it is not None, so that artifacts keep the names that they had before there was such a field."""
+    return Field(None, json_schema_extra={"role": "borrowed", "path": path, "optional": optional})
 
 
 def derived(resolver: Callable[[Any], Any]) -> Any:
@@ -174,4 +176,6 @@ def suggestions(params: Params, config: BaseModel) -> dict[str, bool]:
 def hashed(params: Params) -> dict[str, Any]:
     """The JSON-ready fields that decide an artifact's values, defaults included."""
     model = type(params)
-    return _dump(params, [name for name in model.model_fields if role(model, name) != "unhashed"], hashed)
+    names = [name for name in model.model_fields if role(model, name) != "unhashed"]
+    there = [name for name in names if not _facts(model, name).get("optional") or getattr(params, name) is not None]
+    return _dump(params, there, hashed)

@@ -5,6 +5,7 @@ fingerprint depends on it.
 """
 
 import hashlib
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from pipeline.core.store import Store, local_folder
 from pipeline.images import files, formats
 from pipeline.images.pixels import DecodeError
 
-READING = 2
+READING = 3
 """Raised when files are read otherwise: what was refused may be an image now."""
 
 
@@ -35,6 +36,12 @@ class Facts(NamedTuple):
     width: int
     error: str
     """Why the header cannot be read, else empty."""
+    planes: str
+    """JSON: [keys, height, width] of each image or label map in it where there are several, else empty."""
+    sparse: bool
+    """Whether pixels may be without content."""
+    channels: str
+    """The names of its channels where they are more than three, else empty."""
 
 
 def read_all(
@@ -56,18 +63,35 @@ def read_all(
 
 def _read(root: str, kind: str, entry: files.Found) -> Facts:
     file: files.File
-    if entry.size < files.SMALL:
+    if entry.members:
+        file, sha256 = _several(root, entry)
+    elif entry.size < files.SMALL and not entry.path.lower().endswith(formats.BY_PATH):
         file = files.Memory(entry.path, files.read_or_explain(root, entry.path))
         sha256 = hashlib.sha256(file.data).hexdigest()
     else:
         file, sha256 = files.patiently(entry.path, lambda: _digest(root, entry.path))
-    height, width, error = 0, 0, ""
-    if kind == "images":
-        try:
-            height, width = formats.open_image(file).size
-        except DecodeError as failure:
-            error = str(failure)
-    return Facts(entry.stamp, sha256, file.size, height, width, error)
+    height, width, error, planes, sparse, channels = 0, 0, "", "", False, ""
+    try:
+        several = formats.planes(file)
+        planes = json.dumps(several) if len(several) > 1 else ""
+        if kind == "images":
+            image = formats.open_image(file, plane=several[0][0] if several else None)
+            height, width = image.size
+            sparse = image.sparse
+            names = [name for name in image.channels if name != "A"]
+            channels = ", ".join(names[:20]) if len(names) > 3 and names != ["C", "M", "Y", "K"] else ""
+    except DecodeError as failure:
+        error = str(failure) if kind == "images" else ""  # of a label map, reading it says so
+    return Facts(entry.stamp, sha256, entry.size, height, width, error, planes, sparse, channels)
+
+
+def _several(root: str, entry: files.Found) -> tuple[files.File, str]:
+    """An image that is several files, and the digest of their paths and contents."""
+    with ThreadPoolExecutor(8) as pool:
+        paths = [member.path for member in entry.members]
+        found = pool.map(lambda path: files.patiently(path, lambda: _digest(root, path))[1], paths)
+        sha256 = digest(sorted(zip(paths, found, strict=True)))
+    return formats.open_listed(root, entry.path, sha256, entry.size), sha256
 
 
 def _digest(root: str, path: str) -> tuple[files.Stored, str]:

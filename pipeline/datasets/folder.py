@@ -5,6 +5,7 @@ or, where a `layout` is named, a published benchmark as it lies on disk (`benchm
 An image's id is its path below its split folder. Content decides: where ROOT lies is never part of a fingerprint.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +18,9 @@ from pipeline.datasets import digests
 from pipeline.datasets.benchmarks import LAYOUTS, layouts
 from pipeline.datasets.benchmarks import listing as benchmark
 from pipeline.images import files, formats
+from pipeline.images.gathering import gather
 
+FIRST_THREE = "the first three are seen, unless dataset.channels names others"
 SOLE_SPLIT = "all"
 """The split's name where a folder has no split sub-folders."""
 
@@ -36,6 +39,8 @@ class Item(NamedTuple):
     width: int
     error: str
     """Why the header cannot be read, else empty."""
+    sparse: bool = False
+    """Whether pixels may be without content: nodata, slide glass."""
 
 
 def image_folder(root: str) -> str:
@@ -82,15 +87,39 @@ def scan(
         if path != path.encode(errors="replace").decode():
             name = path.encode(errors="backslashreplace").decode()
             raise ConfigError(f"dataset.root: the name {name} is not UTF-8", next="rename that file")
+        if formats.split_plane(path)[1]:
+            raise ConfigError(
+                f"dataset.root: the name {path} is that of a plane of {formats.split_plane(path)[0]}",
+                next="rename that file: what follows its # names an image in a file of several",
+            )
     known = digests.read_all(root, kind, found, cache, progress)
-    items = []
-    for path in paths:
-        (split, id), facts = split_of(path), known[path]
-        items.append(Item(split, id, path, facts.sha256, facts.size, facts.height, facts.width, facts.error))
+    items = [item for path in paths for item in _items(path, split_of, known[path])]
     items.sort(key=lambda item: (item.split, item.id))
+    if layout == "folder":
+        notes += _wide({path: known[path].channels for path in paths})
     if refused := [item.error for item in items if item.error]:
         notes.append(f"{len(refused)} of {len(items)} images cannot be read: {some(refused)}")
     return Listing(items, notes)
+
+
+def _items(path: str, split_of: Callable[[str], tuple[str, str]], facts: digests.Facts) -> list[Item]:
+    """The images of a file: one, or each of its planes."""
+    found = []
+    for keys, height, width in json.loads(facts.planes) if facts.planes else [({}, facts.height, facts.width)]:
+        name = formats.join_plane(path, keys)
+        split, id = split_of(name)
+        height, width = (height, width) if facts.height else (0, 0)
+        found.append(Item(split, id, name, facts.sha256, facts.size, height, width, facts.error, facts.sparse))
+    return found
+
+
+def _wide(channels: dict[str, str]) -> list[str]:
+    """A note on images with more than three channels."""
+    wide = sorted(path for path, names in channels.items() if names)
+    if not wide:
+        return []
+    many = f"{len(wide)} files have more than three channels, first {wide[0]} ({channels[wide[0]]})"
+    return [f"{many}: {FIRST_THREE}"]
 
 
 def some(names: list[str]) -> str:
@@ -102,8 +131,8 @@ def _find(root: str, kind: str) -> tuple[list[files.Found], Callable[[str], tupl
     """The files of a plain folder, the function from a path to (split, id), and notes on what was left out."""
     top = image_folder(root) if kind == "images" else "labels"
     suffixes = formats.SUFFIXES if kind == "images" else formats.LABEL_SUFFIXES
-    every = list(files.walk(root, top))
-    found = [entry for entry in every if entry.path.lower().endswith(suffixes) and not formats.within(entry.path)]
+    every = gather(root, files.walk(root, top))
+    found = [entry for entry in every if entry.path.lower().endswith(suffixes)]
     notes = formats.left_out(entry.path for entry in every) if kind == "images" else []
     if not found:
         where = f"{redact(root)}/{top}".rstrip("/")

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.images import Images
+from pipeline.artifacts.view_reader import reading_of
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import NotFoundError
 from pipeline.core.runs import run_artifact
@@ -60,6 +61,7 @@ class Corpus:
     def __init__(self, store: Store, record: dict[str, Any], *, keep_index: bool = True) -> None:
         self.store, self.record = store, record
         self.root: str = record["config"]["dataset"]["root"]
+        self.reading = reading_of(run_artifact(store, record, "features"))
         self.images = Images(run_artifact(store, record, "dataset"))
         self.clusters = read_clusters(run_artifact(store, record, "clusters"))
         self.indexing = Indexing(store, record, keep=keep_index)
@@ -82,7 +84,7 @@ class Corpus:
 
     def source(self, row: int) -> Source:
         """An image, opened. DecodeError where it cannot be."""
-        return self._sources.get(row, lambda: open_source(self.root, *self.images.file(self.check(row))))
+        return self._sources.get(row, lambda: open_source(self.root, *self.images.file(self.check(row)), self.reading))
 
     def picture(self, row: int, window: tuple[float, float, float, float] | None, side: int) -> bytes:
         """A window (y0, x0, height, width, of the image's pixels) of an image as JPEG, its longer side `side` pixels at

@@ -17,6 +17,7 @@ from obstore.exceptions import PreconditionError
 from pipeline.core.errors import ConfigError, Set, StageError, StoreError
 from pipeline.core.retries import IO_ERRORS
 from pipeline.core.store import GO_ON, first_line, local_folder, open_store
+from pipeline.images.ranges import Ranges
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -41,6 +42,8 @@ class Found(NamedTuple):
     """Changes when the file does: size and time of change."""
     modified: float
     """Seconds since the epoch of its last change."""
+    members: "tuple[Found, ...]" = ()
+    """Of an image that is several files, all of them."""
 
 
 class Memory(NamedTuple):
@@ -122,47 +125,49 @@ class Stored:
 
     def stream(self) -> io.BufferedReader:
         """It as a seekable file object."""
-        return io.BufferedReader(_Raw(self), 2**16)
+        return io.BufferedReader(Ranges(self.read, self.size), 2**16)
 
 
-File = Memory | Stored
+@dataclass(frozen=True)
+class Folder:
+    """A folder that is one image. What reads it opens what lies in it."""
+
+    root: str
+    name: str
+    size: int
+    """Bytes of all its files, as they were listed."""
+
+    def content(self) -> bytes:
+        return b""  # it has none of its own
+
+    def read(self, offset: int, length: int) -> bytes:
+        return b""
+
+    def stream(self) -> io.BytesIO:
+        return io.BytesIO()
 
 
-class _Raw(io.RawIOBase):
-    """A `Stored` as a file object. Nothing of the operating system stays open."""
-
-    def __init__(self, file: Stored) -> None:
-        self.file, self.at = file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.file.size}[whence]
-        return self.at
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self.file.read(self.at, len(buffer))
-        buffer[: len(data)] = data
-        self.at += len(data)
-        return len(data)
+File = Memory | Stored | Folder
+FOLDERS = (".zarr",)
+"""Endings of folders that are one image."""
 
 
-def open_file(root: str, path: str, sha256: str, size: int) -> File:
+def open_file(root: str, path: str, sha256: str, size: int, keep: bool = True) -> File:
     """A listed file. Below `SMALL` bytes it is read here and now, and must have the digest that was listed; a larger
-    one must have the size that was listed, and at every read the time of change or ETag that it has here.
+    one, and one not to `keep` in memory, must have the size that was listed, and at every read the time of change or
+    ETag that it has here. Of a folder nothing is checked.
 
     StageError if it changed since it was listed; FileNotFoundError or another OSError where it cannot be read.
     """
-    if size < SMALL:
+    if path.lower().endswith(FOLDERS):
+        _checked_folder(root, path)
+        return Folder(root, path, size)
+    if size < SMALL and keep:
         data = read_file(root, path)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise changed(path)
         return Memory(path, data)
-    file = stored(root, path, sha256)
+    file = stored(root, path, sha256 if keep else "")
     if file.size != size:
         raise changed(path)
     return file
@@ -230,8 +235,16 @@ def walk(root: str, top: str) -> Iterator[Found]:
     start = len(top) + 1 if top else 0
     for entry in _files(root, top):
         names = entry.path[start:].split("/")
-        if not any(name.startswith(".") for name in names) and (top or names[0] != "labels" or len(names) == 1):
+        shown = within(entry.path) or not any(name.startswith(".") for name in names)
+        if shown and (top or names[0] != "labels" or len(names) == 1):
             yield entry
+
+
+def within(path: str) -> str:
+    """The outermost folder on a path that is itself an image; empty where there is none."""
+    folders = path.split("/")[:-1]
+    number = next((n for n, name in enumerate(folders, 1) if name.lower().endswith(FOLDERS)), 0)
+    return "/".join(folders[:number])
 
 
 def _files(root: str, top: str) -> Iterator[Found]:

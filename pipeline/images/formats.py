@@ -7,6 +7,7 @@ To add a format: write a module with `open_image(file) -> Source`, give it a row
 `make acknowledge` (no stage's `version` changes: what was read before is read as before).
 """
 
+import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
@@ -18,10 +19,11 @@ from PIL.JpegImagePlugin import jpeg_factory
 from PIL.WebPImagePlugin import WebPImageFile
 
 from pipeline.core.errors import ConfigError
-from pipeline.images import pillow, tiff
-from pipeline.images.files import File, Memory, open_file
+from pipeline.images import files, fits, geo, ngff, pillow, tiff, tiff_stacks, wsi
+from pipeline.images.files import File, Folder, Memory, open_file
 from pipeline.images.pixels import DecodeError, decoding
-from pipeline.images.source import Source
+from pipeline.images.reading import AS_STORED, Reading
+from pipeline.images.source import Sized, Source
 
 
 class Format(NamedTuple):
@@ -32,10 +34,16 @@ class Format(NamedTuple):
     """In lower case, with the dot."""
     magic: tuple[bytes, ...] = ()
     """What its files may begin with. Empty: its files are known by their suffix."""
-    open: Callable[[File], Source] | None = None
-    """Reads the header and no pixels. May raise anything for a file that is damaged. None: not read yet."""
-    label: Callable[[File], np.ndarray] | None = None
-    """The stored numbers of a label map, (H, W) or (H, W, C); None where a format cannot keep numbers."""
+    open: Callable[..., Source] | None = None
+    """Called with the file and a `Reading`, and where it has `planes` with the keys of one. Reads the header and no
+    pixels. May raise anything for a file that is damaged. None: not read yet."""
+    label: Callable[..., np.ndarray] | None = None
+    """The stored numbers of a label map, (H, W) or (H, W, C), of a file and where it has `planes` the keys of one; None
+    where a format cannot keep numbers."""
+    planes: Callable[[File], list[Sized]] | None = None
+    """Of a format whose files may hold several images: each, without keys where there is one."""
+    by_path: bool = False
+    """Whether a file, however small, is read where it lies: its library opens paths, or files beside it."""
     instead: str = ""
     """Of a format that is not read: what to do with such files. `{suffix}` stands for theirs."""
 
@@ -48,18 +56,29 @@ FORMATS: tuple[Format, ...] = (
     Format("JPEG", (".jpg", ".jpeg"), (b"\xff\xd8\xff",), partial(pillow.open_image, jpeg_factory)),
     Format("PNG", (".png",), (pillow.PNG,), pillow.open_png, pillow.decode_png_label),
     # The last two are BigTIFF.
-    Format("TIFF", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), tiff.open_image, tiff.decode_label),
+    Format(
+        "TIFF",
+        (".tif", ".tiff"),
+        (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+        tiff.open_image,
+        tiff.decode_label,
+        tiff_stacks.planes,
+    ),
     Format("WebP", (".webp",), (b"RIFF",), partial(pillow.open_image, WebPImageFile)),
     Format("BMP", (".bmp",), (b"BM",), partial(pillow.open_image, BmpImageFile)),
     Format("GIF", (".gif",), (b"GIF8",), partial(pillow.open_image, GifImageFile)),
+    Format("JPEG 2000", (".jp2", ".j2k"), geo.JP2, geo.open_jp2),
+    Format("FITS", (".fits", ".fit", ".fts", ".fz"), (fits.MAGIC,), fits.open_image, fits.decode_label, fits.planes),
+    Format("OME-Zarr", (".zarr",), (), ngff.open_image, ngff.decode_label, ngff.planes),
+    Format("whole slide", (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".dcm"), (), wsi.open_image, by_path=True),
+    Format("VRT", (".vrt",), (), geo.open_vrt, by_path=True),
     # Not read: named where they are left out.
-    Format("whole slide", (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu"), instead=_PYRAMID),
-    Format("photograph", (".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".tga", ".ppm", ".pgm"), instead=_PICTURE),
+    Format("whole slide", (".vms", ".vmu"), instead=_PYRAMID),
+    Format("photograph", (".heic", ".heif", ".avif", ".jxl", ".tga", ".ppm", ".pgm"), instead=_PICTURE),
     Format("raw photograph", (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2"), instead=_PICTURE),
     Format("microscope's stack", (".czi", ".nd2", ".lif", ".lsm", ".vsi", ".oib", ".oif", ".mrc"), instead=_PLANES),
-    Format("scan", (".dcm", ".nii"), instead=_PLANES),
-    Format("sky survey", (".fits", ".fit", ".fts"), instead=_PLANES),
-    Format("array", (".zarr", ".h5", ".hdf5"), instead=_PLANES),
+    Format("scan", (".nii",), instead=_PLANES),
+    Format("array", (".h5", ".hdf5"), instead=_PLANES),
 )
 """What a folder of images is looked through for, and what is left out of it."""
 
@@ -67,8 +86,9 @@ _READ = tuple(row for row in FORMATS if row.open)
 SUFFIXES = tuple(suffix for row in _READ for suffix in row.suffixes)
 """Endings that make a listed file an image. Compare with ``name.lower().endswith(SUFFIXES)``."""
 LABEL_SUFFIXES = tuple(suffix for row in _READ if row.label for suffix in row.suffixes)
-FOLDERS = (".zarr",)
-"""Endings of folders that are one image."""
+PLANED = tuple(suffix for row in _READ if row.planes for suffix in row.suffixes)
+"""Endings of files that may hold several images."""
+BY_PATH = tuple(suffix for row in _READ if row.by_path for suffix in row.suffixes)
 UNREAD = {suffix: row for row in FORMATS if not row.open for suffix in row.suffixes}
 
 _more: dict[str, Format] = {}
@@ -80,21 +100,55 @@ def register(row: Format) -> None:
     _more.update(dict.fromkeys(row.suffixes, row))
 
 
-def open_source(root: str, path: str, sha256: str, size: int) -> Source:
+def open_source(root: str, path: str, sha256: str, size: int, reading: Reading = AS_STORED) -> Source:
     """A listed image, to be read by windows. sha256 and size (bytes): as listed.
 
     Raises DecodeError for what is no image that can be read, StageError where it changed since it was listed, OSError
-    where the file cannot be read.
+    where the file cannot be read, ConfigError for a channel that it lacks.
     """
-    return open_image(open_file(root, path, sha256, size))
+    name, plane = split_plane(path)
+    return open_image(open_listed(root, name, sha256, size), reading, plane)
 
 
-def open_image(file: File) -> Source:
-    """The image in a file. DecodeError (its first word is the file's name) for what is no image that can be read."""
+def open_listed(root: str, name: str, sha256: str, size: int) -> File:
+    """`files.open_file`, which keeps where it is what its format reads by its path."""
+    return open_file(root, name, sha256, size, keep=not name.lower().endswith(BY_PATH))
+
+
+def open_image(file: File, reading: Reading = AS_STORED, plane: dict[str, int] | None = None) -> Source:
+    """The image in a file, or one of its `planes`. DecodeError (its first word is the file's name) for what is no image
+    that can be read."""
     with decoding(file.name):
         row = _format_of(file)
         assert row.open is not None
-        return row.open(file)
+        return row.open(file, reading, plane) if row.planes else row.open(file, reading)
+
+
+def planes(file: File) -> list[Sized]:
+    """The images in a file; none where its format has but one. DecodeError as `open_image`."""
+    with decoding(file.name):
+        row = _format_of(file)
+        return row.planes(file) if row.planes else []
+
+
+PLANE = re.compile(r"#((?:[a-z]+=\d+)(?:,[a-z]+=\d+)*)(\.[^./]+)$")
+
+
+def split_plane(path: str) -> tuple[str, dict[str, int]]:
+    """The path of a file, and which of its images is meant: `a#t=0,z=12.tif` is ("a.tif", {"t": 0, "z": 12})."""
+    found = PLANE.search(path)
+    if found is None or not path.lower().endswith(PLANED):
+        return path, {}
+    pairs = (pair.split("=") for pair in found[1].split(","))
+    return path[: found.start()] + found[2], {key: int(number) for key, number in pairs}
+
+
+def join_plane(path: str, plane: dict[str, int]) -> str:
+    """The inverse of `split_plane`."""
+    if not plane:
+        return path
+    stem, dot, suffix = path.rpartition(".")
+    return f"{stem}#{','.join(f'{key}={number}' for key, number in plane.items())}{dot}{suffix}"
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
@@ -103,16 +157,22 @@ def decode(data: bytes, name: str) -> np.ndarray:
 
 
 def decode_label(data: bytes, name: str) -> np.ndarray:
-    """The label map in `data` as int32 (H, W): the stored numbers of a single-channel PNG or integer TIFF.
+    """`read_label` of the label map in `data`."""
+    return read_label(Memory(name, data))
+
+
+def read_label(file: File, plane: dict[str, int] | None = None) -> np.ndarray:
+    """A label map as int32 (H, W): the stored numbers of a single-channel PNG, TIFF, FITS or OME-Zarr of integers.
 
     Palette files give their indices, not their colours. Nothing is scaled, and the orientation tag is ignored.
     Raises DecodeError as `open_image` does, ConfigError for a readable file that holds no class ids.
     """
+    name = file.name
     with decoding(name):
-        row = _format_of(Memory(name, data))
+        row = _format_of(file)
         if row.label is None:
-            raise _no_label(name, f"a label must be a PNG or a TIFF, not {row.name}, which alters numbers")
-        label = row.label(Memory(name, data))
+            raise _no_label(name, f"a label must be a PNG, TIFF, FITS or OME-Zarr, not {row.name}")
+        label = row.label(file, plane) if row.planes else row.label(file)
     if label.ndim != 2:
         raise _no_label(name, f"a label must have one channel, this one has {label.shape[2]} (colours?)")
     if label.dtype.kind not in "bui":
@@ -132,10 +192,12 @@ def _no_label(name: str, reason: str) -> ConfigError:
 
 def _format_of(file: File) -> Format:
     head = file.read(0, 16)
-    if not head:
+    if not head and not isinstance(file, Folder):
         raise DecodeError("the file is empty")
     suffix = _suffix(file.name)
-    known = (row for row in _READ if (head.startswith(row.magic) if row.magic else suffix in row.suffixes))
+    # By its suffix first: a slide of some scanners is a TIFF, too.
+    named = [row for row in _READ if not row.magic and suffix in row.suffixes]
+    known = iter([*named, *(row for row in _READ if row.magic and head.startswith(row.magic))])
     found = _more.get(suffix) or next(known, None)
     if found is None:
         *names, last = (row.name for row in _READ)
@@ -148,7 +210,7 @@ def left_out(paths: Iterable[str]) -> list[str]:
     names one of them. A folder that is an image counts as one."""
     found: dict[str, set[str]] = {}
     for path in paths:
-        name = within(path) or path
+        name = files.within(path) or path
         suffix = _suffix(name)
         if suffix in UNREAD:
             found.setdefault(suffix, set()).add(name)
@@ -157,13 +219,6 @@ def left_out(paths: Iterable[str]) -> list[str]:
         f"({UNREAD[suffix].name}); {UNREAD[suffix].instead.format(suffix=suffix)}"
         for suffix, names in sorted(found.items())
     ]
-
-
-def within(path: str) -> str:
-    """The outermost folder on a path that is itself an image; empty where there is none."""
-    folders = path.split("/")[:-1]
-    number = next((number for number, name in enumerate(folders, 1) if _suffix(name) in FOLDERS), 0)
-    return "/".join(folders[:number])
 
 
 def _suffix(name: str) -> str:

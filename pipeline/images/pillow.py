@@ -18,7 +18,9 @@ from PIL.PngImagePlugin import PngImageFile
 from pipeline.core.extras import require
 from pipeline.images.files import File
 from pipeline.images.pixels import channels, rgb, to_uint8, upright
-from pipeline.images.source import Whole, check_size
+from pipeline.images.raster import Array, show
+from pipeline.images.reading import AS_STORED, Reading
+from pipeline.images.source import Source, Whole, check_size
 
 ORIENTATION = 274
 """The tag's number in EXIF and in TIFF."""
@@ -27,16 +29,17 @@ PNG = b"\x89PNG\r\n\x1a\n"
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else every odd tag is printed where logging is not set up
 
 
-def open_image(plugin: Callable[[Any], Image.Image], file: File) -> Whole:
+def open_image(plugin: Callable[[Any], Image.Image], file: File, reading: Reading = AS_STORED) -> Source:
     """An image that one of Pillow's plugins reads.
 
     The plugin itself, not Image.open: that one tries every format it knows and has a size limit of its own.
     """
     image = plugin(file.stream())
-    return _whole(file, image, _orientation(image.getexif), lambda: rgb_pixels(plugin(io.BytesIO(file.content()))))
+    decode = lambda: rgb_pixels(plugin(io.BytesIO(file.content())))  # noqa: E731
+    return _whole(file, image, _orientation(image.getexif), decode, reading)
 
 
-def open_png(file: File) -> Whole:
+def open_png(file: File, reading: Reading = AS_STORED) -> Source:
     """A PNG of any depth."""
 
     def decode() -> np.ndarray:
@@ -45,12 +48,13 @@ def open_png(file: File) -> Whole:
             return rgb_pixels(PngImageFile(io.BytesIO(data)))
         from imagecodecs import png_decode  # Pillow would cut 16-bit colour to its high bytes
 
-        return rgb(to_uint8(channels(png_decode(data))))
+        samples = channels(png_decode(data))
+        return samples if reading.values else rgb(to_uint8(samples))
 
     image = PngImageFile(file.stream())
     if file.read(24, 1) == b"\x10":
         require("imagecodecs", f"{file.name}, a PNG of 16 bits,")
-    return _whole(file, image, _orientation(lambda: _png_exif(file)), decode)
+    return _whole(file, image, _orientation(lambda: _png_exif(file)), decode, reading)
 
 
 def decode_png_label(file: File) -> np.ndarray:
@@ -71,10 +75,17 @@ def rgb_pixels(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def _whole(file: File, image: Image.Image, orientation: int, decode: Callable[[], np.ndarray]) -> Whole:
+def _whole(
+    file: File, image: Image.Image, orientation: int, decode: Callable[[], np.ndarray], reading: Reading
+) -> Source:
     check_size(file.name, image.height, image.width)
     size = (image.width, image.height) if orientation >= 5 else (image.height, image.width)
-    return Whole(file.name, size, lambda: upright(decode(), orientation), image.getbands())
+    pixels = lambda: upright(decode(), orientation)  # noqa: E731
+    if reading == AS_STORED:
+        return Whole(file.name, size, pixels, image.getbands())
+    deep = bool(reading.values) and file.read(0, 25)[24:] == b"\x10" and isinstance(image, PngImageFile)
+    names = ("R", "G", "B") if not deep or len(image.getbands()) >= 3 else ("1",)
+    return show(Array(file.name, size, pixels, names, np.dtype(np.uint16 if deep else np.uint8)), reading, True)
 
 
 def _orientation(exif: Callable[[], Image.Exif]) -> int:

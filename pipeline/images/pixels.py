@@ -41,7 +41,7 @@ def decoding(name: str) -> Iterator[None]:
     except (MemoryError, StegoflowError):
         raise
     except DecodeError as error:
-        raise DecodeError(f"{name}: {error}") from None
+        raise DecodeError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, IndexError, their own, ...
         raise DecodeError(f"{name}: cannot be decoded: {error or type(error).__name__}") from error
 

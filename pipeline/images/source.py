@@ -57,6 +57,9 @@ class Georeference:
 Rectangle = tuple[float, float, float, float]
 """(y0, x0, height, width) in pixels of level 0."""
 
+Sized = tuple[dict[str, int], int, int]
+"""One image of a file that holds several: its keys, such as {"z": 12}, its height and width."""
+
 
 class Source(ABC):
     """An image, upright, as 8-bit RGB. Opening one reads its header alone."""
@@ -68,13 +71,22 @@ class Source(ABC):
     channels: tuple[str, ...] = ("R", "G", "B")
     """What is stored, by name (or number); the first three, or the first alone as grey, are what `read` gives."""
     pixel_size: PixelSize | None = None
-    georeference: Georeference | None = None
-    """Where it lies on Earth or in the sky."""
+    locate: Callable[[], Georeference | None] | None = None
+    sparse: bool = False
+    """Whether `valid` may be false anywhere: an image with a nodata value, a slide."""
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)."""
         return self.levels[0].height, self.levels[0].width
+
+    @cached_property
+    def georeference(self) -> Georeference | None:
+        """Where it lies on Earth or in the sky; None where nothing says so, or what reads it is not installed."""
+        if self.locate is None:
+            return None
+        with decoding(self.name):
+            return self.locate()
 
     @abstractmethod
     def read(self, window: Rectangle, size: tuple[int, int]) -> np.ndarray:
@@ -88,6 +100,10 @@ class Source(ABC):
     def pixels(self) -> np.ndarray:
         """The whole image, uint8 (H, W, 3). DecodeError where it has more than `MAX_PIXELS`."""
 
+    def valid(self, window: Rectangle, size: tuple[int, int]) -> np.ndarray:
+        """Where a window has content (no nodata, no slide glass), by the nearest pixel: bool (height, width)."""
+        return np.ones(size, bool)
+
 
 class Whole(Source):
     """An image whose pixels are decoded all at once, at the first read."""
@@ -99,21 +115,37 @@ class Whole(Source):
         decode: Callable[[], np.ndarray],
         channels: tuple[str, ...],
         pixel_size: PixelSize | None = None,
+        locate: Callable[[], Georeference | None] | None = None,
+        valid: Callable[[], np.ndarray] | None = None,
     ) -> None:
-        self.name, self.channels, self.pixel_size = name, channels, pixel_size
+        """valid: where the image has content, bool (H, W); None: everywhere."""
+        self.name, self.channels, self.pixel_size, self.locate = name, channels, pixel_size, locate
         self.levels = (Level(*size, 1.0),)
-        self._decode = decode
+        self.sparse = valid is not None
+        self._decode, self._find_valid = decode, valid
 
     @cached_property
     def _image(self) -> Image.Image:
         with decoding(self.name):
             return Image.fromarray(np.ascontiguousarray(self._decode()))
 
+    @cached_property
+    def _valid(self) -> np.ndarray:
+        assert self._find_valid is not None
+        with decoding(self.name):
+            return self._find_valid()
+
     def read(self, window: Rectangle, size: tuple[int, int]) -> np.ndarray:
         return resize(self._image, *size, window)
 
     def pixels(self) -> np.ndarray:
         return np.array(self._image)
+
+    def valid(self, window: Rectangle, size: tuple[int, int]) -> np.ndarray:
+        if not self.sparse:
+            return super().valid(window, size)
+        y, x = nearest(window, size, self.size)
+        return self._valid[np.ix_(y, x)]
 
 
 class Windowed(Source):
@@ -128,9 +160,7 @@ class Windowed(Source):
         y0, x0, h, w = window
         if not (y0 >= 0 and x0 >= 0 and h > 0 and w > 0 and y0 + h <= height + 1e-6 and x0 + w <= width + 1e-6):
             raise ValueError(f"box {window} is empty or not inside {height} × {width} pixels")
-        # The coarsest level that still has a pixel per pixel of the output.
-        wanted = min(h / size[0], w / size[1])
-        number = max(i for i, level in enumerate(self.levels) if i == 0 or level.factor <= wanted * (1 + 1e-3))
+        number = self.level_for(window, size)
         level = self.levels[number]
         fy, fx = height / level.height, width / level.width
         box = y0 / fy, x0 / fx, h / fy, w / fx
@@ -144,6 +174,11 @@ class Windowed(Source):
         y, x = (box[0] - top) / ky, (box[1] - left) / kx
         tall, wide = min(box[2] / ky, image.shape[0] - y), min(box[3] / kx, image.shape[1] - x)
         return resize(image, *size, (y, x, tall, wide))
+
+    def level_for(self, window: Rectangle, size: tuple[int, int]) -> int:
+        """The coarsest level that still has a pixel per pixel of the output."""
+        wanted = min(window[2] / size[0], window[3] / size[1])
+        return max(i for i, level in enumerate(self.levels) if i == 0 or level.factor <= wanted * (1 + 1e-3))
 
     def pixels(self) -> np.ndarray:
         height, width = self.size
@@ -170,6 +205,15 @@ def _reach(start: float, length: float, out: int, limit: int, k: int) -> tuple[i
     margin = 2 * max(length / out, k) + 1
     first, last = max(0, math.floor((start - margin) / k) * k), math.ceil((start + length + margin) / k) * k
     return first, min(limit, last)
+
+
+def nearest(window: Rectangle, size: tuple[int, int], of: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and the columns of an image (height, width) that lie nearest to the pixels of a resized window."""
+    found = []
+    for start, length, out, limit in zip(window[:2], window[2:], size, of, strict=True):
+        at = np.floor(start + (np.arange(out) + 0.5) * length / out)
+        found.append(np.clip(at, 0, limit - 1).astype(np.int64))
+    return found[0], found[1]
 
 
 def check_size(name: str, height: int, width: int, samples: int = 0, why: str = "") -> None:

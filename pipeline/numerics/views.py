@@ -78,7 +78,7 @@ def merge(maps: np.ndarray, boxes: list[Window], height: int, width: int) -> np.
 
     maps: (view, row, column, D) float32. Returns (rows, columns, D) float32 with the views' own resolution. A plane
     position is the mean of the views that cover it, each weighted by its distance to the view's border, so that no
-    seam shows. One view of the whole image comes back unchanged.
+    seam shows; where none does it is 0. One view of the whole image comes back unchanged.
     """
     if len(boxes) == 1 and boxes[0][2:] == (height, width):
         return maps[0]
@@ -98,7 +98,34 @@ def merge(maps: np.ndarray, boxes: list[Window], height: int, width: int) -> np.
         w = (wy[:, None] * wx[None, :])[..., None]
         total[iy[0] : iy[-1] + 1, ix[0] : ix[-1] + 1] += w * block
         weight[iy[0] : iy[-1] + 1, ix[0] : ix[-1] + 1] += w
-    return total / weight
+    return np.divide(total, weight, out=total, where=weight > 0)
+
+
+def uncovered(boxes: Iterable[Window], height: int, width: int) -> np.ndarray:
+    """The pixels of an image that lie in none of some windows: bool (height, width)."""
+    out = np.ones((height, width), bool)
+    for box in boxes:
+        out[int(box.y0) : int(np.ceil(box.y0 + box.height)), int(box.x0) : int(np.ceil(box.x0 + box.width))] = False
+    return out
+
+
+def shares(content: np.ndarray, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The share of each window that has content: (n,) float64. content: (rows, columns) bool, a grid over an image of
+    height × width pixels; boxes: (n, 4) windows (y0, x0, height, width) in pixels."""
+    rows, columns = content.shape
+    sums = np.zeros((rows + 1, columns + 1))
+    sums[1:, 1:] = content.cumsum(0, dtype=np.float64).cumsum(1)
+    (top, bottom), (left, right) = (
+        _cells(boxes[:, n], boxes[:, n + 2], of, count) for n, of, count in ((0, height, rows), (1, width, columns))
+    )
+    total = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    return total / ((bottom - top) * (right - left))
+
+
+def _cells(start: np.ndarray, length: np.ndarray, of: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of `count` cells over `of` pixels the first in each window, and the one after its last; at least one."""
+    first = np.clip(np.rint(start * count / of), 0, count - 1).astype(int)
+    return first, np.clip(np.rint((start + length) * count / of), first + 1, count).astype(int)
 
 
 def _onto(positions: np.ndarray, start: float, length: float, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from pipeline.artifacts.features import Tokens, training_views
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.sampling import fit, sample
 from pipeline.artifacts.suggestion import chosen_k
-from pipeline.artifacts.view_reader import ViewReader
+from pipeline.artifacts.view_reader import ViewReader, reading_of
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import Set, StageError
 from pipeline.core.params import Params, suggested
@@ -134,7 +134,7 @@ def evidence(
     if len(rows) > PICTURES:
         rows = np.sort(np.random.default_rng([job.params.seed, 1]).choice(rows, PICTURES, replace=False))
     member, directions, colours = [], [], []
-    images = ViewReader(job.roots["images"].location)
+    images = ViewReader(job.roots["images"].location, reading_of(job.inputs["features"]))
     for number, view in enumerate(table.take(rows).to_pylist()):
         work.tick(number, len(rows), "images")
         codes = encode(tokens.read(rows[number : number + 1])).compared[0]

@@ -29,9 +29,10 @@ from pipeline.artifacts.features import (
     open_group,
     training_views,
 )
+from pipeline.artifacts.images import sparse_images
 from pipeline.artifacts.known_rows import copy_known, known_rows
 from pipeline.artifacts.view_reader import ViewReader
-from pipeline.artifacts.views import ViewParams, view_table
+from pipeline.artifacts.views import ViewParams, view_table, with_content
 from pipeline.backbones.devices import autocast, pick_device
 from pipeline.backbones.facts import describe, file_sha256
 from pipeline.backbones.weights import find_weights
@@ -41,6 +42,7 @@ from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.params import Params, borrowed, derived, unhashed
 from pipeline.datasets.folder import some
 from pipeline.images.pixels import DecodeError
+from pipeline.images.reading import reading
 from pipeline.numerics.codecs import quantise
 
 log = logging.getLogger("stegoflow")
@@ -68,8 +70,13 @@ class FeaturesParams(Params):
     codec: Literal["fp16", "int8"] = "fp16"
     """How tokens are stored. `int8`: in steps of 0.3 standard deviations of each channel in its view, compressed: a
     quarter of the bytes. Whatever it is, tokens are read as float16."""
+    channels: list[int | str] | None = borrowed("dataset.channels", optional=True)
+    values: tuple[float, float] | str | None = borrowed("dataset.values", optional=True)
     max_failed_fraction: float = unhashed(0.1, ge=0, le=1)
     """Share of images that may be undecodable before the stage gives up."""
+
+    def packages(self) -> dict[str, str]:
+        return {"astropy": "dataset.values=zscale"} if self.values == "zscale" else {}
 
     @model_validator(mode="after")
     def _fits(self) -> FeaturesParams:
@@ -102,6 +109,17 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     params: FeaturesParams = job.params
     dataset = job.inputs["dataset"].read_table("images.parquet")
     table = view_table(dataset, params.views, params.mirror, params.predicted)
+    seen, root = reading(params.channels, params.values), job.roots["images"].location
+    table = with_content(
+        table,
+        sparse_images(job.inputs["dataset"]),
+        lambda view, rows, columns: ViewReader(root, seen).content(view, rows, columns),
+        lambda done, total: work.tick(done, total, "images looked at"),
+    )
+    if not len(table):
+        raise StageError(
+            "no image has content: nodata or glass is everywhere", next="look at the images, or at their nodata value"
+        )
     create(job, len(table), PART, STAGE.encoding)
     job.out.write_table("views.parquet", table)
     job.out.write_table("known.parquet", known_rows(job.out, table))
@@ -231,7 +249,7 @@ def _backbone(name: str, weights: str, sha256: str, block: int | None, facet: An
 def _batches(
     rows: dict[int, dict[str, Any]], job: Job, failed: dict[str, str]
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    images = ViewReader(job.roots["images"].location)
+    images = ViewReader(job.roots["images"].location, reading(job.params.channels, job.params.values))
     indices: list[int] = []
     pixels: list[np.ndarray] = []
     for index, row in rows.items():

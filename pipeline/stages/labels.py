@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.artifacts.labels import decode_label, stem
+from pipeline.artifacts.labels import read_label, stem
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import ConfigError
 from pipeline.core.params import Params, borrowed
 from pipeline.datasets import folder
-from pipeline.images import files
 
 MOST_UNNAMED = 1000
 """Classes that may go without names: larger ids are colours or object numbers, and a table of them fits nowhere."""
@@ -33,7 +32,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     _check_unique(items)
     names, ignore = description["classes"], description["ignore_index"]
     if not names:
-        top = max(_largest(decode_label(files.read_file(root, item.path), item.path), ignore) for item in items)
+        top = max(_largest(read_label(root, item.path, item.sha256, item.size), ignore) for item in items)
         if top >= MOST_UNNAMED:
             raise ConfigError(
                 f"labels: the largest id is {top}, and ids from {MOST_UNNAMED} on are taken for classes only where "

@@ -17,6 +17,7 @@ from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.masks import encode_png, ignore_value, mask_dtype
 from pipeline.artifacts.planes import Views
+from pipeline.artifacts.view_reader import reading_of
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
@@ -27,7 +28,7 @@ from pipeline.images.source import MAX_PIXELS
 from pipeline.numerics.crf import CrfParams, dense_crf, tiles
 from pipeline.numerics.guided import guided_logits
 from pipeline.numerics.tree import Cut
-from pipeline.numerics.views import cosine_logits, winner
+from pipeline.numerics.views import cosine_logits, uncovered, winner
 
 log = logging.getLogger("stegoflow")
 
@@ -137,18 +138,28 @@ class Predictor:
         fitted = inputs["clusters"].manifest["found_by"] == "regrouped"
         self.sharpness = params.sharpness or (REGROUPED if fitted else PUBLISHED)
         self.views = Views(inputs["features"])
+        self.reading = reading_of(inputs["features"])
 
     def __call__(self, index: int, image: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Label maps of an image, a row of the images table and its number there, without and with CRF. DecodeError
         where it cannot be decoded, or is too large for a mask."""
         if image["height"] * image["width"] > MAX_PIXELS:
             raise DecodeError(f"it has more than {MAX_PIXELS / 1e6:.0f} megapixels")
+        boxes = self.views.boxes(index)
+        if not boxes:  # nothing but nodata or glass
+            return self.unknown(image)
         plane = self.views.plane(index, lambda tokens: self.clusters.seen(self.head(tokens)))
         if plane is None:
             raise DecodeError("it could not be decoded when the features were made")
-        pixels = open_source(self.root, image["path"], image["sha256"], image["size"]).pixels()
-        maps = label_maps(pixels, plane, self.vectors, self.cut, self.params, self.sharpness)
-        return maps if self.classes is None else (self._named(maps[0]), self._named(maps[1]))
+        source = open_source(self.root, image["path"], image["sha256"], image["size"], self.reading)
+        maps = label_maps(source.pixels(), plane, self.vectors, self.cut, self.params, self.sharpness)
+        found = maps if self.classes is None else (self._named(maps[0]), self._named(maps[1]))
+        if source.sparse:
+            empty = ~source.valid((0, 0, *source.size), source.size) | uncovered(boxes, *source.size)
+            for mask in found:
+                if mask is not None:
+                    mask[empty] = ignore_value(self.count)
+        return found
 
     @property
     def count(self) -> int:

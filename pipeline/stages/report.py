@@ -17,6 +17,7 @@ from pipeline.artifacts.head import COLLAPSED, TrainedHead, collapse
 from pipeline.artifacts.labels import LabelMaps
 from pipeline.artifacts.masks import decode_png, mask_rows
 from pipeline.artifacts.scores import NAMES, PROTOCOLS, Annotated
+from pipeline.artifacts.view_reader import reading_of
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params
@@ -176,7 +177,13 @@ def pictures(job: Job, count: int) -> list[Picture]:
             continue
         (file,) = images.slice(rows[number], 1).to_pylist()
         try:
-            image = open_source(job.roots["images"].location, file["path"], file["sha256"], file["size"])
+            image = open_source(
+                job.roots["images"].location,
+                file["path"],
+                file["sha256"],
+                file["size"],
+                reading_of(job.inputs["features"]),
+            )
             size = fitted(*image.size, PHOTO_SIDE)
             photo = image.read((0, 0, *image.size), size)
         except DecodeError:
@@ -211,7 +218,9 @@ def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
             wanted.setdefault(view, []).append((group, token))
     for number, picks in sorted(wanted.items()):
         view = views[number]
-        image = open_source(job.roots["images"].location, view["path"], view["sha256"], view["bytes"])
+        image = open_source(
+            job.roots["images"].location, view["path"], view["sha256"], view["bytes"], reading_of(features)
+        )
         for group, token in picks:
             row, column = divmod(token, cosines.shape[2])
             found[group].append(patch(image, view, row, column, cosines.shape[1:3]))

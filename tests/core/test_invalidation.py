@@ -115,7 +115,9 @@ DERIVED = {"features.weights_sha256"}
 PLACES = {"dataset.root", "features.weights"}
 ROOTS = {"classes.annotation"}
 """What names a root: tests/stages/test_classes.py."""
-LIMITS = {"features.max_failed_fraction": 0.9}
+READ: dict[str, Any] = {"dataset.channels": ["B", "G", "R"], "dataset.values": "percentiles"}
+"""Fields that decide nothing where they are written, and are hashed where they are borrowed."""
+LIMITS: dict[str, Any] = {"dataset.pixel_size": {"x": 1, "y": 1, "unit": "m"}, "features.max_failed_fraction": 0.9}
 EXECUTION: dict[str, Any] = {
     "device": "meta",
     "precision": "bf16",
@@ -184,7 +186,7 @@ def changed_config(
 
 def test_every_field_has_a_case():
     """A new field: add it to CHANGED (or to EXECUTION, if it changes no value)."""
-    cases_of = {"plain": {*CHANGED, *SUGGESTION}, "derived": DERIVED, "unhashed": {*PLACES, *LIMITS, *ROOTS}}
+    cases_of = {"plain": {*CHANGED, *SUGGESTION}, "derived": DERIVED, "unhashed": {*PLACES, *READ, *LIMITS, *ROOTS}}
     for kind, cases in cases_of.items():
         assert {field for stage in STAGES for field in fields(kind, stage.name, model_of(stage))} == cases
     others = {name: model for name, model in members(PipelineConfig, "head").items() if model is not StegoParams}
@@ -194,12 +196,12 @@ def test_every_field_has_a_case():
     assert set(Execution.model_fields) == set(EXECUTION)
 
 
-@pytest.mark.parametrize("field", CHANGED)
+@pytest.mark.parametrize("field", {**CHANGED, **READ})
 def test_a_field_renames_what_it_decides(field: str, finished, make_config, tmp_path: Path):
     section = field.split(".")[0]
-    owners = {section} | borrowers(field)
+    owners = borrowers(field) | ({section} if field in CHANGED else set())
     wanted = downstream(owners)
-    config = changed_config(field, CHANGED[field], finished, make_config, tmp_path)
+    config = changed_config(field, {**CHANGED, **READ}[field], finished, make_config, tmp_path)
     weights_differ = field == "features.backbone"
     if weights_differ:  # a model of another shape: the tiny weights do not fit, which planning does not look at
         assert config.features.weights == finished.config.features.weights

@@ -192,7 +192,7 @@ def test_channels_of_a_tiff():
     check(tiff(planes, photometric="rgb", planarconfig="separate"), COLOUR)
     check(tiff(planes, photometric="minisblack"), COLOUR[..., 0])  # three pages: the first
     check(tiff(np.stack([COLOUR, 255 - COLOUR]), photometric="rgb"), COLOUR)
-    check(tiff(planes, imagej=True), COLOUR[..., 0])
+    check(tiff(planes, imagej=True), COLOUR)  # three channels as pages
     check(tiff(np.stack([GREY] * 4), volumetric=True, photometric="minisblack", tile=(16, 16, 16)), GREY)
 
 

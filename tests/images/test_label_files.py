@@ -58,7 +58,7 @@ def test_labels_of_few_bits_are_not_stretched(bits):
         (encode(np.dstack([GREY, GREY]), "PNG"), "one channel, this one has 2"),
         (png16(COLOUR.astype(np.uint16)), "one channel"),
         (tiff(COLOUR, photometric="rgb"), "one channel, this one has 3"),
-        (encode(GREY, "JPEG"), "must be a PNG or a TIFF"),
+        (encode(GREY, "JPEG"), "must be a PNG, TIFF"),
         (tiff(GREY.astype(np.float32)), "integers, this one holds float32"),
         (tiff(GREY.astype(np.uint32) + 2**31), "are no class ids"),
     ],

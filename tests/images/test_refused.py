@@ -37,7 +37,7 @@ def test_no_image(data, reason):
     for read in (decode, size):
         with pytest.raises(DecodeError, match=r"^folder/x\.png: .*" + reason):
             read(data, "folder/x.png")
-    with pytest.raises((DecodeError, ConfigError), match=r"^folder/x\.png: .*(must be a PNG or a TIFF|" + reason + ")"):
+    with pytest.raises((DecodeError, ConfigError), match=r"^folder/x\.png: .*(must be a PNG, TIFF|" + reason + ")"):
         decode_label(data, "folder/x.png")
 
 

@@ -137,7 +137,7 @@ def test_small_images_are_decoded_whole():
 @pytest.mark.parametrize(
     ("why", "image", "options"),
     [
-        ("values are uint16: scale them to 8 bits", SCENE.astype(np.uint16), {"photometric": "rgb"}),
+        ("values have 1 bits: convert them to 8 or 16", SCENE[..., 0] > 99, {"photometric": "minisblack"}),
         ("stored turned", SCENE, {"photometric": "rgb", "extratags": [(274, "H", 1, 6, True)]}),
         ("neither grey nor RGB", np.dstack([SCENE, SCENE[..., 0]]), {"photometric": "separated"}),
     ],

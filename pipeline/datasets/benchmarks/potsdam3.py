@@ -14,7 +14,9 @@ import numpy as np
 from pipeline.datasets.benchmarks.layouts import Layout
 from pipeline.images import formats
 from pipeline.images.files import File
-from pipeline.images.source import Whole
+from pipeline.images.raster import Array, show
+from pipeline.images.reading import AS_STORED, Reading
+from pipeline.images.source import Source, Whole
 
 LAYOUT = Layout(
     folder="potsdam",
@@ -36,12 +38,14 @@ which lies about its size takes 1 GB for a moment and no more."""
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32")
 
 
-def open_tile(file: File) -> Whole:
+def open_tile(file: File, reading: Reading = AS_STORED) -> Source:
     """The first three channels of `img` in a MATLAB file. Raises ValueError for anything else."""
     pixels = _variable(file, "img", ("uint8",))
     if pixels.ndim != 3 or pixels.shape[2] < 3:
         raise ValueError(f"img has the shape {pixels.shape}, not (height, width, 3 or more)")
     names = ("R", "G", "B", "infrared")[: pixels.shape[2]]
+    if reading != AS_STORED:
+        return show(Array(file.name, pixels.shape[:2], lambda: pixels, names, pixels.dtype), reading, True)
     return Whole(file.name, pixels.shape[:2], lambda: pixels[..., :3], names)
 
 
