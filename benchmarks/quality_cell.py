@@ -64,7 +64,7 @@ def measure(config: PipelineConfig, progress: Progress = silent) -> tuple[Json, 
         raise StageError("no predicted image has a label map", next="add labels to the split `val`")
     splits = made["dataset"].read_table("images.parquet", ["split"])["split"].to_pylist()
     facts = {
-        "views": list(config.features.views.size),
+        "views": list(config.features.views.size or made["features"].manifest["view"]),
         "images": {split: splits.count(split) for split in sorted(set(splits))},
         "k": config.clusters.k,
         "content": {

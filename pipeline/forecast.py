@@ -114,7 +114,7 @@ class Cost(NamedTuple):
 def survey(config: PipelineConfig, store: Store) -> Corpus:
     """Count images, views and labels below `dataset.root`, as far as possible from what was listed before."""
     from pipeline.artifacts.labels import stem
-    from pipeline.artifacts.views import view_table
+    from pipeline.artifacts.views import view_size, view_table
     from pipeline.backbones.facts import describe
     from pipeline.stages import dataset
 
@@ -128,7 +128,9 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
     chosen = {split: members[:: -(-len(members) // most)] for split, members in splits.items()}
     sample = [item for members in chosen.values() for item in members]
     weights = {split: len(splits[split]) / len(members) for split, members in chosen.items()}
-    table = view_table(dataset.table(sample), views, config.features.mirror, config.masks.splits)
+    patch, channels, _ = describe(config.features.backbone)
+    size = view_size(dataset.table(items), views, patch)
+    table = view_table(dataset.table(sample), views, size, config.features.mirror, config.masks.splits)
     weight = np.asarray([weights[split] for split in table["split"].to_pylist()])
     mirrored, training = np.asarray(table["mirrored"]), np.asarray(table["training"])
     labels: set[tuple[str, str]] = set()
@@ -137,7 +139,6 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
     keys = zip(table["split"].to_pylist(), table["id"].to_pylist(), strict=True)
     labelled = np.asarray([(split, stem(id)) in labels for split, id in keys])
     predicted = folder.predicted_splits(set(splits), config.masks.splits)
-    patch, channels, _ = describe(config.features.backbone)
     return Corpus(
         images=len(items),
         views=float(weight[~mirrored].sum()),
@@ -147,7 +148,7 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
         maps=len(labels),
         predicted=sum(len(splits[split]) for split in predicted),
         megapixels=float(np.mean([item.height * item.width for item in items])) / 1e6,
-        tokens=views.size[0] // patch * (views.size[1] // patch),
+        tokens=size[0] // patch * (size[1] // patch),
         channels=channels,
     )
 

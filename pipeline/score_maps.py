@@ -12,15 +12,16 @@ from pipeline.core.runs import run_artifact
 from pipeline.core.store import Store
 from pipeline.images.formats import open_source
 from pipeline.numerics.guided import guided_logits
+from pipeline.numerics.prototypes import SCALE
 from pipeline.numerics.views import cosine_logits
-from pipeline.stages.masks import REGROUPED, MasksParams, Predictor
+from pipeline.stages.masks import MasksParams, Predictor
 
 
 def score_maps(store: Store, record: dict[str, Any], n: int | None = None) -> Callable[[int], Iterator[np.ndarray]]:
     """Of an image, a row of the table of images: for each group of the cut into n (K by default) a map (height, width)
     uint8, its probability × 255.
 
-    Probabilities are the softmax of `REGROUPED` × the cosine to each group; the largest is
+    Probabilities are the softmax of `SCALE` × the cosine to each group, at which prototypes are fitted; the largest is
     that of the run's mask without CRF. Maps come one by one and are computed twice, so that two are in memory.
     ConfigError for a run whose masks hold classes.
     """
@@ -51,9 +52,9 @@ def score_maps(store: Store, record: dict[str, Any], n: int | None = None) -> Ca
 
 
 def probabilities(logits: Callable[[], Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
-    """The softmax of `REGROUPED` × maps of cosines, × 255 as uint8; `logits` gives the maps and is called twice."""
+    """The softmax of `SCALE` × maps of cosines, each × 255 as uint8; `logits` gives the maps, and is called twice."""
     total: np.ndarray | float = 0.0
     for cosine in logits():
-        total = total + np.exp(REGROUPED * (cosine - 1))
+        total = total + np.exp(SCALE * (cosine - 1))
     for cosine in logits():
-        yield np.rint(255 * np.exp(REGROUPED * (cosine - 1)) / total).astype(np.uint8)
+        yield np.rint(255 * np.exp(SCALE * (cosine - 1)) / total).astype(np.uint8)

@@ -49,13 +49,15 @@ def segment(
         raise ConfigError(f"{images} is not a folder of images", next="name a folder of images")
     wanted = [stage for stage in ("head", "clusters", "classes") if stage in record["stages"]]
     pins = {stage: run_artifact(opened, record, stage).fingerprint for stage in wanted}
+    trained_on = run_artifact(opened, record, "features")
+    views = {**trained_on.manifest["params"]["views"], "size": trained_on.manifest["view"]}
     config = recorded_config(
         opened,
         record,
         dataset={"root": str(images), "layout": "folder"},
+        features={"views": views},
         masks={} if crf is None else {"crf": crf},
     )
-    trained_on = run_artifact(opened, record, "features")
     with (
         watched(writing.get("progress")) as shown,
         session(config, pins=pins, until="masks", progress=shown) as planned,

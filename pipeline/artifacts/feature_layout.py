@@ -19,25 +19,25 @@ MEANING = {
 QUANTISED = "patch tokens of the frozen backbone in steps: token = number * scale + mean; -128 is NaN"
 
 
-def create(job: Job, views: int, part: int, encoding: int) -> None:
-    """Lay out the group for so many views, `part` of them in a shard, unless it is there. Whoever loses a race for a
-    piece of it looks again."""
+def create(job: Job, views: int, size: tuple[int, int], part: int, encoding: int) -> None:
+    """Lay out the group for so many views of `size` = (height, width) pixels, `part` of them in a shard, unless it is
+    there. Whoever loses a race for a piece of it looks again."""
     from zarr.errors import ContainsArrayError, ContainsGroupError
 
     for chance in reversed(range(10)):
         try:
             with job.out.store.wrap_errors("cannot write", job.out.data(GROUP)):
-                return _lay_out(job, views, part, encoding)
+                return _lay_out(job, views, size, part, encoding)
         except (ContainsArrayError, ContainsGroupError):
             if not chance:
                 raise
 
 
-def _lay_out(job: Job, views: int, part: int, encoding: int) -> None:
+def _lay_out(job: Job, views: int, size: tuple[int, int], part: int, encoding: int) -> None:
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
     patch, channels, _ = describe(job.params.backbone)
-    rows, columns = job.params.views.size[0] // patch, job.params.views.size[1] // patch
+    rows, columns = size[0] // patch, size[1] // patch
     group = open_group(job.out, "a")
     attributes: dict[str, Any] = {
         "encoding-type": "stegoflow-features",

@@ -18,8 +18,10 @@ class ViewParams(Params):
     kind: Literal["whole", "crops", "sliding"] = "whole"
     """`whole`: each image resized to `size`. `crops`: STEGO's five crops of training images, whole images where masks
     are made. `sliding`: windows of `size` pixels at native scale, for images much larger than the backbone's input."""
-    size: tuple[int, int] = (322, 322)
-    """Height and width of a view in pixels as the backbone sees it; multiples of its patch."""
+    size: tuple[int, int] | None = None
+    """Height and width of a view in pixels as the backbone sees it; multiples of its patch. None: `sliding` 322×322;
+    otherwise by the training images, whole or cropped: their median size, but the shorter side is 322 pixels at least
+    and 64 patches at most, and the longer twice the shorter at most; a square where a tenth of them lies across."""
     overlap: float = Field(0.25, ge=0, lt=0.9)
     """Share of a sliding window that it has in common with the next one."""
 
@@ -47,8 +49,45 @@ VIEW_SCHEMA = pa.schema(
 )
 
 
-def view_table(dataset: pa.Table, views: ViewParams, mirror: str, masked: list[str]) -> pa.Table:
-    """The views of a dataset: plain ones in the dataset's order, then the mirrored ones in the same order.
+LEAST = 322
+"""Pixels of the shorter side of a view, at least: smaller images gained nothing from finer tokens, and larger ones lost
+from coarser ones (docs/decisions/032)."""
+MOST = 64
+"""Patches of the shorter side of a view, at most."""
+ACROSS = 0.1
+"""Share of images in the other orientation from which on views are square."""
+
+
+def view_size(dataset: pa.Table, views: ViewParams, patch: int) -> tuple[int, int]:
+    """Height and width of the views of a dataset in pixels as the backbone sees them: `views.size`, or by the images.
+
+    Patches then have their own size in the median image, so that no pixels are made up and few are lost."""
+    if views.size:
+        return views.size
+
+    def side(pixels: float) -> int:
+        return max(1, round(pixels / patch)) * patch
+
+    if views.kind == "sliding":
+        return side(LEAST), side(LEAST)
+    split = dataset["split"].to_pylist()
+    trained = np.isin(split, list(folder.training_splits(set(split))))
+    height, width = (np.asarray(dataset[name], np.float64)[trained] for name in ("height", "width"))
+    seen = (height > 0) & (width > 0)
+    if not seen.any():
+        return side(LEAST), side(LEAST)
+    part = 0.5 if views.kind == "crops" else 1
+    tall, wide = float(np.median(height[seen])) * part, float(np.median(width[seen])) * part
+    if min((height > width)[seen].mean(), (width > height)[seen].mean()) >= ACROSS:
+        tall = wide = (tall * wide) ** 0.5
+    shorter = float(np.clip(min(tall, wide), LEAST, MOST * patch))
+    longer = shorter * min(2.0, max(tall, wide) / min(tall, wide))
+    return (side(longer), side(shorter)) if tall > wide else (side(shorter), side(longer))
+
+
+def view_table(dataset: pa.Table, views: ViewParams, size: tuple[int, int], mirror: str, masked: list[str]) -> pa.Table:
+    """The views of a dataset, of `size` = (height, width) pixels as the backbone sees them: plain ones in the dataset's
+    order, then the mirrored ones in the same order.
 
     `training` marks what neighbours, head and clusters are fitted on: plain views of the training splits; of a dataset
     cut in crops, the crops and not the whole images that masks are made from.
@@ -56,7 +95,6 @@ def view_table(dataset: pa.Table, views: ViewParams, mirror: str, masked: list[s
     present = set(dataset["split"].to_pylist())
     training = folder.training_splits(present)
     predicted = folder.predicted_splits(present, masked)
-    size = views.size
     rows = []
     for index, image in enumerate(dataset.to_pylist()):
         trained = image["split"] in training

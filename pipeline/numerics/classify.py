@@ -10,7 +10,7 @@ vector, so that it wins nothing. How this was chosen: docs/decisions/028-annotat
 import numpy as np
 
 SCALE = 20.0
-"""Of cosines, in the logistic regression."""
+"""Of cosines, as in `pipeline.numerics.prototypes`."""
 RIDGE = 10.0
 """Times half the squared length of the weights, beside the summed loss of the points."""
 PRIOR = 0.5

@@ -27,6 +27,10 @@ class Codes(NamedTuple):
         """(…, D) unit vectors of what is compared. Codes without detail are taken to be unit vectors already."""
         return self.compared if self.detail is None else normalise(self.compared)
 
+    def finer(self) -> np.ndarray:
+        """Unit vectors of the detail; of what is compared where there is none."""
+        return self.compared if self.detail is None else normalise(self.detail)
+
     def unit(self) -> "Codes":
         """The same directions, scaled so that both parts together are a unit vector."""
         length = np.linalg.norm(self.joint(), axis=-1, keepdims=True).clip(1e-12)
@@ -35,6 +39,14 @@ class Codes(NamedTuple):
     def flat(self) -> "Codes":
         """The same codes, (n, ·)."""
         return self.each(lambda part: part.reshape(-1, part.shape[-1]))
+
+    def some(self, most: int, seed: int) -> "Codes":
+        """At most so many of codes (n, ·), drawn at random, in their order."""
+        count = len(self.compared)
+        if count <= most:
+            return self
+        rows = np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
+        return self.each(lambda part: part[rows])
 
     def each(self, change: Any) -> "Codes":
         """`change` of both parts."""

@@ -49,22 +49,6 @@ def cosine_kmeans(
     return normalise(best), objectives
 
 
-def prototypes(vectors: np.ndarray, count: int, iterations: int, seed: int) -> np.ndarray:
-    """(count, D) float32 unit vectors: centroids of one cosine k-means on unit vectors (n, D), started from random ones
-    among them, so that they are dense where vectors are. ValueError where there are fewer vectors."""
-    require("faiss", "k-means")
-    import faiss
-
-    if len(vectors) < count:
-        raise ValueError(f"{len(vectors)} vectors cannot make {count} prototypes")
-    means = faiss.Kmeans(
-        vectors.shape[1], count, niter=iterations, spherical=True, seed=seed % 2**31,
-        min_points_per_centroid=1, max_points_per_centroid=len(vectors),
-    )  # fmt: skip
-    means.train(np.ascontiguousarray(vectors, np.float32))
-    return normalise(np.asarray(means.centroids))
-
-
 def ward_centroids(vectors: np.ndarray, k: int, seed: int) -> np.ndarray:
     """Means (K, D) float32, of unit length, of the K clusters of a Ward tree over at most `TREE` vectors (Ward 1963).
 

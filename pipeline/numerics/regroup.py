@@ -1,8 +1,9 @@
 """Groups of pieces that follow what the images show, from the clusters of k-means. No label is read.
 
 k-means spends its K clusters where codes vary most: on blood smears two are shades of the same background, while
-nucleus and cytoplasm share the third. The tree of prototypes, cut finely, gives small pieces, and a grouping of pieces
-is worth the sum of three shares, each of what all pieces explain:
+nucleus and cytoplasm share the third. Every cluster has been cut into many small pieces, by the detail of codes
+(`pipeline.numerics.prototypes`), and a grouping of pieces is worth the sum of three shares, each of what all pieces
+explain:
 
 - codes: of the variance of codes, what lies between groups (what k-means looks at)
 - colour: of the variance of colour within an image, what lies between groups (Chan and Vese 2001 with one mean per

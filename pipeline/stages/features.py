@@ -32,7 +32,7 @@ from pipeline.artifacts.features import (
 from pipeline.artifacts.images import sparse_images
 from pipeline.artifacts.known_rows import copy_known, known_rows
 from pipeline.artifacts.view_reader import ViewReader
-from pipeline.artifacts.views import ViewParams, view_table, with_content
+from pipeline.artifacts.views import ViewParams, view_size, view_table, with_content
 from pipeline.backbones.devices import autocast, pick_device
 from pipeline.backbones.facts import describe, file_sha256
 from pipeline.backbones.weights import find_weights
@@ -81,7 +81,7 @@ class FeaturesParams(Params):
     @model_validator(mode="after")
     def _fits(self) -> FeaturesParams:
         patch, _, blocks = describe(self.backbone)
-        for name, side in zip(("height", "width"), self.views.size, strict=True):
+        for name, side in zip(("height", "width"), self.views.size or (), strict=bool(self.views.size)):
             if side % patch or side <= 0:
                 near = max(patch, round(side / patch) * patch)
                 raise ValueError(f"views.size: the {name} {side} is no multiple of the patch {patch}; {near} is")
@@ -108,7 +108,8 @@ def _digest(path: Path) -> str:
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: FeaturesParams = job.params
     dataset = job.inputs["dataset"].read_table("images.parquet")
-    table = view_table(dataset, params.views, params.mirror, params.predicted)
+    size = view_size(dataset, params.views, describe(params.backbone)[0])
+    table = view_table(dataset, params.views, size, params.mirror, params.predicted)
     seen, root = reading(params.channels, params.values), job.roots["images"].location
     table = with_content(
         table,
@@ -120,7 +121,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         raise StageError(
             "no image has content: nodata or glass is everywhere", next="look at the images, or at their nodata value"
         )
-    create(job, len(table), PART, STAGE.encoding)
+    create(job, len(table), size, PART, STAGE.encoding)
     job.out.write_table("views.parquet", table)
     job.out.write_table("known.parquet", known_rows(job.out, table))
     work.parts(encode_part, len(table), PART, "views")
@@ -160,6 +161,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         "copied": sum(marker["copied"] for marker in markers),
         "copied_from": sorted(set(known["fingerprint"].to_pylist())),
         "shape": list(shape),
+        "view": list(size),
         "weights": params.weights if params.weights in ("hub", "packaged") else params.weights.rsplit("/", 1)[-1],
         "bytes": sum(entry.size for entry in job.out.store.entries(job.out.data(GROUP))),
     }
@@ -254,7 +256,7 @@ def _batches(
     pixels: list[np.ndarray] = []
     for index, row in rows.items():
         try:
-            view = images.read(row, job.params.views.size)
+            view = images.read(row, (round(row["scale_y"] * row["height"]), round(row["scale_x"] * row["width"])))
         except DecodeError as error:
             failed[row["path"]] = str(error).removeprefix(f"{row['path']}: ")
             continue

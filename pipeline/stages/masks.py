@@ -27,6 +27,7 @@ from pipeline.images.pixels import DecodeError
 from pipeline.images.source import MAX_PIXELS
 from pipeline.numerics.crf import CrfParams, dense_crf, tiles
 from pipeline.numerics.guided import guided_logits
+from pipeline.numerics.prototypes import SCALE
 from pipeline.numerics.tree import Cut
 from pipeline.numerics.views import cosine_logits, uncovered, winner
 
@@ -47,8 +48,8 @@ class MasksParams(Params):
     extra `crf`."""
     crf_params: CrfParams = CrfParams()
     sharpness: float | None = Field(None, gt=0)
-    """The CRF starts from log-softmax(sharpness × cosine to each group). None: 2, as published; for regrouped clusters,
-    whose prototypes lie closer, 20."""
+    """The CRF starts from log-softmax(sharpness × cosine to each group). None: 2, as published; for regrouped clusters
+    and classes with points 20, the scale that these were fitted at."""
 
     @field_validator("splits")
     @classmethod
@@ -63,8 +64,6 @@ class MasksParams(Params):
 
 PUBLISHED = 2.0
 """Sharpness of the published evaluation."""
-REGROUPED = 20.0
-"""Sharpness for prototypes of regrouped clusters."""
 
 SCHEMA = pa.schema(
     [
@@ -136,7 +135,7 @@ class Predictor:
         self.cut = self.classes.cut if self.classes else self.clusters.cut(n)
         self.vectors = self.classes.vectors if self.classes else self.clusters.vectors
         fitted = inputs["clusters"].manifest["found_by"] == "regrouped"
-        self.sharpness = params.sharpness or (REGROUPED if fitted else PUBLISHED)
+        self.sharpness = params.sharpness or (SCALE if fitted else PUBLISHED)
         self.views = Views(inputs["features"])
         self.reading = reading_of(inputs["features"])
 

@@ -227,7 +227,7 @@ def test_what_cannot_be_used_is_named(data: Path, tmp_path: Path, options: dict[
 
 
 def test_a_cell_is_a_config_of_its_own(tmp_path: Path):
-    for name, size in (("camvid", (364, 476)), ("unknown", (322, 322))):
+    for name, size in (("camvid", (364, 476)), ("unknown", None)):
         root = write_corpus(tmp_path / name, train=1, val=1)
         config = quality.config_of(quality.BASE, root, "store", "stego", 3, False, 7)
         assert config.features.views.size == size

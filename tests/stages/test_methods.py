@@ -287,7 +287,7 @@ def test_regrouping_sees_codes_and_colours_of_the_same_places(
 
     def remember(member, codes, colours, count):
         assert member.max() < count
-        assert codes.shape[-1] == 8 + 64, "codes beside their detail"
+        assert codes.shape[-1] == 8, "what k-means compares, without detail"
         given.extend((codes, colours))
         return real(member, codes, colours, count)
 
@@ -333,16 +333,15 @@ def test_a_head_may_be_given_plain_clusters(make_config: Make):
 
 @pytest.mark.parametrize("method", ["none", "smooseg"])
 def test_more_prototypes_than_clusters_may_be_asked_for(method: str, make_config: Make):
-    """Each belongs to the cluster that it is nearest to: the cut at K of k-means stays nearly the same."""
+    """Pieces of the clusters that there would be without: the cut at K stays nearly the same."""
     few, many = (
         read_clusters(until(make_config(head={"method": method}, clusters={"prototypes": count}), "clusters"))
         for count in (None, 16)
     )
     assert len(few.vectors) == 4
-    assert len(many.vectors) == 16
-    assert len(many.cut().nodes) == 4
-    if method == "none":  # the head's own clusters need not lie where tokens are
-        assert len(set(many.cosines(Codes(few.vectors)).argmax(-1))) == 4
+    assert 12 <= len(many.vectors) <= 20
+    codes = Codes(few.vectors)
+    assert len(set(many.cosines(codes).argmax(-1))) == 4
     with pytest.raises(StageError, match=r"clusters\.prototypes: 3 are fewer than 4 clusters"):
         until(make_config(head={"method": method}, clusters={"prototypes": 3}), "clusters")
 
