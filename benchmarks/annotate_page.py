@@ -60,11 +60,11 @@ Written by `benchmarks/annotate.py` from [annotate.json](../benchmarks/annotate.
 
 A simulated person answers from the labels of *training* images. It names groups of the tree by the majority of {SHOWN}
 patches of each, splits mixed ones, and clicks the middle of the largest error that it sees in {IMAGES} images: any, or
-(where next) those that the program proposes. A name, a split and a click are one interaction each. With both, half of
-the interactions, {NAMED} at most, go to names. The classifier is that of the stage `classes`, on cached tokens. mIoU of
+(where next) those that the program proposes. A name, a split and a click are one interaction each. With both, the
+first {NAMED} interactions go to names. The classifier is that of the stage `classes`, on cached tokens. mIoU of
 the val split, on a grid of 4 × 4 places per patch, upsampled bilinearly; no val image is clicked. Distance: from
-k-means on tokens with K = classes, matched, to a linear probe on tokens that was trained with every training label, both
-on the same grid.
+k-means on tokens with K = classes, matched, to a linear probe on tokens that was trained with every training label, on
+the same grid.
 
 ![Share of the distance against interactions](annotate.svg)
 

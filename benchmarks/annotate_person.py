@@ -167,7 +167,7 @@ def curve(corpus: Corpus, mode: str, seed: int, counts: tuple[int, ...], score: 
         return found
     person = Person(corpus, seed)
     for count in counts:
-        names = 0 if mode == "clicks" else min(NAMED, count // 2)
+        names = 0 if mode == "clicks" else min(NAMED, count)
         if names != person.named:  # another plan: begin again
             person = Person(corpus, seed)
             person.name(names)
