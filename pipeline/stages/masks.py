@@ -134,7 +134,8 @@ class Predictor:
         self.classes = read_classes(inputs["classes"]) if "classes" in inputs else None
         self.cut = self.classes.cut if self.classes else self.clusters.cut(n)
         self.vectors = self.classes.vectors if self.classes else self.clusters.vectors
-        fitted = inputs["clusters"].manifest["found_by"] == "regrouped"
+        clicked = self.classes is not None and inputs["classes"].manifest["points"] > 0
+        fitted = inputs["clusters"].manifest["found_by"] == "regrouped" or clicked
         self.sharpness = params.sharpness or (SCALE if fitted else PUBLISHED)
         self.views = Views(inputs["features"])
         self.reading = reading_of(inputs["features"])

@@ -456,7 +456,7 @@ def test_features_laid_out_by_several_runs_at_once(make_config: Make, tmp_path: 
 
             def lay_out(job: Job = job, together: threading.Barrier = together) -> None:
                 together.wait()
-                feature_layout.create(job, 14, features.PART, 1)
+                feature_layout.create(job, 14, (64, 64), features.PART, 1)
 
             with ThreadPoolExecutor(3) as pool:
                 for future in [pool.submit(lay_out) for _ in range(3)]:
