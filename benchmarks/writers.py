@@ -57,7 +57,7 @@ def write(format: str, side: int) -> dict[str, float]:
 
         crs = rasterio.CRS.from_epsg(32633).to_wkt()
     grid = Georeference(crs, (0.5, 0, 5e5, 0, -0.5, 5e6)) if crs else None
-    image = ImageFacts("val", "image.tif", "images/val/image.tif", "image", georeference=grid)
+    image = ImageFacts("val", "image.tif", "images/val/image.tif", "image", "image.tif", georeference=grid)
     ids = Generated(side) if format in LARGE else Generated(side)[slice(0, side), slice(0, side)]
     with tempfile.TemporaryDirectory() as out:
         empty = Folder(Path(out, "small"))  # what is imported late

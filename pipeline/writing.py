@@ -22,6 +22,10 @@ from pipeline.writers.legend import write_legend
 SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm")
 
 
+FACTS = ("split", "id", "path", "name", "file_name")
+"""What a journal keeps of an image."""
+
+
 class Writing(TypedDict, total=False):
     """How label maps are written."""
 
@@ -93,7 +97,7 @@ def write(
 
 def _one(writer: Writer, folder: Folder, legend: Legend, image: ImageFacts, ids: LabelMap) -> dict[str, Any]:
     """Write one image; its line of the journal."""
-    line = {"split": image.split, "id": image.id, "path": image.path, "name": image.name}
+    line = {key: getattr(image, key) for key in FACTS}
     height, width = ids.shape
     if not height * width:
         return {**line, "made": None, "pixels": {}, "height": 0, "width": 0}
@@ -128,7 +132,7 @@ class _Written:
     def __iter__(self) -> Iterator[Done]:
         for line in self.journal:
             if line["height"]:
-                image = ImageFacts(line["split"], line["id"], line["path"], line["name"])
+                image = ImageFacts(*(line[key] for key in FACTS))
                 pixels = {int(id): count for id, count in line["pixels"].items()}
                 yield Done(image, line["height"], line["width"], pixels, line["made"])
 
@@ -137,7 +141,9 @@ def _facts(what: Exported, row: int, name: str, grid: bool) -> ImageFacts:
     images = what.maps.images
     split, id = images.name(row)
     scores = what.scores
-    facts = ImageFacts(split, id, images.file(row)[0], name, scores=None if scores is None else lambda: scores(row))
+    file_name = f"{split}/{id}" if len(what.maps.splits) > 1 else id
+    shown = None if scores is None else lambda: scores(row)
+    facts = ImageFacts(split, id, images.file(row)[0], name, file_name, scores=shown)
     source = _opened(what, row) if grid else None
     if source is None:
         return facts

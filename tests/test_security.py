@@ -43,6 +43,7 @@ from pipeline.images import files
 from pipeline.planning import PlanRow
 from pipeline.session import session
 from pipeline.terminal import render_error, visible
+from pipeline.writers import FORMATS
 
 ROOT = Path(__file__).parents[1]
 SECRET = "hunter2SECRET"
@@ -325,6 +326,14 @@ def test_an_export_replaces_a_link_to_a_file(hostile, tmp_path, elsewhere):
     assert np.asarray(Image.open(real / "plain/plain.png")).shape == (48, 64)
     inside = {str(path.relative_to(real).with_suffix("")) for path in real.rglob("*.png")}
     assert inside == {f"{name}/{name}" for name in (*NAMES, "plain")}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_format_writes_outside_of_its_folder(format, hostile, tmp_path, elsewhere):
+    done = exporting.export(hostile.store, "latest", tmp_path / "out", format=format)
+    assert done["written"] > len(NAMES)
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "elsewhere"}
+    assert all(path.resolve().is_relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*"))
 
 
 def crafted(hostile, tmp_path: Path) -> Path:

@@ -57,9 +57,8 @@ def categories(legend: Legend, **more: Any) -> list[dict[str, Any]]:
 def images(done: Iterable[Done]) -> Iterator[dict[str, Any]]:
     """COCO's list of images, numbered from 1."""
     for number, row in enumerate(done, 1):
-        yield {"id": number, "file_name": row.image.id, "split": row.image.split, "height": row.height} | {
-            "width": row.width
-        }
+        size = {"height": row.height, "width": row.width}
+        yield {"id": number, "file_name": row.image.file_name, "split": row.image.split, **size}
 
 
 def info(legend: Legend) -> dict[str, Any]:

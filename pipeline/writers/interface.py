@@ -93,6 +93,8 @@ class ImageFacts:
     """Its path below the root."""
     name: str
     """Where its files go below the output folder, without a suffix; no two images have the same."""
+    file_name: str = ""
+    """Its path below its split; where several splits are exported, below the folder of these."""
     pixel_size: PixelSize | None = None
     georeference: Georeference | None = None
     levels: tuple[tuple[int, int], ...] = ()

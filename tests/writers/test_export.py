@@ -48,6 +48,15 @@ def test_every_format_exports_a_run(format: str, finished: Run, tmp_path: Path):
     assert not (tmp_path / "out" / WORK).exists()
 
 
+def test_images_of_several_splits_are_told_apart(finished: Run, tmp_path: Path):
+    finished.export(tmp_path / "out", format="coco", cut=3, splits=["train", "val"])
+    images = json.loads((tmp_path / "out/annotations.json").read_text())["images"]
+    assert [image["file_name"] for image in images][5:8] == ["train/05.png", "val/00.png", "val/01.png"]
+    finished.export(tmp_path / "one", format="coco", cut=3, splits=["train"])
+    images = json.loads((tmp_path / "one/annotations.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == [f"{number:02d}.png" for number in range(6)]
+
+
 def test_scores_are_those_that_the_masks_are_made_of(finished: Run, tmp_path: Path):
     finished.export(tmp_path / "plain", format="png", crf=False)
     finished.export(tmp_path / "sure", format="geotiff", scores=True)

@@ -115,3 +115,15 @@ def test_a_format_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "pyogrio" else found(name))
     with pytest.raises(ConfigError, match=r"pip install 'stegoflow\[geo\]'"):
         check("gpkg")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_any_size_and_a_map_without_classes_are_written(format: str, tmp_path: Path):
+    maps = {
+        "nothing": np.full((30, 40), 255, np.uint8),
+        "pixel": np.zeros((1, 1), np.uint8),
+        "line": np.arange(700, dtype=np.uint8)[None] % 8,
+        "column": np.arange(700, dtype=np.uint8)[:, None] % 8,
+    }
+    done = write_maps(format, tmp_path, [(facts(name, georeference=GRID), ids) for name, ids in maps.items()])
+    assert len(done) == 4

@@ -40,7 +40,7 @@ def blobs(height: int, width: int, classes: int = len(NAMES), seed: int = 0, cel
 
 
 def facts(name: str = "a/image", **more: object) -> ImageFacts:
-    return ImageFacts("val", f"{name}.png", f"images/val/{name}.png", name, **more)  # type: ignore[arg-type]
+    return ImageFacts("val", f"{name}.png", f"images/val/{name}.png", name, f"{name}.png", **more)  # type: ignore[arg-type]
 
 
 def write_maps(
