@@ -1,4 +1,4 @@
-# make demo | test | faults | bench | quality | choices | lint | acknowledge | constraints   (PYTHON=python3.12 picks another interpreter)
+# make demo | test | faults | bench | quality | choices | annotate | lint | acknowledge | constraints   (PYTHON=python3.12 picks another interpreter)
 PYTHON ?= python3
 EXTRA ?= all# any extras of pyproject.toml, with commas between; `gpu` is all with faiss-gpu in place of faiss-cpu
 GPU := gpu,crf,tiff,report,explore,demo,dask,flows
@@ -7,7 +7,7 @@ BIN := .venv/bin
 COMMA := ,
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test faults bench quality choices lint acknowledge constraints check-tools clean
+.PHONY: demo test faults bench quality choices annotate lint acknowledge constraints check-tools clean
 
 demo: .venv
 	$(BIN)/stegoflow demo
@@ -31,6 +31,10 @@ quality: .venv
 # Block, facet, size and kind of view, chosen without labels: benchmarks/choices.json and docs/choices.md.
 choices: .venv
 	$(BIN)/python benchmarks/choices.py $(if $(DATA),--data '$(DATA)') $(ARGS)
+
+# A simulated person names, splits and clicks: benchmarks/annotate.json, docs/annotate.md and its plot.
+annotate: .venv
+	$(BIN)/python benchmarks/annotate.py $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 lint: .venv
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache

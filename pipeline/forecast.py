@@ -32,7 +32,7 @@ RATES = {
     "suggestion": Rate(5, 0.02, 10),
     "neighbours": Rate(0.3, 1e-4, 45),
     "clusters": Rate(3, 7e-5, 0.02),
-    "classes": Rate(3, 0.05, 50_000),
+    "classes": Rate(5, 0, 0),  # and 0.02 s for each image that holds a point
     "probe": Rate(2, 9e-5, 0.08),
     "baseline": Rate(1, 5e-5, 0.06),
     "masks": Rate(2, 0.16, 40_000),  # an image of 10⁶ pixels

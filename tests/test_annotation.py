@@ -103,6 +103,7 @@ def test_the_palette_gives_each_class_a_colour_of_its_own():
         ("classes: []\nlabels: []", 2, "not 'labels'"),
         ("classes: [\n- a", 2, "not plain YAML"),
         ("- a", 1, "a mapping"),
+        ("[" * 200_000, 1, "nested too deep"),
         ("&a\nclasses: [{name: *a}]", 1, "a text"),
     ],
 )

@@ -18,6 +18,8 @@ from pipeline.core.errors import ConfigError
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml where PyYAML was built with it: twenty times as fast."""
 INTEGER_DIGITS = 10
+DEPTH = 8
+"""Of nesting. libyaml composes by recursion on the C stack, which a text could overflow: that ends the process."""
 
 
 class Reader:
@@ -32,6 +34,15 @@ class Reader:
 
     def wrong(self, node: yaml.Node, text: str) -> ConfigError:
         return ConfigError(f"{self.at(node)}: {text}", next=f"mend line {node.start_mark.line + 1} of {self.source}")
+
+    def check_depth(self, text: str) -> None:
+        """ConfigError where a text is nested too deep. Looks at events, one after the other."""
+        depth = 0
+        for event in yaml.parse(text, Loader=LOADER):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH:
+                where = f", line {event.start_mark.line + 1}" if event.start_mark else ""
+                raise ConfigError(f"{self.source}{where}: this is nested too deep", next=f"mend {self.source}")
 
     def items(self, node: yaml.Node, what: str) -> list[yaml.Node]:
         """The items of a list; of nothing, none."""
@@ -138,14 +149,15 @@ def read(text: str, source: str) -> Annotation:
     """See `pipeline.artifacts.annotation.parse`."""
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{source} has more than {MAX_BYTES / 2**20:.0f} MiB", next="leave out points")
+    reader = Reader(source)
     try:
+        reader.check_depth(text)
         root = yaml.compose(text, Loader=LOADER)
     except (yaml.YAMLError, RecursionError, UnicodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         what = str(getattr(error, "problem", None) or "it holds characters that YAML cannot").removesuffix(".")
         raise ConfigError(f"{source}{where}: this is not plain YAML: {what}", next=f"mend {source}") from None
-    reader = Reader(source)
     if root is None:
         return Annotation()
     fields = reader.fields(root, "an annotation", (), ("clusters", "classes", "groups", "points"))

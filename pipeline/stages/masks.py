@@ -48,7 +48,7 @@ class MasksParams(Params):
     crf_params: CrfParams = CrfParams()
     sharpness: float | None = Field(None, gt=0)
     """The CRF starts from log-softmax(sharpness × cosine to each group). None: 2, as published; for regrouped clusters
-    20, the scale that prototypes were fitted at."""
+    and classes with points 20, the scale that these were fitted at."""
 
     @field_validator("splits")
     @classmethod
@@ -133,7 +133,8 @@ class Predictor:
         self.classes = read_classes(inputs["classes"]) if "classes" in inputs else None
         self.cut = self.classes.cut if self.classes else self.clusters.cut(n)
         self.vectors = self.classes.vectors if self.classes else self.clusters.vectors
-        fitted = inputs["clusters"].manifest["found_by"] == "regrouped"
+        clicked = self.classes is not None and inputs["classes"].manifest["points"] > 0
+        fitted = inputs["clusters"].manifest["found_by"] == "regrouped" or clicked
         self.sharpness = params.sharpness or (SCALE if fitted else PUBLISHED)
         self.views = Views(inputs["features"])
 

@@ -107,7 +107,8 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
 
     def encode(values: np.ndarray) -> np.ndarray:
         found = head(values)
-        return np.concatenate([clusters.seen(found), found.compared, values.astype(np.float32)], -1)
+        of_groups = [clusters.seen(found)] if classified else []
+        return np.concatenate([*of_groups, found.compared, values.astype(np.float32)], -1)
 
     totals: dict[str, np.ndarray] = {}
     labelled = held_out = 0
@@ -129,7 +130,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
             names += (["cluster"] if classified else []) + (["linear", "linear_tokens"] if probe else [])
             predicted = dict.fromkeys(names, np.full(label.shape, -1))
         else:
-            ends = [clusters.vectors.shape[1], planes.shape[-1] - len(center)]
+            ends = [clusters.vectors.shape[1] if classified else 0, planes.shape[-1] - len(center)]
             compared, codes, tokens = np.split(planes, ends, axis=-1)
             logits = {"baseline": baseline.cut().best((tokens - center) @ baseline.vectors.T)}
             if classified:

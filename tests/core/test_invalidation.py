@@ -87,6 +87,8 @@ SUGGESTION: dict[str, Any] = {
     "suggestion.seed": 1,
 }
 """… and for those of the stage that runs only where K is not given."""
+ANNOTATION = {"classes.unnamed"}
+"""… and of the one that runs only where there is an annotation: tests/stages/test_classes.py."""
 OTHER_METHODS: dict[str, dict[str, Any]] = {
     "stegoflow": {
         "context": 0.5, "groups": 1.0, "steps": 21, "batch": 3, "code": 9, "samples": 2, "negatives": 1,
@@ -184,7 +186,11 @@ def changed_config(
 
 def test_every_field_has_a_case():
     """A new field: add it to CHANGED (or to EXECUTION, if it changes no value)."""
-    cases_of = {"plain": {*CHANGED, *SUGGESTION}, "derived": DERIVED, "unhashed": {*PLACES, *LIMITS, *ROOTS}}
+    cases_of = {
+        "plain": {*CHANGED, *SUGGESTION, *ANNOTATION},
+        "derived": DERIVED,
+        "unhashed": {*PLACES, *LIMITS, *ROOTS},
+    }
     for kind, cases in cases_of.items():
         assert {field for stage in STAGES for field in fields(kind, stage.name, model_of(stage))} == cases
     others = {name: model for name, model in members(PipelineConfig, "head").items() if model is not StegoParams}

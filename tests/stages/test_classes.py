@@ -88,6 +88,15 @@ def test_what_has_no_name_has_no_class(kept: Run):
     assert [(row["name"], row["evidence"]) for row in rows] == [("idle", False), ("one", True)]
 
 
+def test_what_has_no_name_may_be_of_the_nearest_class(kept: Run):
+    groups = kept.clusters.cut().nodes.tolist()
+    save(kept.store, kept.record, Annotation().with_group(groups[1], "one").with_group(groups[2], "two"))
+    made = run(with_annotation(kept, "newest", classes={"annotation": "newest", "unnamed": "nearest"}))
+    assert {int(value) for mask in made.masks.values() for value in np.unique(mask)} == {0, 1}
+    other = next(row for row in plan(with_annotation(kept, "newest")) if row.stage == "classes")
+    assert (other.action, other.changes) == ("run", ["classes.unnamed nearest → nothing"])
+
+
 def test_points_alone_decide_everywhere(kept: Run):
     label, image = kept.labels, Annotation()
     for name in list(label)[:2]:
