@@ -256,6 +256,54 @@ def test_two_pages_at_once_lose_nothing_and_the_second_is_told(open_page, said):
     until(first, "document.querySelectorAll('.unit.class').length === 2")
 
 
+def test_edits_in_quick_succession_lose_nothing_of_another_page(open_page, said):
+    first, second = open_page(), open_page()
+    name(first, "left", 0)
+    saved(first)
+    second.evaluate(
+        """async () => {
+        const { state } = await import(new URL('static/state.js', document.baseURI));
+        const groups = state.units.slice(1);
+        groups.forEach((unit, at) => state.name(unit, `right ${at}`));
+        while (state.saving !== 'saved') await new Promise(done => setTimeout(done, 10)); }"""
+    )
+    assert sorted(said().groups.values()) == ["left", "right 0", "right 1", "right 2"]
+
+
+def test_what_could_not_be_saved_is_saved_later(open_page, said):
+    page = open_page()
+    page.route("**/api/annotation", lambda route: route.abort())
+    name(page, "kept")
+    page.get_by_text("Not saved", exact=True).wait_for()
+    page.unroute("**/api/annotation")
+    saved(page)
+    assert said().names == ["kept"]
+    page.errors.clear()
+
+
+def test_a_hundred_thousand_images_are_scrolled_through(open_page):
+    page = open_page()
+    page.evaluate(
+        """async () => {
+        const [{ source }, { images }] = await Promise.all(
+          ['source', 'images'].map(name => import(new URL(`static/${name}.js`, document.baseURI))));
+        const few = (await source.images(0, 10, '')).images;
+        const some = (start, count) => [...Array(Math.min(count, 1e5 - start)).keys()].map(at => few[(start + at) % 10]);
+        source.images = async (start, count) => ({ total: 1e5, images: some(start, count) });
+        await images.search(''); }"""
+    )
+    assert "100,000 images" in page.locator(".bar").inner_text()
+    for share in (0.5, 1):
+        page.evaluate(f"() => {{ const g = document.querySelector('.grid'); g.scrollTop = {share} * g.scrollHeight }}")
+        until(page, "document.querySelector('.grid').scrollTop > 100000")
+        page.wait_for_timeout(200)
+        assert 5 < page.locator(".tile").count() < 100
+    last = page.evaluate(
+        "Math.max(...[...document.querySelectorAll('.tile')].map(t => t.getBoundingClientRect().bottom))"
+    )
+    assert last <= 800
+
+
 def test_hostile_names_are_text(open_page, said):
     page = open_page()
     title = page.title()

@@ -232,12 +232,16 @@ class State extends EventTarget {
         this.again = false;
         const sent = this.said;
         const found = await source.save(sent, this.version);
+        // Edited again meanwhile: what others said is taken in with that, since it is made from the same version.
+        if (found.merged && this.said !== sent) continue;
         this.version = found.version;
-        if (found.merged) this.takeIn(found, sent);
+        if (found.merged) this.takeIn(found);
       } while (this.again);
       this.saving = "saved";
+      this.retry = false;
     } catch (error) {
       this.saving = "failed";
+      this.retry = Boolean(error.offline);
       this.tell("notice", `Not saved: ${error.message}`);
     }
     this.busy = false;
@@ -245,8 +249,7 @@ class State extends EventTarget {
   }
 
   /** Another page has stored something: what the server made of both is shown. */
-  takeIn(found, sent) {
-    if (this.said !== sent) return; // there is more to save: the next answer tells
+  takeIn(found) {
     this.past.push({ said: this.said, view: this.view });
     this.said = found.annotation;
     this.derive();
