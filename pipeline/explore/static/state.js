@@ -148,14 +148,17 @@ class State extends EventTarget {
     return [unit.name, withGroups(made, this.tree, unit.nodes, unit.name)];
   }
 
-  name(unit, text) {
+  /** Name a unit. `onward`: the next group without a name is selected then, so that many are named one after another. */
+  name(unit, text, onward = false) {
     const name = cleaned(text);
     if (!name || (unit.kind === "class" && name === unit.name)) return;
     const said =
       unit.kind === "class"
         ? renamed(this.said, unit.name, name)
         : withGroups(withClass(this.said, name, unit.color), this.tree, unit.nodes, name);
-    this.edit(said, { follow: `c:${name}` });
+    const rest = this.units.filter((one) => one.kind === "group" && one.key !== unit.key);
+    const next = onward && unit.kind === "group" ? (rest.find((one) => one.index > unit.index) ?? rest[0]) : null;
+    this.edit(said, { follow: next?.key ?? `c:${name}` });
   }
 
   unname(unit) {
