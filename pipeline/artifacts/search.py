@@ -10,16 +10,14 @@ import numpy as np
 from pipeline.core.artifact import Artifact
 from pipeline.numerics.kmeans import normalise
 
-COARSE = 64
-"""Components that all patches of the cells in question are compared by; all components decide between the best."""
 SHARE = 0.2
 """Of the corpus that is looked through, cell by cell, the nearest cells first."""
 FEW = 400_000
 """Patches that are all looked through, whatever their cells."""
 TYPES = {"I8": np.int8, "U16": np.uint16, "I32": np.int32, "F16": np.float16, "F32": np.float32}
 """Of safetensors, as far as `search` writes them."""
-KEPT = 3
-"""Images that go into the second comparison, per image that is wanted."""
+KEPT = 4
+"""Images whose best patches are compared by all components, per image that is wanted."""
 
 
 class Place(NamedTuple):
@@ -91,10 +89,7 @@ class _Table:
         )
         self.order = np.argsort(self.nearest, kind="stable").astype(np.uint32)
         self.cells = np.searchsorted(self.nearest[self.order], np.arange(prototypes + 1))
-        components = self.numbers[0].shape[1] if each else 0
-        self.coarse = np.empty((self.starts[-1], min(COARSE, components)), np.int8)
-        for start, stop, numbers in zip(self.starts, self.starts[1:], self.numbers, strict=False):
-            self.coarse[start:stop] = numbers[:, :COARSE]
+        self.coarse = np.concatenate([one["coarse"] for one in each]) if each else np.zeros((0, 0), np.int8)
         self.centroids = self._centroids(prototypes)
 
     def _centroids(self, prototypes: int) -> np.ndarray:
@@ -102,7 +97,7 @@ class _Table:
         found = np.zeros((prototypes, self.coarse.shape[1]), np.float32)
         for cell, (start, stop) in enumerate(zip(self.cells, self.cells[1:], strict=False)):
             some = self.order[start:stop][:: max(1, (stop - start) // 256)]
-            found[cell] = (self.coarse[some] * self.scale[some, None]).sum(0)
+            found[cell] = self.scale[some].astype(np.float32) @ self.coarse[some].astype(np.float32)
         return normalise(found)
 
     def place(self, at: int) -> Place:

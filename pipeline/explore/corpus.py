@@ -68,7 +68,7 @@ class Corpus:
         self._sources: Kept[Source] = Kept(3)
         self._pictures: Kept[bytes] = Kept(64 << 20, len)
         self._maps: Kept[np.ndarray] = Kept(64 << 20, lambda one: one.nbytes)
-        self._codes: Kept[list[np.ndarray]] = Kept(192 << 20, lambda found: sum(one.nbytes for one in found))
+        self._codes: Kept[list[np.ndarray]] = Kept(128 << 20, lambda found: sum(one.nbytes for one in found))
         self._heavy = threading.Lock()
 
     @cached_property

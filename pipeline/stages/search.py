@@ -3,8 +3,9 @@
 Artifact: `basis.safetensors` with `basis` (D, C) float32 and `center` (D,) float32; one file per part of images,
 `tokens/<part>.safetensors`, with `shape` (image, 2) int32, the rows and columns of each image's plane (0, 0 of one that
 could not be decoded), and for their positions, image after image: `numbers` (n, C) int8 and `scale` (n,) float32 of the
-centred token (`pipeline.numerics.compact`), `nearest` and `second` (n,) uint16, the two nearest prototypes, the cosine
-of the first, `cosine` (n,) float16, and by how much that is larger than that of the second, `lead` (n,) float16.
+centred token (`pipeline.numerics.compact`), `coarse` (n, 64) int8, the first of these numbers once more, so that a
+search reads no others; `nearest` and `second` (n,) uint16, the two nearest prototypes, the cosine of the first,
+`cosine` (n,) float16, and by how much that is larger than that of the second, `lead` (n,) float16.
 """
 
 from typing import Any
@@ -22,6 +23,8 @@ from pipeline.core.params import Params
 from pipeline.numerics.compact import basis, compact
 from pipeline.numerics.kmeans import normalise
 
+COARSE = 64
+"""Components that a search compares first."""
 PART = 32
 """Images per part."""
 VIEWS = 64
@@ -29,8 +32,9 @@ VIEWS = 64
 
 
 class SearchParams(Params):
-    components: int = Field(256, ge=1)
-    """Components of a token that are kept: with 256 of 384, 49 of the 50 most similar patches are found."""
+    components: int = Field(384, ge=1)
+    """Components of a token that are kept, at most: of 100 of the most similar patches 99 are found with 384 of 384, 97
+    with 256."""
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
@@ -93,6 +97,7 @@ class Indexer:
         best = np.take_along_axis(cosines, order, 1)
         return {
             "numbers": numbers,
+            "coarse": np.ascontiguousarray(numbers[:, :COARSE]),
             "scale": scale,
             "nearest": order[:, 0].astype(np.uint16),
             "second": order[:, 1].astype(np.uint16),

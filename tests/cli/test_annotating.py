@@ -132,7 +132,7 @@ def test_exports_speak_of_classes(call, kept: Run, corpus: Path, tmp_path: Path)
     for command, extra in ((("export",), ()), (("segment",), (str(corpus / "images" / "val"),))):
         folder = tmp_path / command[0]
         assert call(*command, made["run"], *extra, "--out", str(folder), *where)[0] == 0
-        legend = json.loads((folder / "legend.json").read_text())["groups"]
+        legend = json.loads((folder / "classes.json").read_text())["classes"]
         assert [(row["name"], row["color"]) for row in legend] == [("<b>low", "#e69f00"), ("high", "#123456")]
         image = Image.open(folder / "00.png")
         assert image.getpalette()[3:6] == [0x12, 0x34, 0x56]

@@ -73,6 +73,7 @@ def open_page(chromium: Any, explorer: Explorer, said: Any) -> Iterator[Callable
         context.set_default_timeout(8000)
         contexts.append(context)
         page = context.new_page()
+        page.errors = errors
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto((url or explorer.url) + hash)

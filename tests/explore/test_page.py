@@ -69,6 +69,7 @@ def test_a_group_is_named_and_the_same_name_makes_two_groups_one_class(open_page
     (node, held), *rest = said().groups.items()
     assert (held, rest) == ("cell", [])
     assert listed(page)[0] == "cell"
+    assert unit(page, 1).get_attribute("aria-selected") == "true", "the next group is selected, to be named"
     name(page, "cell", 1)
     saved(page)
     assert len(said().groups) == 2
@@ -128,6 +129,7 @@ def test_a_class_loses_its_name_and_has_another_colour(open_page, said):
     )
     saved(page)
     assert said().colors == ["#123456"]
+    unit(page, 0).click(position={"x": 60, "y": 12})
     page.keyboard.press("Delete")
     until(page, "!document.querySelector('.unit.class')")
     saved(page)
@@ -256,6 +258,54 @@ def test_two_pages_at_once_lose_nothing_and_the_second_is_told(open_page, said):
     until(first, "document.querySelectorAll('.unit.class').length === 2")
 
 
+def test_edits_in_quick_succession_lose_nothing_of_another_page(open_page, said):
+    first, second = open_page(), open_page()
+    name(first, "left", 0)
+    saved(first)
+    second.evaluate(
+        """async () => {
+        const { state } = await import(new URL('static/state.js', document.baseURI));
+        const groups = state.units.slice(1);
+        groups.forEach((unit, at) => state.name(unit, `right ${at}`));
+        while (state.saving !== 'saved') await new Promise(done => setTimeout(done, 10)); }"""
+    )
+    assert sorted(said().groups.values()) == ["left", "right 0", "right 1", "right 2"]
+
+
+def test_what_could_not_be_saved_is_saved_later(open_page, said):
+    page = open_page()
+    page.route("**/api/annotation", lambda route: route.abort())
+    name(page, "kept")
+    page.get_by_text("Not saved", exact=True).wait_for()
+    page.unroute("**/api/annotation")
+    saved(page)
+    assert said().names == ["kept"]
+    page.errors.clear()
+
+
+def test_a_hundred_thousand_images_are_scrolled_through(open_page):
+    page = open_page()
+    page.evaluate(
+        """async () => {
+        const [{ source }, { images }] = await Promise.all(
+          ['source', 'images'].map(name => import(new URL(`static/${name}.js`, document.baseURI))));
+        const few = (await source.images(0, 10, '')).images, all = [...Array(1e5).keys()].map(at => few[at % 10]);
+        const some = (start, count) => all.slice(start, start + count);
+        source.images = async (start, count) => ({ total: 1e5, images: some(start, count) });
+        await images.search(''); }"""
+    )
+    assert "100,000 images" in page.locator(".bar").inner_text()
+    for share in (0.5, 1):
+        page.evaluate(f"() => {{ const g = document.querySelector('.grid'); g.scrollTop = {share} * g.scrollHeight }}")
+        until(page, "document.querySelector('.grid').scrollTop > 100000")
+        page.wait_for_timeout(200)
+        assert 5 < page.locator(".tile").count() < 100
+    last = page.evaluate(
+        "Math.max(...[...document.querySelectorAll('.tile')].map(t => t.getBoundingClientRect().bottom))"
+    )
+    assert last <= 800
+
+
 def test_hostile_names_are_text(open_page, said):
     page = open_page()
     title = page.title()
@@ -263,6 +313,7 @@ def test_hostile_names_are_text(open_page, said):
     saved(page)
     assert said().names == [HOSTILE]
     assert listed(page)[0] == HOSTILE
+    unit(page, 0).click(position={"x": 60, "y": 12})
     page.keyboard.press("Enter")
     page.wait_for_selector(".group h1")
     assert page.locator(".group h1").inner_text() == HOSTILE

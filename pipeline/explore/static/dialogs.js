@@ -1,6 +1,7 @@
 // Small windows over the page: a name, a merge, the legend of keys, exports, notices.
 import { fill, h, key, percent } from "./dom.js";
 import { KEYS } from "./keys.js";
+import { route } from "./route.js";
 import { source } from "./source.js";
 import { state } from "./state.js";
 
@@ -50,7 +51,7 @@ export function askName(unit) {
     "Two groups of the same name become one class.",
     known,
     names.filter((name) => name !== known),
-    (name) => state.name(unit, name),
+    (name) => state.name(unit, name, route().kind !== "group"),
     known ? "Rename" : "Name it",
   );
 }

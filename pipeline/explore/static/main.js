@@ -158,6 +158,7 @@ async function watch() {
       before = done;
       wantExamples(state.units);
     }
+    if (state.retry) await state.save();
     await state.refresh(found.version).catch(() => {});
     await new Promise((wait) => setTimeout(wait, done < total ? 1000 : 3000));
   }

@@ -22,7 +22,7 @@ async function ask(path, options) {
   try {
     response = await fetch(new URL(path, base), options);
   } catch {
-    throw new Refused("stegoflow explore does not answer: is it still running?");
+    throw Object.assign(new Refused("stegoflow explore does not answer: is it still running?"), { offline: true });
   }
   return answer(response);
 }

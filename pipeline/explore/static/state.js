@@ -148,14 +148,17 @@ class State extends EventTarget {
     return [unit.name, withGroups(made, this.tree, unit.nodes, unit.name)];
   }
 
-  name(unit, text) {
+  /** Name a unit. `onward`: the next group without a name is selected then, so that many are named one after another. */
+  name(unit, text, onward = false) {
     const name = cleaned(text);
     if (!name || (unit.kind === "class" && name === unit.name)) return;
     const said =
       unit.kind === "class"
         ? renamed(this.said, unit.name, name)
         : withGroups(withClass(this.said, name, unit.color), this.tree, unit.nodes, name);
-    this.edit(said, { follow: `c:${name}` });
+    const rest = this.units.filter((one) => one.kind === "group" && one.key !== unit.key);
+    const next = onward && unit.kind === "group" ? (rest.find((one) => one.index > unit.index) ?? rest[0]) : null;
+    this.edit(said, { follow: next?.key ?? `c:${name}` });
   }
 
   unname(unit) {
@@ -232,12 +235,16 @@ class State extends EventTarget {
         this.again = false;
         const sent = this.said;
         const found = await source.save(sent, this.version);
+        // Edited again meanwhile: what others said is taken in with that, since it is made from the same version.
+        if (found.merged && this.said !== sent) continue;
         this.version = found.version;
-        if (found.merged) this.takeIn(found, sent);
+        if (found.merged) this.takeIn(found);
       } while (this.again);
       this.saving = "saved";
+      this.retry = false;
     } catch (error) {
       this.saving = "failed";
+      this.retry = Boolean(error.offline);
       this.tell("notice", `Not saved: ${error.message}`);
     }
     this.busy = false;
@@ -245,8 +252,7 @@ class State extends EventTarget {
   }
 
   /** Another page has stored something: what the server made of both is shown. */
-  takeIn(found, sent) {
-    if (this.said !== sent) return; // there is more to save: the next answer tells
+  takeIn(found) {
     this.past.push({ said: this.said, view: this.view });
     this.said = found.annotation;
     this.derive();

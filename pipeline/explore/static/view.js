@@ -5,7 +5,7 @@ import { fill, h, key, percent, plural } from "./dom.js";
 import { patch } from "./examples.js";
 import { images } from "./images.js";
 import { inkOn } from "./paint.js";
-import { go } from "./route.js";
+import { go, route } from "./route.js";
 import { source } from "./source.js";
 import { state } from "./state.js";
 
@@ -178,7 +178,7 @@ export function imageView() {
   const toggle = (name, label, hint) => h("button", { class: "toggle", "data-name": name, title: hint, onclick: () => state.set(name, !state[name]) }, label);
   const toggles = [toggle("heat", "Similarity", "H: on pointing, show how alike other patches are"), toggle("outlines", "Outlines", "L"), toggle("alone", "Chosen group only", "A")];
   const step = (by) => {
-    const row = picture.image.row + by;
+    const row = route().row + by;
     if (row >= 0 && row < state.facts.count) go(`#/image/${row}`);
   };
   const element = h(
