@@ -172,14 +172,16 @@ def validate(data: dict[str, Any], source: str = "config") -> PipelineConfig:
     weights = config.features.weights
     if weights not in ("hub", "packaged"):
         weights = _absolute("features.weights", weights)
-    root = _absolute("dataset.root", config.dataset.root)
     annotation = config.classes.annotation
     if annotation not in (NONE, NEWEST) and not annotation.isdecimal():
         annotation = _absolute("classes.annotation", annotation)
+    dataset = {"root": _absolute("dataset.root", config.dataset.root)}
+    if isinstance(sizes := config.dataset.pixel_size, str):
+        dataset["pixel_size"] = _absolute("dataset.pixel_size", sizes)
     return config.model_copy(
         update={
             "store": _absolute("store", config.store),
-            "dataset": config.dataset.model_copy(update={"root": root}),
+            "dataset": config.dataset.model_copy(update=dataset),
             "features": config.features.model_copy(update={"weights": weights}),
             "classes": config.classes.model_copy(update={"annotation": annotation}),
         }

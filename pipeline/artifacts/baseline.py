@@ -22,12 +22,14 @@ class Baseline:
 
     def label_map(self, image: int, height: int, width: int) -> np.ndarray | None:
         """Its clusters (height, width) int64 in a row of the table of images, as `scores` takes them: cosines are
-        upsampled bilinearly. None where the image could not be decoded."""
+        upsampled bilinearly. −1 where no view was (nodata, slide glass), None where the image could not be decoded."""
         tokens = self.views.plane(image, lambda values: values.astype(np.float32))
         if tokens is None:
             return None
         logits = self.clusters.cut().best((tokens - self.center) @ self.clusters.vectors.T)
-        return winner(upsample(logits, height, width))
+        found = winner(upsample(logits, height, width))
+        found[self.views.uncovered(image, height, width)] = -1
+        return found
 
 
 def baseline_maps(baseline: Baseline, images: Images, rows: Sequence[int]) -> ByImage[np.ndarray]:

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.artifacts.features import Tokens
 from pipeline.core.artifact import Artifact
-from pipeline.numerics.views import Window, merge
+from pipeline.numerics.views import Window, merge, uncovered
 
 
 class Views:
@@ -22,6 +22,14 @@ class Views:
         rows = self.rows[slice(*np.searchsorted(self.images, [image, image + 1]))]
         found = self.table.select(["y0", "x0", "height", "width"]).take(rows).to_pylist()
         return list(dict.fromkeys(Window(**box) for box in found))
+
+    def uncovered(self, image: int, height: int, width: int) -> np.ndarray:
+        """Where no view of an image was, once it is resized: bool (height, width)."""
+        row = int(self.rows[np.searchsorted(self.images, image)])
+        tall, wide = (self.table[key][row].as_py() for key in ("image_height", "image_width"))
+        fy, fx = height / max(1, tall), width / max(1, wide)
+        boxes = [Window(b.y0 * fy, b.x0 * fx, b.height * fy, b.width * fx) for b in self.boxes(image)]
+        return uncovered(boxes, height, width)
 
     def plane(self, image: int, encode: Any) -> np.ndarray | None:
         """What `encode` makes of an image's tokens (view, row, column, channel), mirrored views averaged with the

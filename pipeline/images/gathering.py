@@ -9,7 +9,7 @@
 from collections.abc import Iterable
 from hashlib import sha256
 
-from pipeline.core.errors import StegoflowError
+from pipeline.core.store import MARK
 from pipeline.images import geo
 from pipeline.images.files import Found, patiently, stored, within
 from pipeline.images.pixels import DecodeError
@@ -19,7 +19,11 @@ SERIES = b"\x20\x00\x0e\x00UI"
 
 
 def gather(root: str, every: Iterable[Found]) -> list[Found]:
-    """The files of a walk, with those that make one image put together under its path."""
+    """The files of a walk, with those that make one image put together under its path. A store of this program that
+    lies among them is passed over: its arrays are no images."""
+    every = list(every)
+    stores = tuple(entry.path.removesuffix(MARK) for entry in every if entry.path.endswith(f"/{MARK}"))
+    every = [entry for entry in every if not entry.path.startswith(stores)] if stores else every
     folders: dict[str, list[Found]] = {}
     plain: dict[str, Found] = {}
     for entry in every:
@@ -76,7 +80,5 @@ def _mosaics(root: str, plain: dict[str, Found]) -> list[tuple[str, list[Found]]
                 tiles = geo.tiles_of(patiently(path, lambda path=path: stored(root, path)))  # type: ignore[misc]
             except (DecodeError, UnicodeDecodeError):
                 continue
-            except StegoflowError:
-                raise
             found.append((path, [plain[path], *(plain[tile] for tile in tiles if tile in plain)]))
     return found

@@ -10,7 +10,6 @@
 import json
 import math
 import re
-from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -35,6 +34,8 @@ NUMBERS = re.compile(r"[<>|][biuf][1248]")
 TYPES = {"bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)), "float32", "float64"}
 COMPRESSORS = {"blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma"}
 CODECS = {"bytes", "transpose", "sharding_indexed", "crc32c", "blosc", "gzip", "zstd"}
+Place = tuple[int, int, int, int]
+"""Level, channel, and the row and column of a tile."""
 MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6,
                "angstrom": 1e-4}  # fmt: skip
 
@@ -147,8 +148,7 @@ class NgffRaster(Raster):
         self.channels = tuple((labels[n] if named else "") or str(n + 1) for n in range(count))
         self.pixel_size = _pixel_size(meta, axes)
         self._tiles = [self._tile_shape(array) for array in self._arrays]
-        largest = max(tall * wide for tall, wide in self._tiles) * self.dtype.itemsize
-        self._read = lru_cache(max(1, CACHE // largest))(self._tile)
+        self._kept: dict[Place, np.ndarray] = {}
 
     def _tile_shape(self, array: Any) -> tuple[int, int]:
         chunk = dict(zip(self._axes, array.chunks, strict=True))
@@ -157,25 +157,53 @@ class NgffRaster(Raster):
         tall, wide = (chunk[axis] * -(-TILE // chunk[axis]) for axis in "yx")
         return tall, wide
 
-    def _tile(self, level: int, channel: int, row: int, column: int) -> np.ndarray:
+    def _fetch(self, level: int, channels: range, rows: range, columns: range) -> dict[Place, np.ndarray]:
+        """Some tiles of some channels, by one request."""
         tall, wide = self._tiles[level]
-        at: dict[str, Any] = {**self._at[level], "y": slice(row * tall, (row + 1) * tall)}
-        at["x"] = slice(column * wide, (column + 1) * wide)
+        at: dict[str, Any] = {**self._at[level], "y": slice(rows.start * tall, rows.stop * tall)}
+        at["x"] = slice(columns.start * wide, columns.stop * wide)
         if self._c:
-            at[self._c] = channel
+            at[self._c] = slice(channels.start, channels.stop)
         found = np.asarray(self._arrays[level][tuple(at[axis] for axis in self._axes)])
-        return found.T if self._axes.index("x") < self._axes.index("y") else found
+        left = [axis for axis in self._axes if isinstance(at[axis], slice)]
+        wanted = [self._c, "y", "x"] if self._c else ["y", "x"]
+        found = found.transpose([left.index(axis) for axis in wanted])
+        found = found if self._c else found[None]
+        return {
+            (level, channel, row, column): found[
+                channel - channels.start,
+                (row - rows.start) * tall : (row - rows.start + 1) * tall,
+                (column - columns.start) * wide : (column - columns.start + 1) * wide,
+            ]
+            for channel, row, column in product(channels, rows, columns)
+        }
+
+    def _need(self, level: int, channels: tuple[int, ...], rows: range, columns: range) -> dict[Place, np.ndarray]:
+        """Tiles, from those that are kept where all of them are, else read together."""
+        places = [(level, *place) for place in product(channels, rows, columns)]
+        if all(place in self._kept for place in places):
+            return {place: self._kept[place] for place in places}
+        run = range(min(channels), max(channels) + 1)
+        runs = [run] if len(run) <= 2 * len(set(channels)) else [range(n, n + 1) for n in sorted(set(channels))]
+        found: dict[Place, np.ndarray] = {}
+        for one in runs:
+            found |= self._fetch(level, one, rows, columns)
+        if sum(tile.nbytes for tile in found.values()) <= CACHE // 2:
+            self._kept |= {place: np.array(found[place]) for place in places if place not in self._kept}
+            while sum(tile.nbytes for tile in self._kept.values()) > CACHE:
+                del self._kept[next(iter(self._kept))]
+        return found
 
     def samples(self, level: int, y: int, x: int, height: int, width: int, channels: tuple[int, ...]) -> np.ndarray:
         out = np.empty((height, width, len(channels)), self.dtype)
         tall, wide = self._tiles[level]
-        for row, column in product(
-            range(y // tall, (y + height - 1) // tall + 1), range(x // wide, (x + width - 1) // wide + 1)
-        ):
-            top, left = row * tall, column * wide
-            oy, ox = max(0, top - y), max(0, left - x)
-            for number, channel in enumerate(channels):
-                tile = self._read(level, channel, row, column)
+        columns = range(x // wide, (x + width - 1) // wide + 1)
+        for row in range(y // tall, (y + height - 1) // tall + 1):
+            tiles = self._need(level, channels, range(row, row + 1), columns)
+            for column, (number, channel) in product(columns, enumerate(channels)):
+                top, left = row * tall, column * wide
+                oy, ox = max(0, top - y), max(0, left - x)
+                tile = tiles[level, channel, row, column]
                 part = tile[max(0, y - top) : y + height - top, max(0, x - left) : x + width - left]
                 out[oy : oy + part.shape[0], ox : ox + part.shape[1], number] = part
         return out

@@ -31,6 +31,8 @@ from pipeline.images.tiff_tiles import TiffRaster, check_end, coarser, is_sparse
 
 WINDOWED = 2**24
 """Pixels (16.8 megapixels) up to which a TIFF is decoded whole: faster, and its coarser levels have no say."""
+FEW = 8
+"""Channels up to which all of them are decoded, though three are seen."""
 BUILT_IN = (1, 8, 32773, 32946, 34925)
 """The compressions that tifffile decodes by itself: none, deflate, PackBits, deflate, LZMA."""
 
@@ -55,8 +57,8 @@ def open_image(file: File, reading: Reading = AS_STORED, plane: dict[str, int] |
         large = height * width > WINDOWED
         alone = len(found.planes) == 1
         content = masks(opened) if alone else {}
-        sparse = is_sparse(page) or (height, width) in content
-        if not why and (large or not alone or len(pages) > 1 or reading != AS_STORED or sparse):
+        by_parts = large or is_sparse(page) or (height, width) in content or page.samplesperpixel > FEW
+        if not why and (by_parts or not alone or len(pages) > 1 or reading != AS_STORED):
             levels = [pages]
             if large and len(pages) == 1:
                 levels += [[level] for level in coarser(opened, page, alone)]

@@ -392,3 +392,10 @@ def test_a_description(tmp_path: Path):
         (tmp_path / "dataset.yaml").write_text(text)
         with pytest.raises(ConfigError, match=r"dataset\.yaml"):
             folder.read_description(str(tmp_path))
+
+
+def test_a_store_among_the_images_is_no_image(tmp_path: Path):
+    put(tmp_path, "a.png", "deep/b.png")
+    Store(tmp_path / "deep/store").mark()
+    put(tmp_path, "deep/store/artifacts/features/x/data/features.zarr/zarr.json", "deep/store/cache/c.png")
+    assert [name for _, name in ids(tmp_path)] == ["a.png", "deep/b.png"]

@@ -58,10 +58,12 @@ def test_a_size_that_cannot_be(size):
         validate({"dataset": {"root": "x", "pixel_size": size}})
 
 
-def test_a_run_knows_it(tmp_path, vit):
+def test_a_run_knows_it(tmp_path, vit, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for number in range(3):
         geotiff(tmp_path / f"images/{number}.tif", BANDS)
-    sizes = table(tmp_path / "sizes.csv", "path,x,y,unit\nimages/1.tif,3,4,m\n")
-    dataset = {"root": str(tmp_path), "pixel_size": sizes}
+    table(tmp_path / "sizes.csv", "path,x,y,unit\nimages/1.tif,3,4,m\n")
+    dataset = {"root": str(tmp_path), "pixel_size": "sizes.csv"}
     done = run(validate(small(tmp_path, tmp_path / "store", vit, dataset=dataset, masks={"crf": False})))
+    monkeypatch.chdir("/")
     assert [done.pixel_size(f"{number}.tif") for number in range(2)] == [PixelSize(10, 10, "m"), PixelSize(3, 4, "m")]

@@ -70,6 +70,9 @@ def test_views_without_content_are_left_out(kind, tmp_path, vit):
     assert (mask[140:370, 140:370] < 4).all()
     assert (mask[:100] == 255).all()
     assert (mask[:, 412:] == 255).all()
+    baseline = next(iter(found.baseline.values()))
+    assert (baseline[140:370, 140:370] < 4).all()
+    assert (baseline[:64] == 255).all()
 
 
 def test_the_values_that_a_config_asks_for_are_seen(tmp_path, vit):
