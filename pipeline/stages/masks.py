@@ -1,8 +1,8 @@
 """masks: a label map for every predicted image, at the image's own resolution, with and without dense CRF.
 
 Artifact: one Parquet file per part of images: split, id, path, height, width, `mask` and `mask_crf` (PNG bytes, uint8
-or uint16 for more than 255 clusters; the largest value of the type marks pixels without content, and an image that could
-not be decoded).
+or uint16 for more than 255 clusters; the largest value of the type marks pixels without content, and an image that
+could not be decoded).
 Sources: STEGO, section 4.3 (mirror averaging, bilinear upsampling of codes, dense CRF); `pipeline.numerics.guided`.
 """
 
