@@ -1,7 +1,7 @@
 # make demo | test | faults | bench | quality | choices | annotate | lint | acknowledge | constraints   (PYTHON=python3.12 picks another interpreter)
 PYTHON ?= python3
 EXTRA ?= all# any extras of pyproject.toml, with commas between; `gpu` is all with faiss-gpu in place of faiss-cpu
-GPU := gpu,crf,tiff,report,explore,demo,dask,flows
+GPU := gpu,crf,tiff,geo,fits,wsi,coco,report,explore,demo,dask,flows
 EXTRAS := $(if $(filter gpu,$(EXTRA)),$(GPU),$(EXTRA))
 BIN := .venv/bin
 COMMA := ,

@@ -86,7 +86,7 @@ def chosen(store: Store, record: dict[str, Any], **choices: Unpack[Choices]) -> 
         made = annotated(store, record, annotation, classes_of(store, record, annotation), splits)
     elif cut is not None:
         maps = cut_maps(store, record, cut, splits)
-        made = Exported(maps, legend_of(store, record, cut), root)
+        made = Exported(maps, legend_of(store, record, cut), root, record["config"]["dataset"].get("pixel_size"))
     else:
         made = _stored(store, record, False if scores else choices.get("crf"), choices)
         if unknown := [split for split in splits if split not in made.maps.splits]:
@@ -106,7 +106,8 @@ def annotated(
     legend = Legend(
         classes.names, ignore_value(len(classes.names)), colours, provenance={**provenance, "of": "classes"}
     )
-    return Exported(class_maps(store, record, classes, splits), legend, record["config"]["dataset"]["root"])
+    dataset = record["config"]["dataset"]
+    return Exported(class_maps(store, record, classes, splits), legend, dataset["root"], dataset.get("pixel_size"))
 
 
 def legend_of(store: Store, record: dict[str, Any], cut: int | None = None) -> Legend:
@@ -147,7 +148,7 @@ def _stored(store: Store, record: dict[str, Any], crf: bool | None, choices: Cho
     elif crf or (crf is None and masks.manifest["params"]["crf"]):
         method = "cluster_crf"
     legend = replace(legend, provenance={**legend.provenance, "of": method})
-    made = Exported(maps, legend, root)
+    made = Exported(maps, legend, root, record["config"]["dataset"].get("pixel_size"))
     return _matched(store, record, made) if choices.get("matched") else made
 
 

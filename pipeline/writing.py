@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.artifacts.images import ByImage
 from pipeline.core.engine import Progress
+from pipeline.datasets.scale import configured
 from pipeline.images.formats import open_source
 from pipeline.images.pixels import DecodeError
 from pipeline.images.source import Source
@@ -45,6 +46,8 @@ class Exported:
     legend: Legend
     root: str
     """Where the images lie."""
+    pixel_size: dict[str, Any] | str | None = None
+    """What `dataset.pixel_size` says of a pixel, before the file does."""
     scores: Callable[[int], Iterator[np.ndarray]] | None = None
     """Of an image, a row of the table of images: per class a map (height, width) uint8 of its probability × 255."""
 
@@ -148,7 +151,8 @@ def _facts(what: Exported, row: int, name: str, grid: bool) -> ImageFacts:
     if source is None:
         return facts
     levels = tuple((level.height, level.width) for level in source.levels)
-    return replace(facts, pixel_size=source.pixel_size, georeference=source.georeference, levels=levels)
+    size = configured(what.pixel_size)(facts.path) or source.pixel_size
+    return replace(facts, pixel_size=size, georeference=source.georeference, levels=levels)
 
 
 def _opened(what: Exported, row: int) -> Source | None:
