@@ -1,11 +1,15 @@
 """suggestion: how many categories the images hold, where `clusters.k` does not say. Reads tokens alone, never a label.
 
-K is the effective number of groups of the tokens in their context: 1 / mean squared cosine over pairs of tokens of
-different images (a participation ratio), for G orthogonal groups of one size G. Beside it a curve, for the reader: how
-well clusterings of two halves of the images agree, for every K (Lange et al. 2004; adjusted Rand index, Hubert and
-Arabie 1985). Its greatest values lie at small K on every set we saw, so K is not taken from it.
+The effective number of groups of tokens in their context is 1 / their mean squared cosine over pairs (a participation
+ratio), for G orthogonal groups of one size G. Over pairs of different images it is how many groups the images have in
+all, and high where every image has its own; over pairs of one image, how many an image has on average. K is their
+geometric mean: a small number to begin with, from which the tree of clusters goes on. It does not grow with the number
+of images (docs/decisions/011). Beside it a curve, for the reader: how well clusterings of two halves of the images
+agree, for every K (Lange et al. 2004; adjusted Rand index, Hubert and Arabie 1985). Its greatest values lie at small K
+on every set we saw, so K is not taken from it.
 
-Artifact: `suggestion.json` (`k`; `groups`, not rounded; `peaks`, [K, stability] where the curve is highest) and
+Artifact: `suggestion.json` (`k`; `groups` of the images together and `within` one, not
+rounded; `peaks`, [K, stability] where the curve is highest) and
 `curve.parquet` (`k` int64; `stability` and `spread`, the mean and the standard deviation over draws).
 """
 
@@ -47,8 +51,8 @@ TREE = 2000
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: SuggestionParams = job.params
     vectors = sample(job, work)
-    groups = effective_groups(vectors)
-    k = int(np.clip(round(groups), 1, vectors.shape[0] * vectors.shape[1]))
+    groups, within = counts(vectors)
+    k = min(suggested(groups, within), vectors.shape[0] * vectors.shape[1])
     tried = curve_ks(params.highest, vectors.shape[0] * vectors.shape[1] // 3)
     values, leading = np.empty((params.draws, len(tried))), principal(vectors)
     for draw in range(params.draws):
@@ -61,9 +65,21 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     ]
     names = {"k": pa.int64(), "stability": pa.float64(), "spread": pa.float64()}
     job.out.write_table("curve.parquet", pa.Table.from_pylist(rows, schema=pa.schema(names)))
-    found = {"k": k, "groups": round(groups, 2), "peaks": peaks(tried, [row["stability"] for row in rows])}
+    facts = {"k": k, "groups": round(groups, 2), "within": round(within, 2)}
+    found = {**facts, "peaks": peaks(tried, [row["stability"] for row in rows])}
     job.out.write_json("suggestion.json", found)
     return {"items": len(vectors), **found}
+
+
+def counts(vectors: np.ndarray) -> tuple[float, float]:
+    """Effective numbers of groups of unit vectors (view, n, channel): of all views together, by pairs of different
+    ones, and of a view, on average."""
+    return effective_groups(vectors), float(np.mean([effective_groups(view[None]) for view in vectors]))
+
+
+def suggested(groups: float, within: float) -> int:
+    """K: the geometric mean of the two."""
+    return max(1, round((groups * within) ** 0.5))
 
 
 def sample(job: Job, work: Work) -> np.ndarray:
@@ -134,4 +150,4 @@ def peaks(ks: list[int], values: list[float]) -> list[tuple[int, float]]:
     return [(k, round(value, 3)) for value, k in sorted(found, reverse=True)[:3]]
 
 
-STAGE = Stage("suggestion", version=2, encoding=1, inputs=("features",), params=SuggestionParams, compute=compute)
+STAGE = Stage("suggestion", version=3, encoding=1, inputs=("features",), params=SuggestionParams, compute=compute)

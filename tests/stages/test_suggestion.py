@@ -38,6 +38,18 @@ def test_planted_groups_are_counted_and_most_stable(groups: int):
     assert at == 0 or curve[at] > curve[at - 1], "one fewer joins two at random"
 
 
+@pytest.mark.parametrize("views", [12, 24, 96])
+def test_k_does_not_follow_the_number_of_images(views: int):
+    """Every image has four of 24 groups: all images have some 24, and one has four, however many there are."""
+    directions = np.linalg.qr(RNG.normal(size=(64, 64)))[0][:24]
+    own = np.stack([RNG.choice(24, 4, replace=False) for _ in range(views)])
+    vectors = directions[np.take_along_axis(own, RNG.integers(4, size=(views, 60)), 1)]
+    groups, within = suggestion.counts(normalise(vectors + 0.3 * RNG.normal(size=vectors.shape) / 8))
+    assert 18 < groups < 34
+    assert 3.5 < within < 5
+    assert 8 <= suggestion.suggested(groups, within) <= 12
+
+
 def test_tokens_without_structure_agree_by_chance_alone():
     vectors = normalise(RNG.normal(size=(30, 60, 64)))
     assert abs(agreements(vectors, [6], 0)[0]) < 0.2
@@ -64,7 +76,9 @@ def test_a_run_without_k(method: str, make_config: Make):
     result = run(config)
     artifact = result.artifact("suggestion")
     k = artifact.read_json("suggestion.json")["k"]
-    assert k == artifact.manifest["k"] == round(artifact.manifest["groups"])
+    facts = artifact.manifest
+    assert k == facts["k"] == suggestion.suggested(facts["groups"], facts["within"])
+    assert 1 <= facts["within"] <= facts["groups"] * 1.5
     assert 2 <= k <= 64
     curve = artifact.read_table("curve.parquet")
     assert curve["k"].to_pylist() == [2, 3, 4, 5, 6]
