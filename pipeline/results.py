@@ -117,6 +117,12 @@ class Run:
         return read_clusters(self.artifact("clusters"))
 
     @property
+    def classes(self) -> list[dict[str, Any]] | None:
+        """What the masks show where the run has an annotation, by their values: {"name", "color", "groups", "points",
+        "evidence"}; None where they show groups."""
+        return self.artifact("masks").manifest.get("classes")
+
+    @property
     def shares(self) -> np.ndarray:
         """(K,) float64: the share of each group, or class of an annotation, of all pixels of the masks without CRF."""
         return np.asarray(self.artifact("scores").read_json("scores.json")["cluster_share"])
@@ -204,11 +210,8 @@ class Run:
         return annotations.edit(self.store, self.record, lambda found: found.with_groups(nodes, name)).annotation
 
     def point(self, image: Key, y: int, x: int, name: str | None) -> Annotation:
-        """Say what class a pixel of an image is of, or (None) take that back."""
-        try:
-            split, id = self._images.name(self.images.row(image))
-        except KeyError as error:
-            raise ConfigError(str(error.args[0]), next="see run.images") from None
+        """Say what class a pixel of an image is of, or (None) take that back. KeyError as for `images`."""
+        split, id = self._images.name(self.images.row(image))
         return annotations.edit(self.store, self.record, lambda made: made.with_point(split, id, y, x, name)).annotation
 
     # What to do with it ----------------------------------------------------------------------------------------------
@@ -227,9 +230,9 @@ class Run:
         """The picture of `show`, None where none can be shown, and the names of the images in it."""
         baseline = self.baseline if self.has("baseline") else None
         scores, shares = (self.scores, self.shares) if self.has("scores") else (None, None)
-        facts = self.artifact("masks").manifest
-        given = [(row["name"], row["color"]) for row in facts.get("classes", [])]
-        return notebook.figure(self.images, self.masks, baseline, facts["clusters"], scores, shares, n, given)
+        given = [(row["name"], row["color"]) for row in self.classes or ()]
+        k = self.artifact("masks").manifest["clusters"]
+        return notebook.figure(self.images, self.masks, baseline, k, scores, shares, n, given)
 
     def explore(self, *, read_only: bool = False) -> "Explorer":
         """The explorer's page: a notebook shows it, a browser opens its `url`. Served from this process until `close`;
@@ -249,9 +252,9 @@ class Run:
         return segmenting.segment(self.store, self.id, images, out, crf=crf, **writing)
 
     def summary(self) -> dict[str, Any]:
-        """What `run --json` prints: {"run", "stages", "k", "groups" (shares; of classes, where
-        there is an "annotation", which then says what a person gave), "protocol", "scores", "report"}; None for
-        what the run has not, or not yet."""
+        """What `run --json` prints: {"run", "stages", "k", "groups" (shares; of "classes" where the
+        run has these), "classes", "annotation" (what a person gave), "protocol", "scores", "report"}; None for what
+        the run has not, or not yet."""
         scores = self.scores if self.has("scores") else None
         absent = () if scores and scores.annotation else ANNOTATED
         measured = {name: getattr(scores, name, None) for name in NAMES if name not in absent}
@@ -259,6 +262,7 @@ class Run:
             "run": self.id,
             "stages": [asdict(outcome) for outcome in self.stages],
             "k": self.clusters.k if self.has("clusters") else None,
+            "classes": self.classes if self.has("masks") else None,
             "annotation": scores.annotation._asdict() if scores and scores.annotation else None,
             "groups": self.shares.tolist() if self.has("scores") else None,
             "protocol": scores.protocol if scores else None,

@@ -21,8 +21,9 @@ def show_end(result: dict[str, Any], seconds: float, store: str) -> None:
     out = console()
     out.print()
     if result["groups"]:
-        print(f"{result['k']} groups, by their share of the pixels")
-        out.print(groups_table(result["groups"]))
+        what = "classes" if result["classes"] else "groups"
+        print(f"{len(result['groups'])} {what}, by their share of the pixels")
+        out.print(groups_table(result["groups"], result["classes"]))
         out.print()
     found = scores_table(result["scores"], result["protocol"]) if result["scores"] else None
     if found:
@@ -39,11 +40,15 @@ def show_end(result: dict[str, Any], seconds: float, store: str) -> None:
         out.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def groups_table(shares: list[float]) -> Table:
-    """The share of pixels of every group, the largest first, each with a bar in the colour that masks give it."""
+def groups_table(shares: list[float], classes: list[dict[str, Any]] | None = None) -> Table:
+    """The share of pixels of every group or class, the largest first, each with a bar in the colour that masks give
+    it."""
     from pipeline.numerics.palette import palette
 
-    colours = palette(len(shares))
+    colours = ["#" + bytes(colour).hex() for colour in palette(len(shares))]
+    names = [f"group {number}" for number in range(len(shares))]
+    if classes:
+        colours, names = [row["color"] for row in classes], [visible(row["name"]) for row in classes]
     order = sorted(range(len(shares)), key=lambda group: -shares[group])
     made = Table.grid(padding=(0, 2))
     for _ in range(2):
@@ -51,7 +56,7 @@ def groups_table(shares: list[float]) -> Table:
     widest = max(shares[order[0]], 1e-9)
     for group in order[:MOST_GROUPS]:
         bar = "█" * max(1, round(WIDEST * shares[group] / widest)) if shares[group] else ""
-        made.add_row(f"group {group}", f"{shares[group]:.1%}", Text(bar, "rgb({},{},{})".format(*colours[group])))
+        made.add_row(Text(names[group]), f"{shares[group]:.1%}", Text(bar, colours[group]))
     rest = order[MOST_GROUPS:]
     if rest:
         made.add_row(f"{len(rest)} more", f"{sum(shares[group] for group in rest):.1%}", "")

@@ -1,13 +1,16 @@
 """From named prototypes and points to a classifier over classes. Arrays in, arrays out, always the same ones.
 
 With names alone a code has the class of its nearest prototype, and none where that has no name. Points add a linear
-correction to each class: logistic regression on the points, from what the names say, which counts less the more points
-there are; every prototype counts as half a point of its class (of a class of its own, nothing, where it has no name),
-less where points in its group disagree with its name. A class without a prototype and a point has no vector, so that it
-wins nothing. How this was chosen: docs/decisions/028-annotation.md.
+correction to each class: logistic regression on the points, from what the names say (of a class without a name, the
+mean of its points). That counts less the more points there are. Every prototype counts as half a point of its class (of
+a class of its own, nothing, where it has no name), less where points in its group disagree with its name. A class
+without a prototype and a point has no vector, so that it wins nothing. How this was chosen:
+docs/decisions/028-annotation.md.
 """
 
 import numpy as np
+
+from pipeline.numerics.kmeans import normalise
 
 SCALE = 20.0
 """Of cosines, as in `pipeline.numerics.prototypes`."""
@@ -42,18 +45,15 @@ def fit(
         return vectors, named
     classes, target = np.unique(np.concatenate([wanted, named]), return_inverse=True)
     data = np.concatenate([points, vectors]).astype(np.float64)
+    bare = classes[~np.isin(classes, named)]
+    means = np.stack([points[wanted == one].sum(0) for one in bare]) if len(bare) else vectors[:0]
+    origins, member = np.concatenate([vectors, normalise(means)]), np.append(named, bare)
     strength = STRENGTH / (1 + len(wanted) / FADE)
-    start = np.zeros((len(data), len(classes)))
-    for number, one in enumerate(classes):
-        if (own := named == one).any():
-            start[:, number] = strength * (data @ vectors[own].T).max(1)
+    start = strength * np.stack([(data @ origins[member == one].T).max(1) for one in classes], 1)
     weight = np.append(np.ones(len(points)), PRIOR * trust(vectors, named, group, points, wanted))
     change = logistic(SCALE * data, target, weight, RIDGE, start)
-    if len(classes) == 1:  # nothing to tell apart: any direction that wins everywhere
-        change = data.mean(0, keepdims=True)
-    moved = vectors * strength / SCALE + change[target[len(points) :]]
-    bare = ~np.isin(classes, named)
-    return np.concatenate([moved, change[bare]]).astype(np.float32), np.append(named, classes[bare])
+    moved = origins * strength / SCALE + change[np.searchsorted(classes, member)]
+    return moved.astype(np.float32), member
 
 
 def trust(

@@ -137,6 +137,9 @@ def test_exports_speak_of_classes(call, kept: Run, corpus: Path, tmp_path: Path)
         image = Image.open(folder / "00.png")
         assert image.getpalette()[3:6] == [0x12, 0x34, 0x56]
         assert set(np.unique(np.asarray(image))) <= {0, 1, 255}
+    out = call("run", str(tmp_path / "my.yaml"), "--set", "classes.annotation=newest", *where)[1]
+    assert "2 classes, by their share" in out
+    assert "<b>low" in out
     assert "3 groups and 0 points" in call("show", made["run"], *where)[1]
     assert call("export", made["run"], "--cut", "4", "--out", str(tmp_path / "cut"), *where)[0] == 0
     four = np.asarray(Image.open(tmp_path / "cut" / "00.png"))
