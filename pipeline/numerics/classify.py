@@ -1,18 +1,21 @@
 """From named prototypes and points to a classifier over classes. Arrays in, arrays out, always the same ones.
 
-With names alone a code has the class of its nearest prototype, and none where that has no name. As soon as there are
-points the classifier is linear: logistic regression on the points, and on every prototype as half a point of its class
-(of a class of its own, nothing, where it has no name), with a ridge. Names are thus what is known before a point is
-set; a name counts less where points in its group disagree with it. A class without a prototype and a point has no
-vector, so that it wins nothing. How this was chosen: docs/decisions/028-annotation.md.
+With names alone a code has the class of its nearest prototype, and none where that has no name. Points add a linear
+correction to each class: logistic regression on the points, from what the names say, which counts less the more points
+there are; every prototype counts as half a point of its class (of a class of its own, nothing, where it has no name),
+less where points in its group disagree with its name. A class without a prototype and a point has no vector, so that it
+wins nothing. How this was chosen: docs/decisions/028-annotation.md.
 """
 
 import numpy as np
 
 SCALE = 20.0
 """Of cosines, as in `pipeline.numerics.prototypes`."""
+STRENGTH, FADE = 12.0, 25
+"""Scale of the cosines to prototypes from which the correction starts, before there is a point; so many points halve
+it."""
 RIDGE = 10.0
-"""Times half the squared length of the weights, beside the summed loss of the points."""
+"""Times half the squared length of the correction, beside the summed loss of the points."""
 PRIOR = 0.5
 """How many points a prototype counts for."""
 DOUBT = 3
@@ -33,19 +36,24 @@ def fit(
     of each. Unnamed prototypes count where at least one is named. Classes are any numbers from 0.
     """
     named, wanted = np.asarray(named, np.int64), np.asarray(wanted, np.int64)
-    known = (named >= 0).any()
+    if not (named >= 0).any():
+        vectors, named, group = vectors[:0], named[:0], group[:0]
     if not len(wanted):
-        return (vectors, named) if known else (vectors[:0], named[:0])
-    if known:
-        data, classes = np.concatenate([points, vectors]), np.concatenate([wanted, named])
-        weight = np.append(np.ones(len(points)), PRIOR * trust(vectors, named, group, points, wanted))
-    else:
-        data, classes, weight = points, wanted, np.ones(len(points))
-    member, target = np.unique(classes, return_inverse=True)
-    found = logistic(SCALE * data.astype(np.float64), target, weight, RIDGE)
-    if len(member) == 1:  # nothing to tell apart: any direction that wins everywhere
-        found = data.mean(0, keepdims=True)
-    return found.astype(np.float32), member
+        return vectors, named
+    classes, target = np.unique(np.concatenate([wanted, named]), return_inverse=True)
+    data = np.concatenate([points, vectors]).astype(np.float64)
+    strength = STRENGTH / (1 + len(wanted) / FADE)
+    start = np.zeros((len(data), len(classes)))
+    for number, one in enumerate(classes):
+        if (own := named == one).any():
+            start[:, number] = strength * (data @ vectors[own].T).max(1)
+    weight = np.append(np.ones(len(points)), PRIOR * trust(vectors, named, group, points, wanted))
+    change = logistic(SCALE * data, target, weight, RIDGE, start)
+    if len(classes) == 1:  # nothing to tell apart: any direction that wins everywhere
+        change = data.mean(0, keepdims=True)
+    moved = vectors * strength / SCALE + change[target[len(points) :]]
+    bare = ~np.isin(classes, named)
+    return np.concatenate([moved, change[bare]]).astype(np.float32), np.append(named, classes[bare])
 
 
 def trust(
@@ -55,6 +63,8 @@ def trust(
 
     A group that holds points of other classes than its own is a mixed one. A point is in the group of its nearest
     prototype."""
+    if not len(vectors):
+        return np.ones(0)
     _, number = np.unique(group, return_inverse=True)
     nearest = (points @ vectors.T).argmax(1)
     right = named[nearest] == wanted
@@ -62,9 +72,12 @@ def trust(
     return ((1 + agree) / (1 + agree + DOUBT * differ))[number]
 
 
-def logistic(data: np.ndarray, target: np.ndarray, weight: np.ndarray, ridge: float) -> np.ndarray:
-    """Weights (k, D) float64 without bias that minimise the weighted cross entropy of `target` (n,), 0..k−1, on `data`
-    (n, D), plus ridge / 2 times their squared length. The optimum is unique; L-BFGS from zero.
+def logistic(
+    data: np.ndarray, target: np.ndarray, weight: np.ndarray, ridge: float, start: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Weights (k, D) float64 without bias that minimise the weighted cross entropy of `target` (n,), 0..k−1, where
+    logits are `start` (n, k) and the products of `data` (n, D) with them, plus ridge / 2 times their squared length.
+    The optimum is unique; L-BFGS from zero.
 
     Where there are fewer rows than columns it is looked for among combinations of rows, which hold it."""
     from scipy.optimize import minimize
@@ -75,14 +88,12 @@ def logistic(data: np.ndarray, target: np.ndarray, weight: np.ndarray, ridge: fl
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         at = flat.reshape(k, -1)
-        logits = inside @ at.T
+        logits = inside @ at.T + start
         logits -= logits.max(1, keepdims=True)
         total = np.log(np.exp(logits).sum(1, keepdims=True))
         value = weight @ (total[:, 0] - (logits * wanted).sum(1)) + ridge / 2 * (at**2).sum()
         slope = (weight[:, None] * (np.exp(logits - total) - wanted)).T @ inside + ridge * at
         return float(value), slope.ravel()
 
-    found = minimize(
-        loss, np.zeros(k * inside.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-7}
-    )
+    found = minimize(loss, np.zeros(k * inside.shape[1]), jac=True, method="L-BFGS-B", options=OPTIONS)
     return found.x.reshape(k, -1) @ basis.T

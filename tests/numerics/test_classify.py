@@ -56,7 +56,7 @@ def test_points_alone_tell_classes_apart():
     codes, truth = blobs(middle, 1000, 1.0, 2)
     found = fit(centres(9, 5), np.full(9, -1), points, wanted)
     assert (says(found, codes) == truth).mean() > 0.95
-    assert found[0].shape == (5, D)
+    assert found[0].shape == (5, D), "unnamed prototypes play no part"
 
 
 def test_both_are_better_than_either():
@@ -70,6 +70,16 @@ def test_both_are_better_than_either():
     both = (says(fit(middle, named, points[:8], wanted[:8]), codes) == truth).mean()
     assert both > max(alone, few) - 0.02
     assert (says(fit(middle, named, points, wanted), codes) == truth).mean() > alone + 0.05
+
+
+def test_one_point_changes_a_named_classifier_little():
+    middle = centres(12)
+    named = np.arange(12) % 3
+    codes, truth = blobs(middle, 2000, 1.2, 2)
+    before = says(fit(middle, named, *NO_POINTS), codes)
+    after = says(fit(middle, named, codes[:1], (named[truth[:1]] + 1) % 3), codes)
+    assert (before == after).mean() > 0.9
+    assert not np.array_equal(before, after)
 
 
 def test_a_class_without_evidence_wins_nothing():

@@ -10,6 +10,8 @@ from corpora import CLASSES
 from pipeline.annotations import save
 from pipeline.api import run
 from pipeline.artifacts.annotation import Annotation, dump
+from pipeline.artifacts.descriptors import Descriptors
+from pipeline.artifacts.images import Images
 from pipeline.config import PipelineConfig, apply, validate
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.store import Store
@@ -133,3 +135,20 @@ def test_an_annotation_that_does_not_fit_is_named_with_its_line(kept: Run, tmp_p
         plan(with_annotation(kept, "7"))
     with pytest.raises(ConfigError, match="No such file"):
         plan(with_annotation(kept, str(tmp_path / "none.yaml")))
+
+
+def test_a_point_has_the_descriptor_of_the_patch_that_holds_it(finished: Run):
+    found = Descriptors(*(finished.artifact(stage) for stage in ("features", "head", "clusters")), device="cpu")
+    images = Images(finished.artifact("dataset"))
+    row = images.splits["train"][1]
+    plane, (height, width) = found.plane(row), images.size(row)
+    assert plane is not None
+    assert np.allclose(np.linalg.norm(plane, axis=-1), 1, atol=1e-5)
+    other = images.splits["val"][0]
+    places = [(row, 0, 0), (other, 3, 3), (row, height - 1, width - 1), (row, height // 2, 0)]
+    vectors = found.at_points(places, [images.size(at) for at, _, _ in places])
+    assert np.array_equal(vectors[0], plane[0, 0])
+    assert np.array_equal(vectors[2], plane[-1, -1])
+    assert np.array_equal(vectors[3], plane[len(plane) // 2, 0])
+    assert not np.array_equal(vectors[1], plane[0, 0])
+    assert found.at_points([], []).shape == (0, plane.shape[-1])
