@@ -4,7 +4,6 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from pipeline.core.errors import NotFoundError, StegoflowError, render
-from pipeline.explore.corpus import packed_maps, packed_tokens
+from pipeline.explore.corpus import COMPONENTS, STATIC, packed_maps, packed_tokens
 from pipeline.explore.service import Service
 from pipeline.images.pixels import DecodeError
 
-STATIC = files("pipeline.explore") / "static"
 TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
-COMPONENTS = 96
-"""Of a token, that the page gets: 50 kB for 23 × 23."""
 MOST_MAPS = 400
 """Of a request."""
 

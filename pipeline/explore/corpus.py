@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import cached_property
+from importlib.resources import files
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -26,6 +27,10 @@ from pipeline.numerics.tree import Cut
 from pipeline.stages.masks import MasksParams, label_maps
 
 Value = TypeVar("Value")
+STATIC = files("pipeline.explore") / "static"
+"""The page's own files."""
+COMPONENTS = 96
+"""Of a token, that the page gets: 50 kB for 23 × 23."""
 MAP_SIDE = 512
 """Pixels of the longer side of a map of prototypes."""
 LARGEST = 2048

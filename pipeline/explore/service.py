@@ -142,7 +142,8 @@ class Service:
             inside = members(self.corpus.clusters.tree, node)
             typical = [self._place(one) for one in table.typical(inside, min(count, 60))]
             found.append({"node": node, "patches": int(counts[inside].sum()), "typical": typical})
-        return {"total": int(counts.sum()), "counts": counts.tolist(), "groups": found}
+        complete = self.corpus.indexing.done == self.corpus.indexing.total
+        return {"complete": complete, "counts": counts.tolist(), "groups": found}
 
     def group(self, nodes: list[int], count: int) -> dict[str, Any]:
         """One group, made of nodes, closer: borderline patches, where it most often appears, what lies beside it."""

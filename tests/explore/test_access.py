@@ -3,14 +3,20 @@
 import http.client
 import http.server
 import json
+import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
 from pipeline import annotations
 from pipeline.artifacts.annotation import Annotation
+from pipeline.core import extras
+from pipeline.core.errors import ConfigError
+from pipeline.core.store import Store
 from pipeline.explore.security import MAX_BODY
 from pipeline.explore.server import Explorer
+from pipeline.explore.service import Service
 
 JSON = {"content-type": "application/json"}
 
@@ -197,3 +203,29 @@ def test_only_a_notebooks_page_may_frame_it(framed, explored, chromium, notebook
     finally:
         page.close()
         served.close()
+
+
+def test_nothing_is_written_to_a_store_that_is_read_only(explored, tmp_path):
+    store = Store(shutil.copytree(explored.store.folder, tmp_path / "store"))
+    shutil.rmtree(store.folder / "artifacts/search", ignore_errors=True)
+    before = sorted(entry.path for entry in store.entries(""))
+    service = Service(store, explored.record, read_only=True)
+    service.start()
+    service.corpus.indexing.wait()
+    assert service.progress()["index"] == {"done": 10, "total": 10, "error": None}
+    assert len(service.find(7, 1, 1, 50)) == 10
+    service.close()
+    assert sorted(entry.path for entry in store.entries("")) == before
+    assert service.exports.base == Path.cwd() / "exports"
+
+
+def test_scores_are_shown_where_there_are_labels(finished):
+    scores = Service(finished.store, finished.record, read_only=True).facts()["scores"]
+    assert scores["miou"] == finished.scores.result.miou
+    assert scores["baseline"] == finished.scores.baseline.miou
+
+
+def test_a_missing_package_is_named_with_its_extra(explored, monkeypatch):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"stegoflow\[explore\]"):
+        Explorer(explored.store, explored.record)

@@ -50,7 +50,7 @@ export function embedded({ facts, images, typical, counts }) {
     },
     planes: async (rows) => rows.map((row) => ({ rows: tokens[row].rows, columns: tokens[row].columns, values: tokens[row].nearest })),
     tokens: async (row) => tokens[row],
-    groups: async (nodes, count) => ({ total: counts.reduce((sum, one) => sum + one, 0), counts, groups: nodes.map((node) => ({ node, typical: typicalOf(leaves(node), count) })) }),
+    groups: async (nodes, count) => ({ complete: true, counts, groups: nodes.map((node) => ({ node, typical: typicalOf(leaves(node), count) })) }),
     group: async (nodes, count) => {
       const inside = new Set(nodes.flatMap(leaves));
       const shares = tokens.map(({ nearest }, row) => [row, nearest.reduce((sum, leaf) => sum + inside.has(leaf), 0) / nearest.length]);

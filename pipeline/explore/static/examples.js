@@ -33,7 +33,7 @@ export async function wantExamples(units) {
       nodes.forEach((node) => waiting.delete(node));
       const found = await source.groups(nodes, COUNT);
       for (const { node, typical } of found.groups) known.set(node, typical);
-      if (found.total) {
+      if (found.complete) {
         state.tree.weigh(found.counts);
         state.derive();
       }

@@ -129,7 +129,7 @@ export function imageView() {
       h("div", { class: "chips", role: "radiogroup", "aria-label": "Class that a click gives" },
         classes.map((one, at) =>
           h("button", { class: "chip", role: "radio", "aria-checked": String(one.name === chosen), style: one.name === chosen ? { background: one.color, color: inkOn(one.color), borderColor: one.color } : {}, onclick: () => state.set("chosen", one.name) },
-            h("span", { class: "swatch", style: { background: one.color } }), one.name, at < 9 ? h("kbd", {}, at + 1) : null)),
+            h("span", { class: "swatch", style: { background: one.color } }), h("span", { class: "name" }, one.name), at < 9 ? h("kbd", {}, at + 1) : null)),
         state.writable && h("button", { class: "chip add", onclick: () => addClass() }, "+ class")),
       source.next && h("button", { class: "wide", onclick: next }, "Where next? ", key("W")),
       h("h3", {}, points.length ? plural(points.length, "point") : "No points yet"),
