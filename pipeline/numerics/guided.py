@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.numerics.tree import Cut
-from pipeline.numerics.views import cosine_logits
+from pipeline.numerics.views import cosine_logits, winner
 
 CELLS = 4
 """Cells of the coarse grid per token, in both directions."""
@@ -27,18 +27,41 @@ def guided_logits(image: np.ndarray, plane: np.ndarray, vectors: np.ndarray, cut
     makes n groups. Gives n maps (height, width) float32, one by one. Where the image is flat these are bilinearly
     upsampled cosines, smoothed; at an edge of colour the values of its two sides part.
     """
+    return _upsampled(image, plane, _coarse(image, plane, vectors, cut))
+
+
+def guided_winner(image: np.ndarray, plane: np.ndarray, vectors: np.ndarray, cut: Cut) -> np.ndarray:
+    """The number of the group with the largest of `guided_logits` at each pixel, (height, width) int64.
+
+    Groups that are neither first nor second at any cell of the coarse grid are left out: of pictures of four sets, cut
+    into 3 to 200 groups, 99.9 % of the pixels and more are the same."""
+    coarse = _coarse(image, plane, vectors, cut)
+    each = coarse.reshape(len(coarse), -1)
+    near = np.unique(np.argpartition(each, -2, axis=0)[-2:] if len(each) > 2 else np.arange(len(each)))
+    return near[winner(_upsampled(image, plane, coarse[near]))]
+
+
+def _coarse(image: np.ndarray, plane: np.ndarray, vectors: np.ndarray, cut: Cut) -> np.ndarray:
+    """Cosines to groups, (n, row, column), on the coarse grid."""
+    rows, columns = (min(side, CELLS * count) for side, count in zip(image.shape[:2], plane.shape[:2], strict=True))
+    return cosine_logits(plane, vectors, cut, rows, columns)
+
+
+def _upsampled(image: np.ndarray, plane: np.ndarray, coarse: np.ndarray) -> Iterator[np.ndarray]:
     import torch
     from torch.nn import functional as F
 
     height, width = image.shape[:2]
-    rows, columns = min(height, CELLS * plane.shape[0]), min(width, CELLS * plane.shape[1])
+    rows, columns = coarse.shape[1:]
     reach = round(REACH * rows / plane.shape[0]), round(REACH * columns / plane.shape[1])
     small = Image.fromarray(image).resize((columns, rows), Image.Resampling.BOX)
-    coarse = linear_models(np.asarray(small) / 255, cosine_logits(plane, vectors, cut, rows, columns), reach, EPS)
-    pixels = np.concatenate([image / np.float32(255), np.ones((height, width, 1), np.float32)], -1)
-    for model in coarse:
-        fine = F.interpolate(torch.from_numpy(model)[None], (height, width), mode="bilinear")[0]
-        yield np.einsum("cyx,yxc->yx", fine.numpy(), pixels)
+    models = linear_models(np.asarray(small) / 255, coarse, reach, EPS)
+    colours = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
+    for model in models:
+        *slopes, value = F.interpolate(torch.from_numpy(model)[None], (height, width), mode="bilinear")[0]
+        for slope, colour in zip(slopes, colours, strict=True):
+            value.addcmul_(slope, colour)
+        yield value.numpy()
 
 
 def linear_models(guide: np.ndarray, values: np.ndarray, reach: tuple[int, int], eps: float) -> np.ndarray:

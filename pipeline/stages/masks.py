@@ -27,7 +27,7 @@ from pipeline.images.formats import open_source
 from pipeline.images.pixels import DecodeError
 from pipeline.images.source import MAX_PIXELS
 from pipeline.numerics.crf import CrfParams, dense_crf, tiles
-from pipeline.numerics.guided import guided_logits
+from pipeline.numerics.guided import guided_winner
 from pipeline.numerics.prototypes import SCALE
 from pipeline.numerics.tree import Cut
 from pipeline.numerics.views import cosine_logits, uncovered, winner
@@ -195,7 +195,7 @@ def label_maps(
     mask = np.empty((height, width), mask_dtype(k))
     refined = np.empty_like(mask) if params.crf else None
     if guided:
-        mask[:] = winner(guided_logits(image, plane, vectors, cut))
+        mask[:] = guided_winner(image, plane, vectors, cut)
         if refined is None:
             return mask, None
     for tile in tiles(k, height, width, params.crf_params):
@@ -217,7 +217,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 STAGE = Stage(
     "masks",
-    version=4,
+    version=5,
     encoding=1,
     inputs=("dataset", "features", "head", "clusters", "classes?"),
     roots=("images",),

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.numerics.guided import guided_logits, linear_models
+from pipeline.numerics import guided
+from pipeline.numerics.guided import guided_logits, guided_winner, linear_models
 from pipeline.numerics.tree import Cut
 from pipeline.numerics.views import cosine_logits, winner
 
@@ -90,3 +91,24 @@ def test_a_group_is_upsampled_as_the_best_of_its_prototypes():
     found = list(guided_logits(image, plane, vectors, Cut(np.array([0, 3]), np.array([0, 1, 1]))))
     wanted = list(guided_logits(image, plane, vectors[:2], Cut(np.arange(2), np.arange(2))))
     np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 40])
+def test_groups_that_are_nowhere_near_are_left_out(groups: int):
+    """Of a smooth plane, few of many groups are first or second anywhere; the winners are those of all maps."""
+    plane = np.stack(np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 7), indexing="ij"), -1).astype(np.float32)
+    angles = np.linspace(0, 2 * np.pi, groups, endpoint=False)
+    vectors = np.stack([np.sin(angles), np.cos(angles)], -1).astype(np.float32)
+    image = RNG.integers(0, 255, (90, 70, 3)).astype(np.uint8)
+    found = guided_winner(image, plane, vectors, alone(groups)[1])
+    assert (found == winner(guided_logits(image, plane, vectors, alone(groups)[1]))).mean() > 0.999
+
+
+def test_a_group_without_a_place_takes_no_time(monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    real = guided.linear_models
+    monkeypatch.setattr(guided, "linear_models", lambda *args: (seen.append(len(args[1])), real(*args))[1])
+    plane = np.ones((5, 4, 2), np.float32)
+    vectors = np.array([[1, 1], [1, 0.9], [-1, 0.2], [-1, -1]], np.float32) / 2
+    assert (guided_winner(np.zeros((30, 30, 3), np.uint8), plane, vectors, alone(4)[1]) == 0).all()
+    assert seen == [2]
