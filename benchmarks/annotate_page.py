@@ -50,7 +50,7 @@ def page(results: Json) -> str:
                 for n, value in zip(known, values, strict=True)
             ]
             rows.append([f"{name}, {ends_text}", title, *texts])
-    goals = "; ".join(_goal(results, n, *wanted) for n, wanted in GOALS.items() if n in known)
+    goals = ". ".join(_goal(results, n, *wanted) for n, wanted in GOALS.items() if n in known)
     commits = ", ".join(sorted({cell["commit"] or "?" for cell in cells}))
     seeds = ", ".join(sorted({seed for each in sets.values() for seed in each}))
     return f"""# How much a minute of a person is worth

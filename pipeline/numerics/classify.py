@@ -14,7 +14,7 @@ from pipeline.numerics.kmeans import normalise
 
 SCALE = 20.0
 """Of cosines, as in `pipeline.numerics.prototypes`."""
-STRENGTH, FADE = 12.0, 25
+STRENGTH, FADE = 30.0, 10
 """Scale of the cosines to prototypes from which the correction starts, before there is a point; so many points halve
 it."""
 RIDGE = 10.0
