@@ -33,6 +33,7 @@ def show_end(result: dict[str, Any], seconds: float, store: str) -> None:
     if result["report"]:
         lines.append(f"report   {near(visible(open_store(store).path_of(NEWEST_REPORT)))}")
         lines.append(f"next     {command('open', store)}")
+        lines.append("         " + command(f"explore {result['run']}", store))
         lines.append("         " + command(f"export {result['run']} --out masks", store))
     else:
         lines.append(f"next     {command('status', store)}")
