@@ -167,7 +167,16 @@ def test_a_grid_is_measured_once_and_a_failing_cell_stops_no_other(data: Path, t
     assert shown.err.count("\n") == 4
     assert "[4/4] tiny stego 1: mIoU" in shown.err
     made = {stage.name: len(list((store / "artifacts").glob(f"{stage.name}/*/manifest.json"))) for stage in STAGES}
-    once = {"suggestion": 0, "dataset": 1, "labels": 1, "features": 1, "neighbours": 1, "baseline": 2, "report": 0}
+    once = {
+        "suggestion": 0,
+        "classes": 0,
+        "dataset": 1,
+        "labels": 1,
+        "features": 1,
+        "neighbours": 1,
+        "baseline": 2,
+        "report": 0,
+    }
     assert made == {**dict.fromkeys(made, 4), **once}
 
     text = (out / "quality.json").read_text()
