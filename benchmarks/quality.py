@@ -168,6 +168,7 @@ def measure_grid(
             found = f"mIoU {cell['without']['miou']:.1f}" + (
                 f", CRF {cell['with']['miou']:.1f}" if cell["with"] else ""
             )
+            found += "" if cell["share"] is None else f", share {cell['share']:.1f}"
             found += f"; ran {', '.join(ran)}" if ran else "; all reused"
             if name in known["sets"] and changed(known["sets"][name], facts):
                 found += "; images, labels, view or K are not what they were: earlier cells of this set dropped"
