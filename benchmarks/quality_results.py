@@ -105,7 +105,7 @@ where it says so. Training sees whole images, or STEGO's five crops of each wher
 images. Backbone {backbone}.
 K is the number of classes; nothing else is taken from labels but scores, probes and the names of named cuts. The linear
 probes are trained with labels, only to measure. On tokens it is the limit to hold clusters against (a head that is not
-linear may pass it).
+linear may pass it).{_mixed(results)}
 
 ## mIoU
 
@@ -119,7 +119,8 @@ linear may pass it).
 
 ## Seconds
 
-Of the stages head and clusters together, mean over seeds: a method's own cost, on the machine below.
+Of the stages head and clusters together, mean over seeds: a method's own cost, on the machine below. It is wall time,
+and longer where other programs ran at the same time.
 
 {markdown(["head", *sets], seconds)}
 
@@ -212,6 +213,18 @@ def _origins(results: Json) -> list[list[str]]:
                 source = cell["date"], cell["machine"], cell["commit"] or "not known"
                 found.setdefault(source, []).append(f"{name} {head} {seed}")
     return [[*source, "all" if len(found) == 1 else "; ".join(found[source])] for source in sorted(found)]
+
+
+def _mixed(results: Json) -> str:
+    """A paragraph that names the data sets and heads whose seeds were measured with several commits."""
+    commits = {
+        f"{name} {head}": {cell["commit"] for cell in content["seeds"].values()}
+        for name, entry in results["sets"].items()
+        for head, content in entry["heads"].items()
+    }
+    mixed = [cells for cells, found in commits.items() if len(found) > 1]
+    why = "Seeds of several commits, so that ± is more than the spread of seeds (see the last table)"
+    return f"\n\n{why}: {'; '.join(mixed)}." if mixed else ""
 
 
 def _heads(results: Json) -> list[str]:

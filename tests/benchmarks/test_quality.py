@@ -123,7 +123,8 @@ SCORES = """## mIoU
 """
 REST = """## Seconds
 
-Of the stages head and clusters together, mean over seeds: a method's own cost, on the machine below.
+Of the stages head and clusters together, mean over seeds: a method's own cost, on the machine below. It is wall time,
+and longer where other programs ran at the same time.
 
 | head | tiny |
 | --- | --- |
@@ -152,6 +153,9 @@ def test_the_page_is_written_from_the_file_alone():
     assert "Backbone vit, weights packaged (trained further for saliency), block 8." in text
     assert "A try" not in text
     assert "**A try with 7 training steps, not results.**" in page({**results, "steps": 7})
+    assert "several commits" not in text
+    mixed = merged(("none", 0, cell(10)), ("none", 1, cell(12) | {"commit": None}), ("pca", 0, cell(10)))
+    assert "(see the last table): tiny none.\n\n## mIoU" in page(mixed)
     without = merged(("none", 2, cell(10)))
     assert "--heads none --seeds 2 --no-crf\n" in page(without)
 
