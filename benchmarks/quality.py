@@ -2,8 +2,8 @@
 
 Every cell is one run up to `scores`, all of them in one store: features, neighbours and labels are made once per data
 set, and a second call does only what is missing. `benchmarks/quality.json` is written after every cell and merged into;
-`docs/results.md` is written from that file alone. Labels are for scores and probes; only K, the number of classes that
-dataset.yaml names, is taken from them.
+`docs/results.md` is written from that file alone. Labels are for scores, probes and the names of cuts; only K, the
+number of classes that dataset.yaml names, is taken from them. Beside each set: k-means on colour alone.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 from quality_cell import BASE, ROOT, commit, config_of, find_sets, measure  # beside this file
-from quality_results import Json, changed, merge, page, start, table
+from quality_results import Json, cell_of, changed, merge, page, start, table
 from rich.console import Console
 
 from pipeline.config import PipelineConfig
@@ -160,7 +160,7 @@ def measure_grid(
         show(label)
         try:
             config = config_of(base, roots[name], store, head, seed, crf, steps)
-            facts, cell, ran = measure(config, progress=ticker(label))
+            facts, cell, ran = measure(config, cell_of(known_results(), name, head, seed), progress=ticker(label))
             known = known_results()  # another process may have measured other cells since
             results = merge(known, name, facts, head, seed, cell)
             write(files[0], dump(results) + "\n")
@@ -168,6 +168,7 @@ def measure_grid(
             found = f"mIoU {cell['without']['miou']:.1f}" + (
                 f", CRF {cell['with']['miou']:.1f}" if cell["with"] else ""
             )
+            found += "" if cell["share"] is None else f", share {cell['share']:.1f}"
             found += f"; ran {', '.join(ran)}" if ran else "; all reused"
             if name in known["sets"] and changed(known["sets"][name], facts):
                 found += "; images, labels, view or K are not what they were: earlier cells of this set dropped"

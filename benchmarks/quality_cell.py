@@ -1,4 +1,5 @@
-"""One cell of a benchmark: a config of a data set, a head and a seed, run through the pipeline up to its scores."""
+"""One cell of a benchmark: a config of a data set, a head and a seed, run through the pipeline up to its scores, and
+what its groups are worth beyond these."""
 
 import copy
 import platform
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quality_results import KINDS, Json  # beside this file
+from quality_results import KINDS, WORTH, Json  # beside this file
 
 from pipeline.api import run
 from pipeline.backbones.devices import pick_device
@@ -19,6 +20,7 @@ from pipeline.core.execution import cores
 from pipeline.core.params import members
 from pipeline.datasets import folder
 from pipeline.heads.settings import TrainedParams
+from pipeline.results import Run
 
 ROOT = Path(__file__).parents[1]
 BASE: dict[str, Any] = {"features": {"backbone": "vit_small_patch14_dinov2", "weights": "packaged", "block": 8}}
@@ -56,8 +58,11 @@ def config_of(base: Json, root: Path, store: str, head: str, seed: int, crf: boo
     return validate(data, root.name)
 
 
-def measure(config: PipelineConfig, progress: Progress = silent) -> tuple[Json, Json, list[str]]:
-    """Run one config up to its scores: facts of its data set, its cell, and the stages that were not there yet."""
+def measure(
+    config: PipelineConfig, known: Json | None = None, progress: Progress = silent
+) -> tuple[Json, Json, list[str]]:
+    """Run one config up to its scores: facts of its data set, its cell, and the stages that were not there yet. Of a
+    `known` cell of the same clusters and scores what the scores do not say is taken."""
     result = run(config, until="scores", progress=progress)
     made, scores = {row.stage: result.artifact(row.stage) for row in result.stages}, result.summary()["scores"]
     if not scores["cluster"]:
@@ -72,7 +77,7 @@ def measure(config: PipelineConfig, progress: Progress = silent) -> tuple[Json, 
         },
     }
     ran = [row.stage for row in result.stages if row.status == "ran"]
-    known = made["clusters"].manifest["environment"]
+    then = made["clusters"].manifest["environment"]
     here = {"head", "clusters"} & set(ran)
     cell: Json = {
         kind: {key: round(value, 4) for key, value in scores[name].items()} if scores[name] else None
@@ -82,10 +87,39 @@ def measure(config: PipelineConfig, progress: Progress = silent) -> tuple[Json, 
         "seconds": {name: made[name].manifest["seconds"] for name in ("head", "clusters")},
         "clusters": made["clusters"].fingerprint,
         "date": made["scores"].manifest["written"][:10],
-        "machine": machine() if here else f"{known['cores']} cores, {known['machine']}",
+        "machine": machine() if here else f"{then['cores']} cores, {then['machine']}",
         "commit": commit() if ran else None,
     }
+    same = known and all(known[key] == cell[key] for key in ("clusters", "without"))
+    if known and same and all(key in known for key in WORTH):
+        cell |= {key: known[key] for key in WORTH}
+    else:
+        progress("worth", 0, 1, "cells")
+        cell |= rounded(worth(result, config.clusters.seed)) | {"commit": commit()}
     return facts, cell, ran
+
+
+COLOUR: dict[tuple[str, str, int], Json] = {}
+"""What colour alone gives, by dataset, labels and seed: the same for every head."""
+
+
+def worth(run: Run, seed: int) -> Json:
+    """Named cuts and borders of a run, and the same of colour alone; None where no training image has labels."""
+    import quality_colour  # faiss and more, which other benchmarks do not want in memory
+    import quality_named
+
+    data = quality_named.Labelled(run)
+    key = run.artifact("dataset").fingerprint, run.artifact("labels").fingerprint, seed
+    if data.train and key not in COLOUR:
+        COLOUR[key] = quality_colour.worth(run, data, seed)
+    return {**quality_named.worth(run, data), "colour": COLOUR.get(key)}
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to four digits, in dicts too."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    return None if value is None else round(value, 4)
 
 
 @cache
@@ -105,5 +139,6 @@ def commit() -> str | None:
     """HEAD, marked where the program differs from it; None outside of a repository."""
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-    edits = subprocess.run([*git, "status", "--porcelain", "--", "pipeline"], capture_output=True, text=True)
+    program = ["pipeline", "benchmarks/*.py"]
+    edits = subprocess.run([*git, "status", "--porcelain", "--", *program], capture_output=True, text=True)
     return head.stdout.strip() + ("-dirty" if edits.stdout else "") if head.returncode == 0 else None

@@ -5,6 +5,7 @@ import shlex
 import statistics
 from typing import Any
 
+from quality_sections import markdown, sections, shown  # beside this file
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +17,9 @@ Json = dict[str, Any]
 KINDS = {"without": "cluster", "with": "cluster_crf", "probe_codes": "linear", "probe_tokens": "linear_tokens"}
 """What a cell holds, by what `scores` calls it. `without` and `with` CRF."""
 KEYS = ("accuracy", "miou")
-VALUES = (*KINDS, "seconds", "clusters")
+WORTH = ("named", "share", "boundary", "boundary_baseline", "colour")
+"""What a cell holds beside scores: see `quality_named.worth` and `quality_colour.worth`. Older cells have none."""
+VALUES = (*KINDS, "seconds", "clusters", *WORTH)
 
 
 def start(results: Json | None, settings: Json) -> Json:
@@ -43,7 +46,7 @@ def merge(results: Json, name: str, facts: Json, head: str, seed: int, cell: Jso
     before = seeds.get(str(seed))
     if before and not cell["with"] and all(before[key] == cell[key] for key in ("clusters", "without")):
         cell = {**cell, "with": before["with"]}
-    if before and all(before[key] == cell[key] for key in VALUES):
+    if before and all(before.get(key) == cell.get(key) for key in VALUES):
         return results
     seeds[str(seed)] = cell
     results |= {key: cell[key] for key in ("date", "machine", "commit")}
@@ -51,6 +54,12 @@ def merge(results: Json, name: str, facts: Json, head: str, seed: int, cell: Jso
     for entry in results["sets"].values():
         entry["heads"] = {method: _summary(entry["heads"][method]["seeds"]) for method in sorted(entry["heads"])}
     return results
+
+
+def cell_of(results: Json, name: str, head: str, seed: int) -> Json | None:
+    """A cell that is known already."""
+    heads = results["sets"].get(name, {"heads": {}})["heads"]
+    return heads.get(head, {"seeds": {}})["seeds"].get(str(seed))
 
 
 def changed(entry: Json, facts: Json) -> bool:
@@ -94,8 +103,9 @@ Written by `benchmarks/quality.py` from [quality.json](../benchmarks/quality.jso
 `{results["protocol"]}`, one Hungarian match. Masks are upsampled bilinearly, as published, or guided by the image
 where it says so. Training sees whole images, or STEGO's five crops of each where it says so; prediction sees whole
 images. Backbone {backbone}.
-K is the number of classes; nothing else is taken from labels but scores and probes. The linear probes are trained with
-labels, only to measure. On tokens it is the limit to hold clusters against (a head that is not linear may pass it).
+K is the number of classes; nothing else is taken from labels but scores, probes and the names of named cuts. The linear
+probes are trained with labels, only to measure. On tokens it is the limit to hold clusters against (a head that is not
+linear may pass it).{_mixed(results)}
 
 ## mIoU
 
@@ -105,9 +115,12 @@ labels, only to measure. On tokens it is the limit to hold clusters against (a h
 
 {markdown(["head", *sets], _rows(results, "accuracy"))}
 
+{sections(sets, {head: _label(head) for head in heads}, seeds)}
+
 ## Seconds
 
-Of the stages head and clusters together, mean over seeds: a method's own cost, on the machine below.
+Of the stages head and clusters together, mean over seeds: a method's own cost, on the machine below. It is wall time,
+and longer where other programs ran at the same time.
 
 {markdown(["head", *sets], seconds)}
 
@@ -132,7 +145,7 @@ def command(results: Json) -> str:
 def table(results: Json, grid: list[tuple[str, str, int]]) -> Table:
     """The data sets and heads of a grid."""
     found = Table("", title=f"percent, protocol {results['protocol']}", title_justify="left", box=SIMPLE_HEAD)
-    for name in ("accuracy", "mIoU", "acc., CRF", "mIoU, CRF", "s"):
+    for name in ("accuracy", "mIoU", "acc., CRF", "mIoU, CRF", "s", "named", "share"):
         found.add_column(name, justify="right")
     seeds = _seeds(results)
     for name in dict.fromkeys(name for name, _, _ in grid):
@@ -141,7 +154,9 @@ def table(results: Json, grid: list[tuple[str, str, int]]) -> Table:
         for head in dict.fromkeys(head for _, head, _ in grid):
             known = entry["heads"].get(head)
             cells = [_shown(known, kind, key, seeds) for kind in ("without", "with") for key in KEYS]
-            found.add_row(head, *cells, _seconds(known))
+            of_seeds = known["seeds"] if known else {}
+            paths = (("named", "50"), ("share",))
+            found.add_row(head, *cells, _seconds(known), *(shown(of_seeds, seeds, *path) for path in paths))
             if known and head != "none" and "+" not in head:
                 found.add_row(" probe on codes", *(_shown(known, "probe_codes", key, seeds) for key in KEYS))
         found.add_row("probe on tokens", *(_on_tokens(entry, key) for key in KEYS))
@@ -200,6 +215,18 @@ def _origins(results: Json) -> list[list[str]]:
     return [[*source, "all" if len(found) == 1 else "; ".join(found[source])] for source in sorted(found)]
 
 
+def _mixed(results: Json) -> str:
+    """A paragraph that names the data sets and heads whose seeds were measured with several commits."""
+    commits = {
+        f"{name} {head}": {cell["commit"] for cell in content["seeds"].values()}
+        for name, entry in results["sets"].items()
+        for head, content in entry["heads"].items()
+    }
+    mixed = [cells for cells, found in commits.items() if len(found) > 1]
+    why = "Seeds of several commits, so that ± is more than the spread of seeds (see the last table)"
+    return f"\n\n{why}: {'; '.join(mixed)}." if mixed else ""
+
+
 def _heads(results: Json) -> list[str]:
     return sorted({head for entry in results["sets"].values() for head in entry["heads"]})
 
@@ -213,9 +240,3 @@ def _label(head: str) -> str:
     name, *changes = head.split("+")
     name = "none (k-means on tokens)" if name == "none" else name
     return ", ".join([name, *(change.replace("crops", "trained on five crops") for change in changes)])
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, ["---"] * len(head), *rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)

@@ -37,6 +37,13 @@ def cell(miou: float, *, crf: float | None = None, date: str = "2026-01-01", clu
     }
 
 
+def named(miou: float, share: float) -> dict[str, Any]:
+    """What a cell of today holds beside scores."""
+    colour = {"k": 21.0, "named": 22.0, "boundary": 23.0}
+    curve = {"10": miou, "25": miou + 5, "50": miou + 10}
+    return {"named": curve, "share": share, "boundary": 24.0, "boundary_baseline": 25.0, "colour": colour}
+
+
 def merged(*cells: tuple[str, int, dict[str, Any]]) -> dict[str, Any]:
     results = start(None, SETTINGS)
     for head, seed, content in cells:
@@ -91,7 +98,7 @@ def test_other_settings_are_not_mixed_in():
 
 # The page -------------------------------------------------------------------------------------------------------------
 
-PAGE = """## mIoU
+SCORES = """## mIoU
 
 | head | tiny |
 | --- | --- |
@@ -113,9 +120,11 @@ PAGE = """## mIoU
 | linear probe on codes of pca (with labels) | 70.0 ± 0.0 |
 | linear probe on tokens (with labels) | 80.0 |
 
-## Seconds
+"""
+REST = """## Seconds
 
-Of the stages head and clusters together, mean over seeds: a method's own cost, on the machine below.
+Of the stages head and clusters together, mean over seeds: a method's own cost, on the machine below. It is wall time,
+and longer where other programs ran at the same time.
 
 | head | tiny |
 | --- | --- |
@@ -138,13 +147,40 @@ Of the stages head and clusters together, mean over seeds: a method's own cost, 
 def test_the_page_is_written_from_the_file_alone():
     results = merged(("pca", 0, cell(20, crf=24)), ("pca", 1, cell(30, date="2026-02-02")), ("none", 0, cell(10)))
     text = page(json.loads(json.dumps(results)))
-    assert text[text.index("## mIoU") :] == PAGE
+    assert text[text.index("## mIoU") : text.index("## Named cuts")] == SCORES
+    assert text[text.index("## Seconds") :] == REST
     assert "\npython benchmarks/quality.py --data FOLDER --sets tiny --heads none,pca --seeds 0,1\n" in text
     assert "Backbone vit, weights packaged (trained further for saliency), block 8." in text
     assert "A try" not in text
     assert "**A try with 7 training steps, not results.**" in page({**results, "steps": 7})
+    assert "several commits" not in text
+    mixed = merged(("none", 0, cell(10)), ("none", 1, cell(12) | {"commit": None}), ("pca", 0, cell(10)))
+    assert "(see the last table): tiny none.\n\n## mIoU" in page(mixed)
     without = merged(("none", 2, cell(10)))
     assert "--heads none --seeds 2 --no-crf\n" in page(without)
+
+
+def test_what_groups_are_worth_has_sections_and_older_cells_a_dash():
+    cells = (("stego", 0, cell(20) | named(30, 40)), ("stego", 1, cell(20) | named(32, 50)), ("pca", 0, cell(10)))
+    text = page(json.loads(json.dumps(merged(*cells))))
+    for row in (
+        "| head: share | tiny |\n| --- | --- |\n| pca | – |\n| stego | 45.0 ± 7.1 |\n",
+        "| tiny | stego | 31.0 ± 1.4 | 36.0 ± 1.4 | 41.0 ± 1.4 | – | – | 45.0 ± 7.1 |\n\n",
+        "| pca | – |\n| stego | 24.0 ± 0.0 |\n| k-means on tokens, bilinear | 25.0 ± 0.0 |\n| colour | 23.0 ± 0.0 |\n",
+        "| K = classes, one Hungarian match | 21.0 ± 0.0 |\n| 50 groups, named | 22.0 ± 0.0 |\n",
+    ):
+        assert row in text
+    one = page(merged(("stego", 0, cell(20) | named(30, 40)), ("pca", 1, cell(10))))
+    assert "| tiny | stego | 30.0 (seed 0) |" in one
+    assert "| head: share | tiny |\n| --- | --- |\n| pca | – |\n" in page(merged(("pca", 0, cell(10))))
+
+
+def test_a_cell_that_gains_named_cuts_is_another_measurement():
+    before = merged(("pca", 0, cell(20)))
+    after = merge(before, "tiny", FACTS, "pca", 0, cell(20, date="2026-02-02") | named(30, 40))
+    assert results_module.cell_of(after, "tiny", "pca", 0)["date"] == "2026-02-02"
+    assert results_module.cell_of(after, "tiny", "pca", 1) is None
+    assert results_module.cell_of(after, "huge", "pca", 0) is None
 
 
 # A real grid ----------------------------------------------------------------------------------------------------------
@@ -154,6 +190,7 @@ def test_the_page_is_written_from_the_file_alone():
 def data(tmp_path: Path, vit: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with one labelled set, and a base config that takes about a second."""
     base = small(Path(), "", vit)
+    base["clusters"] |= {"prototypes": 30}
     monkeypatch.setattr(quality, "BASE", {key: base[key] for key in base if key not in ("store", "dataset")})
     write_corpus(tmp_path / "data/tiny")
     return tmp_path / "data"
@@ -189,10 +226,22 @@ def test_a_grid_is_measured_once_and_a_failing_cell_stops_no_other(data: Path, t
         for found in head["seeds"].values():
             assert all(0 < found[kind][key] <= 100 for kind in results_module.KINDS for key in ("accuracy", "miou"))
             assert set(found["seconds"]) == {"head", "clusters"}
+            assert list(found["named"]) == ["10", "25"]
+            measured = [
+                *found["named"].values(),
+                *found["colour"].values(),
+                found["boundary"],
+                found["boundary_baseline"],
+            ]
+            assert all(0 < value <= 100 for value in measured)
+            assert found["colour"]["named"] > 50, "three classes of three greys and contrasts"
     assert (out / "results.md").read_text() == page(results)
     assert str(tmp_path) not in text + (out / "results.md").read_text()
 
-    # Again, without CRF for what is known with it, and with a set that cannot be used.
+    # Again, without CRF for what is known with it, and with a set that cannot be used. What is known is not measured.
+    results["sets"]["tiny"]["heads"]["stego"]["seeds"]["1"]["share"] = 12.5
+    text = quality.dump(results) + "\n"
+    (out / "quality.json").write_text(text)
     write_corpus(data / "broken")
     (data / "broken/dataset.yaml").write_text("classes: 3\n")
     assert quality.quality(**grid) == 1
