@@ -101,3 +101,7 @@ def test_others_do_not(kind, without):
     data = encoded(kind)
     without("imagecodecs")
     assert decode(data, "a").shape == (4, 4, 3)
+
+
+def test_doctor_says_what_every_extra_is_for():
+    assert set(PURPOSES) == set(EXTRAS.values())
