@@ -34,8 +34,12 @@ points: [{split: train, image: 00.png, y: 12, x: 33, class: gland}]
 
 @pytest.fixture
 def kept(finished: Run, tmp_path: Path) -> Run:
-    """The finished run in a store of its own."""
+    """The finished run in a store of its own, alone: other tests may have added runs to the one that is copied."""
     shutil.copytree(str(finished.store.folder), tmp_path / "store")
+    for record in (tmp_path / "store/runs").glob("*.json"):
+        if record.stem != finished.id:
+            record.unlink()
+    shutil.rmtree(tmp_path / "store/names", ignore_errors=True)
     return Run(Store(tmp_path / "store"), finished.record)
 
 

@@ -124,7 +124,7 @@ def facts(job: Job, found: dict[str, Any], *, trained: bool) -> dict[str, str]:
     features, head = job.inputs["features"].manifest, job.inputs["head"].manifest
     params = features["params"]
     block = "last" if params["block"] is None else params["block"]
-    (height, width), grid = params["views"]["size"], features["shape"][1:3]
+    (height, width), grid = features["view"], features["shape"][1:3]
     protocol = f"{found['protocol']}: {PROTOCOLS[found['protocol']]}, one Hungarian match over {found['images']} images"
     return {
         "Backbone": f"{params['backbone']}, block {block}, {params['facet']}s",

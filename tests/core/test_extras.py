@@ -13,6 +13,7 @@ from image_files import size
 from PIL import Image
 
 from pipeline.api import run
+from pipeline.cli.doctor import PURPOSES
 from pipeline.core import extras
 from pipeline.core.errors import ConfigError
 from pipeline.core.execution import Execution
@@ -104,4 +105,4 @@ def test_others_do_not(kind, without):
 
 
 def test_doctor_says_what_every_extra_is_for():
-    assert set(PURPOSES) == set(EXTRAS.values())
+    assert set(PURPOSES) == set(extras.EXTRAS.values())

@@ -290,6 +290,19 @@ def test_a_picture_that_changes_after_it_was_listed_is_refused(make_config: Make
             opened.ensure(feature)
 
 
+def test_views_whose_size_the_images_decide(make_config: Make, tmp_path: Path):
+    """Every stage runs, and new images of another size are seen as those of the run were."""
+    result = run(make_config(features={"views": {"size": None}}))
+    facts = result.artifact("features").manifest
+    assert min(facts["view"]) == 320  # 322, in patches of 16
+    assert facts["shape"][1:3] == [side // 16 for side in facts["view"]]
+    assert f"{facts['view'][0]}×{facts['view'][1]} px" in result.artifact("report").read("report.html").decode()
+    new = tmp_path / "new"
+    new.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (700, 900, 3)).astype(np.uint8)).save(new / "a.png")
+    assert result.segment(new, tmp_path / "out")["written"] == 1
+
+
 def test_one_stage_needs_its_inputs(make_config: Make):
     config = make_config()
     with pytest.raises(Exception, match="input features does not exist"):
