@@ -92,7 +92,7 @@ export function imageView() {
       if (!place) return state.tell("notice", "There is nothing to propose yet: name a group or click a patch first.");
       setMode("teach");
       go(`#/image/${place.row}/${place.y}/${place.x}`);
-      state.tell("notice", "This patch would teach most. Choose its class and click it; W again shows another.");
+      state.tell("notice", "This patch would teach most. Choose its class, then Space or a click. W shows another.");
     } catch (error) {
       state.tell("notice", error.message);
     }
