@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.annotated import class_maps, classes_of
 from pipeline.artifacts.annotation import Annotation
-from pipeline.artifacts.annotation_versions import find
+from pipeline.artifacts.annotation_versions import find, pinned
 from pipeline.artifacts.baseline import Baseline, baseline_maps
 from pipeline.artifacts.classes import Classes
 from pipeline.artifacts.images import ByImage, Images
@@ -82,7 +82,8 @@ def chosen(store: Store, record: dict[str, Any], **choices: Unpack[Choices]) -> 
     if said := choices.get("annotation"):
         if cut is not None or refined or scores:
             raise ConfigError("an annotation has no other cut, CRF, baseline or scores", next="leave the others out")
-        annotation = find(said, run_artifact(store, record, "clusters"))
+        clusters = run_artifact(store, record, "clusters")
+        annotation = find(pinned(said, clusters), clusters)
         made = annotated(store, record, annotation, classes_of(store, record, annotation), splits)
     elif cut is not None:
         maps = cut_maps(store, record, cut, splits)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.artifacts.annotation import parse
+from pipeline.exporting import export
 
 HOSTILE = "<img src=x onerror=\"document.title='run'\">"
 
@@ -120,6 +121,45 @@ def test_a_group_splits_along_the_tree_and_undo_takes_it_back(open_page, said):
     assert said().groups == {node: "core"}
 
 
+def test_parts_of_a_split_group_stand_together_in_its_place(open_page):
+    page = open_page()
+    before = listed(page)
+    unit(page, 1).click(position={"x": 60, "y": 12})
+    page.keyboard.press("x")
+    until(page, "document.querySelectorAll('.unit').length > 4")
+    after = listed(page)
+    parts = [one for one in after if one not in before]
+    assert len(parts) > 1
+    assert after == [before[0], *parts, *before[2:]]
+    notes = page.locator(".unit .note").all_text_contents()
+    assert notes == [f"part of {before[1].removeprefix('group ')}"] * len(parts)
+
+
+def test_a_group_is_given_a_class_that_is_there_without_typing(open_page, said):
+    page = open_page()
+    name(page, "cell")
+    saved(page)
+    page.keyboard.press("1")
+    until(page, "document.querySelectorAll('.unit').length === 3")
+    page.keyboard.press("9")
+    page.keyboard.press("n")
+    assert page.locator("dialog .seen .patch").count() > 0
+    page.locator("dialog .chip", has_text="cell").click()
+    until(page, "document.querySelectorAll('.unit').length === 2")
+    saved(page)
+    assert (said().names, len(said().groups)) == (["cell"], 3)
+
+
+def test_the_picture_is_seen_without_groups_and_with_them_again(open_page):
+    page = open_page("#/image/0")
+    strength = "document.querySelector('.bar input[type=range]').value"
+    until(page, f"{strength} === '0.5'")
+    page.keyboard.press("p")
+    assert page.evaluate(strength) == "0"
+    page.keyboard.press("p")
+    assert page.evaluate(strength) == "0.5"
+
+
 def test_a_class_loses_its_name_and_has_another_colour(open_page, said):
     page = open_page()
     name(page, "rim")
@@ -214,7 +254,7 @@ def test_a_group_seen_closer_can_be_merged_with_its_neighbour(open_page, said):
     assert len(said().groups) == 1
 
 
-def test_what_was_said_is_taken_along(open_page, explored, said):
+def test_what_was_said_is_taken_along(open_page, explored, said, tmp_path):
     page = open_page()
     name(page, "thing")
     saved(page)
@@ -228,6 +268,9 @@ def test_what_was_said_is_taken_along(open_page, explored, said):
     assert (row["name"], row["color"]) == ("thing", said().colors[0])
     assert set(np.unique(np.asarray(Image.open(out / "val/01.png")))) <= {0, 255}
     assert len(list(out.rglob("*.png"))) == 10
+    export(explored.store, explored.id, tmp_path / "newest", annotation="newest", format="png")
+    (newest,) = json.loads((tmp_path / "newest/classes.json").read_text())["classes"]
+    assert newest["name"] == "thing"
     command = page.locator(".copy code").nth(1).inner_text()
     assert command.startswith(f"stegoflow export {explored.id} --annotation ")
     with page.expect_download() as download:
@@ -376,4 +419,12 @@ def test_where_next_leads_to_a_patch_of_another_image(open_page, said):
     page.keyboard.press("w")
     until(page, "/^#.image.[0-9]+.[0-9]+.[0-9]+$/.test(location.hash)")
     assert not page.evaluate("location.hash").startswith("#/image/7/")
+    until(page, "document.querySelector('[data-name=heat]').getAttribute('aria-pressed') === 'false'")
+    page.wait_for_timeout(300)
+    page.keyboard.press("1")
+    page.keyboard.press("Space")
+    until(page, "document.querySelectorAll('.points li').length === 3")
+    saved(page)
+    assert said().points[-1].class_ == "dark"
+    assert "/".join([said().points[-1].split, said().points[-1].image]) in page.locator(".title").get_attribute("title")
     assert page.locator('[role=tab][aria-selected="true"]').inner_text().startswith("Teach")

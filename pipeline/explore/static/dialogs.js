@@ -1,5 +1,6 @@
 // Small windows over the page: a name, a merge, the legend of keys, exports, notices.
 import { fill, h, key, percent } from "./dom.js";
+import { examples, patch } from "./examples.js";
 import { KEYS } from "./keys.js";
 import { route } from "./route.js";
 import { source } from "./source.js";
@@ -18,7 +19,7 @@ export function modal(title, build, { wide = false } = {}) {
 }
 
 /** A line of text to be typed, completed from what is there already. */
-function ask(title, label, value, offered, done, button) {
+function ask(title, label, value, offered, done, button, { seen = [], known = [] } = {}) {
   const options = h("datalist", { id: "offered" }, offered.map((name) => h("option", { value: name })));
   const input = h("input", { type: "text", list: "offered", autofocus: true, value, maxLength: 200, autocomplete: "off", spellcheck: false, required: true, "aria-label": label });
   modal(title, (close) =>
@@ -33,9 +34,13 @@ function ask(title, label, value, offered, done, button) {
           done(input.value);
         },
       },
+      seen.length ? h("div", { class: "seen", inert: true }, seen.map((place) => patch(place, 97))) : null,
       h("p", { class: "muted" }, label),
       input,
       options,
+      known.length
+        ? h("div", { class: "chips" }, known.map((one) => h("button", { type: "button", class: "chip", onclick: () => (close(), done(one.name)) }, h("span", { class: "swatch", style: { background: one.color } }), h("span", { class: "name" }, one.name))))
+        : null,
       h("div", { class: "row end" }, h("button", { type: "button", class: "quiet", onclick: close }, "Cancel"), h("button", { class: "primary" }, button)),
     ),
   );
@@ -53,6 +58,7 @@ export function askName(unit) {
     names.filter((name) => name !== known),
     (name) => state.name(unit, name, route().kind !== "group"),
     known ? "Rename" : "Name it",
+    { seen: examples(unit, 8), known: known ? [] : state.said.classes },
   );
 }
 

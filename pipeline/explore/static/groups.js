@@ -21,11 +21,17 @@ export function swatch(unit, { large = false } = {}) {
   return h("span", { class: `swatch${large ? " large" : ""}`, style: { background: unit.color } }, input);
 }
 
+/** The key that gives a class: to the chosen group, or with a click where one teaches. */
+function number(unit) {
+  const at = state.said.classes.findIndex((one) => unit.kind === "class" && one.name === unit.name);
+  return at >= 0 && at < 9 && state.writable ? key(at + 1) : null;
+}
+
 function row(unit) {
   const places = examples(unit, STRIP);
   const strip = h("span", { class: "strip" }, places.map((place) => patch(place, 56)));
   const points = unit.kind === "class" ? state.said.points.filter((one) => one.class === unit.name).length : 0;
-  const notes = [unit.nodes.length > 1 ? plural(unit.nodes.length, "group") : "", points ? plural(points, "point") : ""].filter(Boolean);
+  const notes = [unit.kind === "group" && unit.of !== null ? `part of ${unit.of}` : "", unit.nodes.length > 1 ? plural(unit.nodes.length, "group") : "", points ? plural(points, "point") : ""].filter(Boolean);
   const act = (label, hint, call) =>
     h("button", { class: "small", title: hint, onclick: (event) => (event.stopPropagation(), call()) }, label);
   return h(
@@ -55,7 +61,7 @@ function row(unit) {
         if (dragged) state.merge(dragged, unit);
       },
     },
-    h("div", { class: "line" }, swatch(unit), h("span", { class: "name" }, unit.name), notes.length ? h("span", { class: "note" }, notes.join(", ")) : null, h("span", { class: "share" }, unit.nodes.length ? percent(unit.share) : "")),
+    h("div", { class: "line" }, swatch(unit), h("span", { class: "name" }, unit.name), number(unit), notes.length ? h("span", { class: "note", title: notes.join(", ") }, notes.join(", ")) : null, h("span", { class: "share" }, unit.nodes.length ? percent(unit.share) : "")),
     strip,
     h(
       "div",

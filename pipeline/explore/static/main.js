@@ -90,6 +90,13 @@ function choose(step) {
   if (next) state.select(next.key);
 }
 
+/** Call the chosen group what the so-manieth class is called. */
+function call(at) {
+  const known = state.said.classes[at];
+  if (!known || state.unit?.kind !== "group") return;
+  state.name(state.unit, known.name, route().kind !== "group");
+}
+
 const onUnit = (act) => () => state.unit && act(state.unit);
 const COMMON = {
   ArrowUp: () => choose(-1),
@@ -107,11 +114,13 @@ const COMMON = {
   ".": () => state.cut(state.view.n + 1),
   "[": () => state.set("opacity", Math.max(0, Math.round(20 * state.opacity - 1) / 20)),
   "]": () => state.set("opacity", Math.min(1, Math.round(20 * state.opacity + 1) / 20)),
+  p: () => state.bare(),
   e: takeAlong,
   d: otherTheme,
   o: () => go("#/"),
   w: () => views.image.next(),
   "?": showKeys,
+  ...Object.fromEntries([...Array(9).keys()].map((at) => [String(at + 1), () => call(at)])),
 };
 
 function onKey(event) {

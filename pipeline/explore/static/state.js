@@ -55,7 +55,8 @@ class State extends EventTarget {
         unit.nodes.push(node);
         unit.share += tree.share(node);
       } else {
-        groups.push({ key: `g:${node}`, kind: "group", name: `group ${node}`, color: this.facts.colours[node], nodes: [node], share: tree.share(node) });
+        const whole = tree.whole(this.view.n, this.view.open, node);
+        groups.push({ key: `g:${node}`, kind: "group", name: `group ${node}`, of: whole === node ? null : whole, color: this.facts.colours[node], nodes: [node], share: tree.share(node) });
       }
     }
     this.tellApart(classes, groups);
@@ -100,6 +101,12 @@ class State extends EventTarget {
   set(name, value) {
     this[name] = value;
     this.tell("look");
+  }
+
+  /** The pictures without the groups over them, and back. */
+  bare() {
+    if (this.opacity) this.covered = this.opacity;
+    this.set("opacity", this.opacity ? 0 : (this.covered ?? 0.5));
   }
 
   // Edits --------------------------------------------------------------------------------------------------------------
@@ -187,7 +194,7 @@ class State extends EventTarget {
   /** Show a unit's largest group as so many parts. */
   split(unit, pieces = 2) {
     const node = unit.nodes.find((one) => one >= this.tree.leaves);
-    if (node === undefined) return this.tell("notice", "This group has no parts: it is one prototype.");
+    if (node === undefined) return this.tell("notice", "This group cannot be split further. Where it is wrong, teach with clicks.");
     this.splitNode(node, pieces);
   }
 

@@ -58,7 +58,8 @@ export class Tree {
     return found;
   }
 
-  /** The finest groups that must be told apart: a cut, opened wherever a node below is in `finer` or a node is in `open`. */
+  /** The finest groups that must be told apart: a cut, opened wherever a node below is in `finer` or a node is in `open`. Largest first; parts of one
+   * that was opened stand together, in its place. */
   shown(n, open, finer) {
     const inner = new Set();
     for (const node of finer) this.above(node).forEach((at) => inner.add(at));
@@ -73,7 +74,14 @@ export class Tree {
       if (node >= this.leaves && inner.has(node)) waiting.push(...this.merges[node - this.leaves]);
       else found.push(node);
     }
-    return found.sort((a, b) => this.size[b] - this.size[a] || a - b);
+    const whole = new Map(found.map((node) => [node, this.whole(n, open, node)]));
+    const larger = (a, b) => this.size[b] - this.size[a] || a - b;
+    return found.sort((a, b) => larger(whole.get(a), whole.get(b)) || larger(a, b));
+  }
+
+  /** The group of the cut into n that was opened and holds a node, or the node itself. */
+  whole(n, open, node) {
+    return this.above(node).findLast((at) => at < 2 * this.leaves - n && open.includes(at)) ?? node;
   }
 
   /** Where a node is better seen as several: its largest parts, up to `most`, those opened first that merge last. */

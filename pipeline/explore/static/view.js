@@ -90,9 +90,9 @@ export function imageView() {
     try {
       const place = (await source.next(state.said)).place;
       if (!place) return state.tell("notice", "There is nothing to propose yet: name a group or click a patch first.");
-      mode = "teach";
+      setMode("teach");
       go(`#/image/${place.row}/${place.y}/${place.x}`);
-      state.tell("notice", "This patch would teach most. Choose its class and click it.");
+      state.tell("notice", "This patch would teach most. Choose its class, then Space or a click. W shows another.");
     } catch (error) {
       state.tell("notice", error.message);
     }
@@ -248,7 +248,10 @@ export function imageView() {
       "Shift+ArrowRight": () => move(0, 1),
       "Shift+ArrowUp": () => move(-1, 0),
       "Shift+ArrowDown": () => move(1, 0),
-      " ": () => picture.hover && picture.call.click(picture.hover),
+      " ": () => {
+        const place = picture.hover ?? picture.pinned;
+        if (place) picture.call.click(place);
+      },
       f: find,
       t: () => setMode(mode === "teach" ? "look" : "teach"),
       h: () => state.set("heat", !state.heat),
