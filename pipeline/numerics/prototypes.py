@@ -7,6 +7,7 @@ of groups were worse, and each of its pieces becomes a prototype beside it.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,9 +31,28 @@ def split(codes: Codes, centroids: np.ndarray, count: int, seed: int) -> list[np
 
     The pieces, about `count`, are spread over the clusters by how much their detail varies, two of each at least."""
     label, finer = nearest(codes.compared, centroids)[0], codes.finer()
-    own = [finer[label == cluster] for cluster in range(len(centroids))]
+    return _cut_up([finer[label == cluster] for cluster in range(len(centroids))], count, 2, seed)
+
+
+def refine(
+    codes: Codes, centroids: np.ndarray, pieces: list[np.ndarray], count: int, seed: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """The same pieces, each cut into smaller ones, about `count` in all; and of each new piece, counted through all
+    clusters, the number of the one that it was part of."""
+    member, finer = nearest_piece(codes, centroids, pieces), codes.finer()
+    sizes = [len(part) for part in pieces]
+    parts = _cut_up([finer[member == piece] for piece in range(sum(sizes))], count, 1, seed)
+    old = np.concatenate([part for part in pieces if len(part)])
+    parts = [part if len(part) else old[piece : piece + 1] for piece, part in enumerate(parts)]
+    of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    bounds = np.cumsum([0, *sizes])
+    return [np.concatenate([old[:0], *parts[a:b]]) for a, b in pairwise(bounds)], of
+
+
+def _cut_up(own: list[np.ndarray], count: int, least: int, seed: int) -> list[np.ndarray]:
+    """Centroids of k-means in each of some sets of unit vectors, about `count` in all, more where vectors vary more."""
     spread = np.array([len(part) - np.linalg.norm(part.sum(0)) ** 2 / max(1, len(part)) for part in own])
-    counts = np.rint(count * spread / (spread.sum() or 1)).astype(int).clip(2)
+    counts = np.rint(count * spread / (spread.sum() or 1)).astype(int).clip(least)
     return [
         cosine_kmeans(part, min(most, len(part)), restarts=1, iterations=15, seed=seed)[0] if len(part) else part
         for part, most in zip(own, counts, strict=True)

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
-from pipeline.numerics.prototypes import fit, nearest_piece, readout, split
+from pipeline.numerics.prototypes import fit, nearest_piece, refine, split
 from pipeline.numerics.regroup import evidence, improve
 from pipeline.numerics.tree import cut, ward
 
@@ -137,3 +137,21 @@ def test_the_readout_of_groups_that_no_vector_is_in():
     alone = readout(flat, np.zeros(len(flat), int), 3)
     assert np.isfinite(alone).all()
     assert (nearest(flat, alone)[0] == 0).all()
+
+
+def test_pieces_of_pieces_lie_in_them():
+    """Every code stays in the group of its piece, but for a few at borders; an empty cluster stays empty."""
+    codes = Codes(normalise(RNG.normal(size=(3000, 6)).astype(np.float32)))
+    centroids = normalise(RNG.normal(size=(3, 6)).astype(np.float32))
+    pieces = split(codes, centroids, 12, 0)
+    finer, parent = refine(codes, centroids, pieces, 60, 0)
+    assert len(parent) == sum(map(len, finer))
+    assert 50 <= len(parent) <= 75
+    assert (np.diff(parent) >= 0).all()
+    assert set(parent) == set(range(sum(map(len, pieces))))
+    before, after = nearest_piece(codes, centroids, pieces), parent[nearest_piece(codes, centroids, finer)]
+    assert (before == after).mean() > 0.7
+    far = np.concatenate([centroids, [[0, 0, 0, 0, 0, 0]]]).astype(np.float32)
+    few = Codes(centroids.repeat(20, 0))
+    lonely, of = refine(few, far, [*split(few, far, 8, 0)[:3], centroids[:0]], 9, 0)
+    assert len(lonely[3]) == 0 and len(of) == sum(map(len, lonely))
