@@ -280,7 +280,7 @@ def _ahead(batches: Iterator[Any], depth: int) -> Iterator[Any]:
 
 STAGE = Stage(
     "features",
-    version=1,
+    version=2,
     encoding=1,
     inputs=("dataset",),
     roots=("images",),

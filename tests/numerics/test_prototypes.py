@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
-from pipeline.numerics.prototypes import fit, nearest_piece, refine, split
+from pipeline.numerics.prototypes import fit, nearest_piece, readout, refine, split
 from pipeline.numerics.regroup import evidence, improve
 from pipeline.numerics.tree import cut, ward
 
@@ -154,4 +154,5 @@ def test_pieces_of_pieces_lie_in_them():
     far = np.concatenate([centroids, [[0, 0, 0, 0, 0, 0]]]).astype(np.float32)
     few = Codes(centroids.repeat(20, 0))
     lonely, of = refine(few, far, [*split(few, far, 8, 0)[:3], centroids[:0]], 9, 0)
-    assert len(lonely[3]) == 0 and len(of) == sum(map(len, lonely))
+    assert len(lonely[3]) == 0
+    assert len(of) == sum(map(len, lonely))
