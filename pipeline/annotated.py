@@ -9,12 +9,10 @@ from pipeline.artifacts.annotation import Annotation, check
 from pipeline.artifacts.classes import Classes
 from pipeline.artifacts.descriptors import Descriptors
 from pipeline.artifacts.images import ByImage, Images
-from pipeline.core.artifact import Artifact
 from pipeline.core.runs import run_artifact
 from pipeline.core.store import Store
-from pipeline.cuts import chosen_rows, read_map
+from pipeline.cuts import chosen_rows, predictor, read_map
 from pipeline.stages.classes import find_classes
-from pipeline.stages.masks import MasksParams, Predictor
 
 
 def classes_of(store: Store, record: dict[str, Any], annotation: Annotation) -> Classes:
@@ -33,10 +31,5 @@ def class_maps(
     """The label map of each image of some splits, by default those that the run's masks have: positions in the classes'
     names, (height, width) uint8 or uint16, computed when it is read; the type's largest value where there is no class.
     ConfigError for a split that does not exist."""
-    masks = run_artifact(store, record, "masks")
-    inputs = {role: Artifact(store, role, name) for role, name in masks.manifest["inputs"].items() if role != "classes"}
-    params = MasksParams.model_validate({**masks.manifest["params"], "crf": False})
-    images = Images(inputs["dataset"])
-    predict = Predictor(inputs, record["config"]["dataset"]["root"], params, "auto")
-    predict.classes, predict.vectors, predict.cut = classes, classes.vectors, classes.cut
+    predict, images, masks = predictor(store, record, classes=classes)
     return ByImage(images, chosen_rows(masks, images, splits), lambda row: read_map(predict, images, row))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.artifacts.classes import Classes
 from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.descriptors import Descriptors
 from pipeline.artifacts.gallery import training_images, typical
@@ -62,13 +63,20 @@ def cut_maps(store: Store, record: dict[str, Any], n: int, splits: Sequence[str]
     decoded; one whose size is not known either has (0, 0). ConfigError for a split that does not exist and for an n
     that the tree does not have.
     """
+    predict, images, masks = predictor(store, record, n)
+    return ByImage(images, chosen_rows(masks, images, splits), lambda row: read_map(predict, images, row))
+
+
+def predictor(
+    store: Store, record: dict[str, Any], n: int | None = None, classes: Classes | None = None
+) -> tuple[Predictor, Images, Artifact]:
+    """What makes label maps of a run's images without CRF, otherwise as its masks are made: of n groups, K by default,
+    or of classes, whatever the run's own masks hold; with its images and its masks."""
     masks = run_artifact(store, record, "masks")
     inputs = {role: Artifact(store, role, name) for role, name in masks.manifest["inputs"].items() if role != "classes"}
     params = MasksParams.model_validate({**masks.manifest["params"], "crf": False})
-    images = Images(inputs["dataset"])
-    rows = chosen_rows(masks, images, splits)
-    predict = Predictor(inputs, record["config"]["dataset"]["root"], params, "auto", n)
-    return ByImage(images, rows, lambda row: read_map(predict, images, row))
+    predict = Predictor(inputs, record["config"]["dataset"]["root"], params, "auto", n, classes)
+    return predict, Images(inputs["dataset"]), masks
 
 
 def chosen_rows(masks: Artifact, images: Images, splits: Sequence[str]) -> list[int]:

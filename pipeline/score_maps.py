@@ -5,16 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts.images import Images
-from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError
 from pipeline.core.runs import run_artifact
 from pipeline.core.store import Store
+from pipeline.cuts import predictor
 from pipeline.images.formats import open_source
 from pipeline.numerics.guided import guided_logits
 from pipeline.numerics.prototypes import SCALE
 from pipeline.numerics.views import cosine_logits
-from pipeline.stages.masks import MasksParams, Predictor
 
 
 def score_maps(store: Store, record: dict[str, Any], n: int | None = None) -> Callable[[int], Iterator[np.ndarray]]:
@@ -28,23 +26,19 @@ def score_maps(store: Store, record: dict[str, Any], n: int | None = None) -> Ca
     masks = run_artifact(store, record, "masks")
     if n is None and masks.manifest.get("classes"):
         raise ConfigError("--scores: classes of an annotation have none yet", next="--cut N, for groups")
-    inputs = {role: Artifact(store, role, name) for role, name in masks.manifest["inputs"].items()}
-    params = MasksParams.model_validate({**masks.manifest["params"], "crf": False})
-    images, root = Images(inputs["dataset"]), record["config"]["dataset"]["root"]
-    predict = Predictor(inputs, root, params, "auto", n)
+    predict, images, _ = predictor(store, record, n)
 
     def read(row: int) -> Iterator[np.ndarray]:
-        seen = lambda tokens: predict.clusters.seen(predict.head(tokens))  # noqa: E731
-        plane = predict.views.plane(row, seen)
+        plane = predict.plane(row)
         if plane is None:  # it could not be decoded when the features were made
             yield from (np.zeros(images.size(row), np.uint8) for _ in predict.cut.nodes)
             return
-        pixels = open_source(root, *images.file(row), predict.reading).pixels()
+        pixels = open_source(predict.root, *images.file(row), predict.reading).pixels()
 
         def logits() -> Iterator[np.ndarray]:
-            if params.upsampling == "guided":
-                return guided_logits(pixels, plane, predict.clusters.vectors, predict.cut)
-            return iter(cosine_logits(plane, predict.clusters.vectors, predict.cut, *pixels.shape[:2]))
+            if predict.params.upsampling == "guided":
+                return guided_logits(pixels, plane, predict.vectors, predict.cut)
+            return iter(cosine_logits(plane, predict.vectors, predict.cut, *pixels.shape[:2]))
 
         yield from probabilities(logits)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from pipeline.artifacts.classes import read_classes
+from pipeline.artifacts.classes import Classes, read_classes
 from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.masks import encode_png, ignore_value, mask_dtype
@@ -125,17 +125,23 @@ class Predictor:
     """From cached tokens, a head and a cut of clusters, or classes, to label maps."""
 
     def __init__(
-        self, inputs: dict[str, Artifact], root: str, params: MasksParams, device: str, n: int | None = None
+        self,
+        inputs: dict[str, Artifact],
+        root: str,
+        params: MasksParams,
+        device: str,
+        n: int | None = None,
+        classes: Classes | None = None,
     ) -> None:
-        """`inputs` holds the artifacts features, head and clusters, and classes where these are meant; n groups, the
-        clusters' own K by default."""
+        """`inputs` holds the artifacts features, head and clusters, and classes where these are meant and not given; n
+        groups, the clusters' own K by default."""
         self.root, self.params = root, params
         self.head = open_head(inputs["head"], device)
         self.clusters = read_clusters(inputs["clusters"])
-        self.classes = read_classes(inputs["classes"]) if "classes" in inputs else None
+        self.classes = read_classes(inputs["classes"]) if "classes" in inputs else classes
         self.cut = self.classes.cut if self.classes else self.clusters.cut(n)
         self.vectors = self.classes.vectors if self.classes else self.clusters.vectors
-        clicked = self.classes is not None and inputs["classes"].manifest["points"] > 0
+        clicked = "classes" in inputs and inputs["classes"].manifest["points"] > 0
         fitted = inputs["clusters"].manifest["found_by"] == "regrouped" or clicked
         self.sharpness = params.sharpness or (SCALE if fitted else PUBLISHED)
         self.views = Views(inputs["features"])
@@ -149,7 +155,7 @@ class Predictor:
         boxes = self.views.boxes(index)
         if not boxes:  # nothing but nodata or glass
             return self.unknown(image)
-        plane = self.views.plane(index, lambda tokens: self.clusters.seen(self.head(tokens)))
+        plane = self.plane(index)
         if plane is None:
             raise DecodeError("it could not be decoded when the features were made")
         source = open_source(self.root, image["path"], image["sha256"], image["size"], self.reading)
@@ -161,6 +167,11 @@ class Predictor:
                 if mask is not None:
                     mask[empty] = ignore_value(self.count)
         return found
+
+    def plane(self, index: int) -> np.ndarray | None:
+        """(rows, columns, D) float32: the codes of an image that prototypes are compared with; None where it could not
+        be decoded."""
+        return self.views.plane(index, lambda tokens: self.clusters.seen(self.head(tokens)))
 
     @property
     def count(self) -> int:

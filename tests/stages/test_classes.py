@@ -15,8 +15,10 @@ from pipeline.artifacts.images import Images
 from pipeline.config import PipelineConfig, apply, validate
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.store import Store
+from pipeline.cuts import cut_maps
 from pipeline.planning import plan
 from pipeline.results import Run
+from pipeline.score_maps import score_maps
 
 
 @pytest.fixture
@@ -70,6 +72,19 @@ def test_the_content_of_an_annotation_counts_and_not_where_it_lies(kept: Run, tm
     ]
     assert len(set(found[:4])) == 1
     assert found[4] != found[0]
+
+
+def test_a_cut_of_a_run_with_classes_is_of_groups(kept: Run):
+    """Its label maps, and how sure they are, know nothing of the classes."""
+    save(kept.store, kept.record, Annotation().with_group(int(kept.clusters.cut().nodes[0]), "one"))
+    made = run(with_annotation(kept, "newest"))
+    for key in list(kept.masks)[:2]:
+        row = kept.masks.row(key)
+        sure = np.stack(list(score_maps(made.store, made.record, 4)(row)))
+        assert len(sure) == 4
+        found = cut_maps(made.store, made.record, 4).read(row)
+        best = np.take_along_axis(sure, found[None].astype(np.int64), 0)[0]
+        assert (best == sure.max(0)).mean() > 0.99, "the map is where the surest group is"
 
 
 def test_names_alone_are_the_named_cut(kept: Run):
