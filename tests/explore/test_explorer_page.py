@@ -2,6 +2,9 @@
 
 from explorer_page import listed, unit, until
 
+from pipeline.explore.server import Explorer
+from pipeline.explore.service import Service
+
 
 def test_the_overview_shows_groups_with_examples_and_all_images(open_page):
     page = open_page()
@@ -76,3 +79,44 @@ def test_keys_do_everything(open_page, said):
     assert page.evaluate("document.documentElement.dataset.theme") != theme
     page.keyboard.press("o")
     page.wait_for_selector(".overview")
+
+
+def test_the_groups_that_were_opened_are_kept_for_the_next_server(explored, open_page, said):
+    first = Explorer(explored.store, explored.record).start()
+    try:
+        first.service.corpus.indexing.wait()
+        page = open_page(url=first.url)
+        unit(page, 0).click(position={"x": 60, "y": 12})
+        page.keyboard.press("s")
+        until(page, "document.querySelectorAll('.unit').length === 5")
+        shown = listed(page)
+        page.wait_for_timeout(200)
+        page.reload()
+        page.wait_for_selector(".unit .patch")
+        assert listed(page) == shown
+    finally:
+        first.close()
+    view = Service(explored.store, explored.record).facts()["view"]
+    assert (view["n"], len(view["open"])) == (4, 1)
+    explored.store.put(f"cache/explore/{explored.record['stages']['clusters']}.json", b'{"n": 4, "open": [99]}')
+    assert Service(explored.store, explored.record).facts()["view"] is None, "of another tree"
+
+
+def test_a_group_has_its_colour_over_a_stained_picture(open_page):
+    """Over a pink picture a half-covering colour is as far from pink as in the list: its hue is the list's."""
+    page = open_page()
+    hues = page.evaluate(
+        """async () => {
+        const { cover } = await import(new URL('static/paint.js', document.baseURI));
+        const fill = (color) => { const c = new OffscreenCanvas(1, 1), g = c.getContext('2d');
+          g.fillStyle = color; g.fillRect(0, 0, 1, 1); return c; };
+        const hue = ([r, g, b]) => { const m = Math.max(r, g, b), d = m - Math.min(r, g, b);
+          return 60 * (m === r ? ((g - b) / d + 6) % 6 : m === g ? (b - r) / d + 2 : (r - g) / d + 4); };
+        return ['#0072b2', '#e69f00', '#009e73', '#cc79a7'].map(color => {
+          const under = fill('#e08cc0'), context = under.getContext('2d');
+          cover(context, fill(color), 0.5, 0, 0, 1, 1);
+          const both = [under, fill(color)].map(one => one.getContext('2d').getImageData(0, 0, 1, 1).data);
+          return both.map(([r, g, b]) => hue([r, g, b])); }); }"""
+    )
+    for seen, listed_as in hues:
+        assert abs((seen - listed_as + 180) % 360 - 180) < 12, hues
