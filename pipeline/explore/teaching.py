@@ -116,9 +116,8 @@ class Teaching:
         (chosen,) = propose(np.concatenate(doubts), image, cell, seen, points, 1, sum(self._shown.values()))
         row = rows[int(chosen)]
         self._shown[row] += 1
-        codes, doubts = found[row]
         asked = [(place.y, place.x) for place in self._asked if place.image == row]
-        place, score = most_doubtful(row, codes, doubts, asked)
+        place, score = most_doubtful(row, *found[row], asked)
         self._asked.add(place)
         return Found(place, score)
 

@@ -3,10 +3,10 @@
 With names alone a code has the class of its nearest prototype, and none where that has no name. Points add a linear
 correction to each class: logistic regression on the points, beside what the names say (of a class without a name, the
 mean of its points). Names count less the more points there are: a point says what is wrong, and only many say what is
-right. A point that the names outweigh all the same claims what is hardly different from it. Every prototype counts as half a point of its class (of
-a class of its own, nothing, where it has no name), less where points in its group disagree with its name. A class
-without a prototype and a point has no vector, so that it wins nothing. How this was chosen:
-docs/decisions/028-annotation.md.
+right. A point that the names outweigh all the same claims what is hardly different from it. Every prototype counts as
+half a point of its class (of a class of its own, nothing, where it has no name), less where points in its group
+disagree with its name. A class without a prototype and a point has no vector, so that it wins nothing. How this was
+chosen: docs/decisions/028-annotation.md and 036-first-points.md.
 """
 
 import numpy as np

@@ -166,7 +166,7 @@ export class Picture {
       const masks = this.masks();
       if (masks) {
         context.imageSmoothingEnabled = masks.smooth;
-        cover(context, masks.fill, state.outlines ? state.opacity * 0.35 : state.opacity, this.left, this.top, width, height);
+        if (!masks.lines) cover(context, masks.fill, state.opacity, this.left, this.top, width, height);
         context.imageSmoothingEnabled = false;
         if (masks.lines) context.drawImage(masks.lines, this.left, this.top, width, height);
       }

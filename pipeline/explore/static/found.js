@@ -60,7 +60,7 @@ export function similar() {
   function render() {
     fill(element,
       h("h3", {}, `${found.length} most similar, at most one an image`),
-      state.writable && h("div", { class: "row ticks" }, h("span", { class: "muted" }, ticked.size ? `${ticked.size} ticked: what are they?` : "Tick those that are one thing"), h("span", { class: "grow" }),
+      state.writable && h("div", { class: "row ticks" }, h("span", { class: "muted" }, ticked.size ? `${ticked.size} ticked: say what` : "Tick those that are one thing"), h("span", { class: "grow" }),
         h("button", { class: "small", onclick: () => all(true) }, "All"), ticked.size > 0 && h("button", { class: "small", onclick: () => all(false) }, "None")),
       ticked.size > 0 && classChips({ label: "What the ticked patches are", give, add: () => askClass((text) => state.newClass(text) && give(state.chosen)) }),
       h("div", { class: "results" }, found.map(result)));
