@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.core.artifact import Artifact, read_record, record
+from pipeline.core.environment import environment
 from pipeline.core.errors import Command, ConfigError, DamageError, NotFoundError
 from pipeline.core.store import Store
 
@@ -21,11 +22,18 @@ RUN_TIME = "%Y%m%d-%H%M%S"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
 
 
-def begin_run(store: Store, config: dict[str, Any], stages: dict[str, str], *, pinned: list[str] | None = None) -> str:
+def begin_run(
+    store: Store,
+    config: dict[str, Any],
+    stages: dict[str, str],
+    *,
+    pinned: list[str] | None = None,
+    flow_run: dict[str, str] | None = None,
+) -> str:
     """Write the record of a run that is about to start; its id. From here on its artifacts are wanted.
 
-    `pinned` are the stages whose artifacts were given (`segment`). Ids sort by time of start, also where the clock was
-    set back in between.
+    `pinned` are the stages whose artifacts were given (`segment`); `flow_run` is {"id", "name"} of the one of Prefect's
+    that this run is in. Ids sort by time of start, also where the clock was set back in between.
     """
     known = runs(store)
     now = time.strftime(RUN_TIME, time.gmtime())
@@ -33,9 +41,13 @@ def begin_run(store: Store, config: dict[str, Any], stages: dict[str, str], *, p
         newest = time.mktime(time.strptime(known[-1][:15], RUN_TIME)) - time.timezone
         now = time.strftime(RUN_TIME, time.gmtime(newest + 1))
     run_id = f"{now}-{secrets.token_hex(2)}"
-    content = {"run": run_id, "config": config, "pinned": pinned or [], "stages": stages}
+    content = {"run": run_id, "config": config, "pinned": pinned or [], "stages": stages, "environment": environment()}
+    if flow_run:
+        content["flow_run"] = flow_run
     if not store.create(f"runs/{run_id}.json", record("run", content)):
-        return begin_run(store, config, stages, pinned=pinned)  # one in 65536 of the runs in the same second
+        return begin_run(
+            store, config, stages, pinned=pinned, flow_run=flow_run
+        )  # one in 65536 of the runs in the same second
     return run_id
 
 
@@ -53,8 +65,8 @@ def find_run(store: Store, ref: str, having: str | None = None) -> dict[str, Any
 
 
 def read_run(store: Store, run: str) -> dict[str, Any]:
-    """The record of a run by its whole id: {"run", "config", "pinned", "stages"}. DamageError where it is not what was
-    written, FileNotFoundError where it was forgotten."""
+    """The record of a run by its whole id: {"run", "config", "pinned", "stages", "environment"}, and "flow_run" of one
+    that Prefect ran. DamageError where it is not what was written, FileNotFoundError where it was forgotten."""
     try:
         return read_record(store, f"runs/{run}.json")
     except DamageError as error:

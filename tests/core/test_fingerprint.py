@@ -12,7 +12,7 @@ from pipeline.config import PipelineConfig, load, validate
 from pipeline.core.engine import Node, Root
 from pipeline.core.errors import ConfigError
 from pipeline.core.fingerprint import canonical, digest, fingerprint
-from pipeline.core.params import Params, hashed, resolve, role
+from pipeline.core.params import Params, hashed, resolve, role, source_of
 from pipeline.heads.settings import StegoflowParams, StegoParams
 from pipeline.planning import STAGES
 from pipeline.stages import features
@@ -94,7 +94,7 @@ def test_every_part_of_the_name_counts():
 SECTIONS = {stage.name: stage.params for stage in STAGES}
 FIELDS = [(section, field) for section, model in SECTIONS.items() for field in model.model_fields]
 BORROWED = [
-    (section, field, str(SECTIONS[section].model_fields[field].json_schema_extra["path"]))  # type: ignore[index]
+    (section, field, source_of(SECTIONS[section], field))
     for section, field in FIELDS
     if role(SECTIONS[section], field) == "borrowed"
 ]
