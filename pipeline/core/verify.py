@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import zarr
 
 from pipeline.core.artifact import Artifact, read_record
 from pipeline.core.errors import DamageError, StoreError
 from pipeline.core.fingerprint import fingerprint
+from pipeline.core.pieces import files_of_pieces
 from pipeline.core.store import Store
 
 
@@ -50,6 +51,13 @@ def verify_artifact(artifact: Artifact) -> Iterator[Problem]:
                 yield problem(f"{root}/{record}", "the record of another artifact")
         names += facts.get("files", {})
     damaged = set()
+    pieces = list(_pieces(artifact, names))
+    for facts in pieces:
+        try:
+            artifact.get(facts)
+        except DamageError as error:
+            gone = error.message.endswith("is gone")
+            yield problem(artifact.data(facts["path"]), "gone" if gone else "not what was written")
     for name in names:
         try:
             artifact.read(name)
@@ -61,6 +69,15 @@ def verify_artifact(artifact: Artifact) -> Iterator[Problem]:
         if name.endswith(".zarr/zarr.json") and name.count("/") == 1 and name.split("/")[0] not in damaged:
             for path, text in _verify_group(store, artifact.data(name.removesuffix("/zarr.json"))):
                 yield problem(path, text)
+
+
+def _pieces(artifact: Artifact, names: list[str]) -> Iterator[dict[str, Any]]:
+    """The files that the indices of tables in pieces name; of a damaged index none, which is reported by itself."""
+    for name in names:
+        try:
+            yield from files_of_pieces(artifact, [name])
+        except DamageError:
+            continue
 
 
 def _verify_group(store: Store, path: str) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.core.artifact import Artifact
 from pipeline.core.catalog import every_artifact
 from pipeline.core.gc import collect
+from pipeline.core.pieces import files_of_pieces
 from pipeline.core.runs import find_run
 from pipeline.core.store import Store
 from pipeline.core.verify import verify
@@ -132,7 +133,8 @@ def strays(store: Store) -> list[str]:
         if not artifact.exists:
             continue
         named = {f"{artifact.root}/spec.json", f"{artifact.root}/manifest.json"}
-        files = [artifact.manifest["files"], *(artifact.marker(part)["files"] for part in artifact.markers())]
+        pieces = {facts["path"]: facts for facts in files_of_pieces(artifact, artifact.manifest["files"])}
+        files = [pieces, artifact.manifest["files"], *(artifact.marker(part)["files"] for part in artifact.markers())]
         named |= {artifact.data(facts["path"]) for group in files for facts in group.values()}
         named |= {f"{artifact.root}/parts/{part}.json" for part in artifact.markers()}
         found += [
