@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from scale_corpus import BACKBONE, SIDE, VAL, write_corpus, write_weights  # beside this file
+from scale_page import page, plot  # beside this file
 
 Json = dict[str, Any]
 HERE = Path(__file__).parent
@@ -42,17 +43,19 @@ POLL = 0.1
 """Seconds between two looks at the processes of a command."""
 
 
-def measure(folder: Path, views: int, stages: tuple[str, ...] = STAGES, kill: bool = True) -> Json:
+def measure(folder: Path, views: int, stages: tuple[str, ...], labels: bool) -> Json:
     """What every command takes on a corpus of so many images, made in `folder`."""
-    config = prepare(folder, views)
+    config = prepare(folder, views, labels)
     store = folder / "store"
     found: Json = {"views": views, "stages": {}}
     found["plan"] = command(["plan", str(config)])
     for stage in stages:
+        if stage in ("labels", "probe") and not labels:
+            continue
         words = ["run", str(config), "--stage", stage]
         before = count(store)
         halved = {}
-        if stage == "features" and kill:
+        if stage == "features":
             halved = command(words, until=lambda: parts(store, "features") >= 0.5 * planned_parts(store, "features"))
             halved["parts"] = parts(store, stage)
         begun = time.monotonic()
@@ -80,7 +83,7 @@ def measure(folder: Path, views: int, stages: tuple[str, ...] = STAGES, kill: bo
     found["store"] = dict(zip(("objects", "bytes"), count(store), strict=True))
     if "features" in stages:
         more = max(1, views // 100)
-        write_corpus(folder / "data", views + more, first=views)
+        write_corpus(folder / "data", views + more, views, labels)
         grown = {"images": more, "plan": command(["plan", str(config)])}
         for stage in ("dataset", "features"):
             grown[stage] = command(["run", str(config), "--stage", stage])
@@ -90,11 +93,11 @@ def measure(folder: Path, views: int, stages: tuple[str, ...] = STAGES, kill: bo
     return found
 
 
-def prepare(folder: Path, views: int) -> Path:
+def prepare(folder: Path, views: int, labels: bool) -> Path:
     """The corpus, the weights and the config of a run."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "data/written").exists():
-        write_corpus(folder / "data", views)
+        write_corpus(folder / "data", views, labels=labels)
         (folder / "data/written").touch()
     data = {
         "store": str(folder / "store"),
@@ -254,13 +257,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What a run takes on corpora of several sizes.")
     parser.add_argument("--views", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--folder", type=Path, help="keep corpora and stores here, and use those that are there")
+    parser.add_argument("--labels", action=argparse.BooleanOptionalAction, default=True, help="with label maps")
     parser.add_argument("--stages", default=",".join(STAGES), help="only these, with commas between")
     parser.add_argument("--out", type=Path, default=HERE / "scale.json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         where = args.folder or Path(scratch)
-        runs = [measure(where / str(views), views, tuple(args.stages.split(","))) for views in sorted(args.views)]
-    args.out.write_text(json.dumps(compare(runs), indent=1) + "\n")
+        runs = [
+            measure(where / str(views), views, tuple(args.stages.split(",")), args.labels)
+            for views in sorted(args.views)
+        ]
+    found = compare(runs)
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    if args.out == HERE / "scale.json":
+        write_page(found)
+
+
+def write_page(found: Json) -> None:
+    docs = HERE.parent / "docs"
+    (docs / "scale.md").write_text(page(found), encoding="utf-8")
+    (docs / "scale.svg").write_text(plot(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

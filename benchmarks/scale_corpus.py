@@ -20,18 +20,19 @@ VAL = 1000
 """Images of the split `val`, of which `export` is measured."""
 
 
-def write_corpus(root: Path, count: int, first: int = 0) -> Path:
-    """ROOT/images/{train,val} with images `first` … count − 1, in folders of `FOLDER`, and a label map for each."""
+def write_corpus(root: Path, count: int, first: int = 0, labels: bool = True) -> Path:
+    """ROOT/images/{train,val} with images `first` … count − 1, in folders of `FOLDER`, and with `labels` a
+    label map for each."""
     rng = np.random.default_rng(0)
     base = [rng.integers(0, 200, (4, 4, 3), np.uint8) for _ in range(256)]
     large = [np.asarray(Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.uint8) for one in base]
-    maps = [_label_map(root, number) for number in range(MAPS)]
+    maps = [_label_map(root, number) for number in range(MAPS)] if labels else []
     for number in range(first, count):
         split = "val" if number < VAL else "train"
         name = f"{split}/{number // FOLDER:04d}/{number:08d}"
         image, label = root / f"images/{name}.jpg", root / f"labels/{name}.png"
         if number % FOLDER == 0 or number == first:
-            for path in (image, label):
+            for path in (image, label) if labels else (image,):
                 path.parent.mkdir(parents=True, exist_ok=True)
         # Two of 256 patterns and a stamp of the number: distinct bytes for every image.
         pixels = large[number % 256] // 2 + large[number // 256 % 256] // 2
@@ -42,7 +43,8 @@ def write_corpus(root: Path, count: int, first: int = 0) -> Path:
         Image.fromarray(pixels).save(sink, "JPEG", quality=80)
         image.write_bytes(sink.getvalue())
         os.utime(image, (1_500_000_000, 1_500_000_000))
-        label.hardlink_to(maps[number % MAPS])
+        if labels:
+            label.hardlink_to(maps[number % MAPS])
     return root
 
 

@@ -9,7 +9,7 @@ else, and what still fails after the retries, is raised.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -22,12 +22,20 @@ from pipeline.core.retries import IO_ERRORS, Item, after, pause_after, retry_or_
 log = logging.getLogger("stegoflow")
 
 
+class Items(Protocol):
+    """What is run over: it may be made one by one."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
 class Executor(Protocol):
     """Runs a picklable function over items."""
 
     workers: int
 
-    def run(self, function: Callable[[Item], Any], items: Collection[Item]) -> Iterator[tuple[Item, Any]]: ...
+    def run(self, function: Callable[[Item], Any], items: Items) -> Iterator[tuple[Item, Any]]: ...
 
 
 @contextmanager
@@ -46,7 +54,7 @@ class _Serial:
         self.workers = 1
         self.retries = execution.retries
 
-    def run(self, function: Callable[[Item], Any], items: Collection[Item]) -> Iterator[tuple[Item, Any]]:
+    def run(self, function: Callable[[Item], Any], items: Items) -> Iterator[tuple[Item, Any]]:
         for item in items:
             yield item, do(function, item, self.retries)
 
@@ -77,7 +85,7 @@ class _Processes:
         self.retries = execution.retries
         self.pool: Any = None
 
-    def run(self, function: Callable[[Item], Any], items: Collection[Item]) -> Iterator[tuple[Item, Any]]:
+    def run(self, function: Callable[[Item], Any], items: Items) -> Iterator[tuple[Item, Any]]:
         queue = iter(items)
         if self.pool is None:
             yield from self._here(function, queue, len(items))

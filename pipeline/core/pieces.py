@@ -17,7 +17,7 @@ from pipeline.core.artifact import Artifact, from_parquet, to_parquet
 INDEX = "pieces.parquet"
 FILE = [("path", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string())]
 SCHEMA = pa.schema([("start", pa.int64()), ("rows", pa.int64()), *FILE])
-KEPT = 4
+KEPT = 8
 """Pieces that a process keeps."""
 
 

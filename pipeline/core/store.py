@@ -20,7 +20,7 @@ from pipeline.core.errors import Command, ConfigError, NotFoundError, StoreError
 if TYPE_CHECKING:
     from zarr.storage import ObjectStore
 
-ENCODING_VERSION = 3
+ENCODING_VERSION = 4
 MARK = "stegoflow.json"
 GO_ON = "mend the cause and run the same command again: finished parts are kept"
 """The next step after a failure that trying again may mend."""

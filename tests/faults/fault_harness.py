@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts.features import Tokens, read_mean
+from pipeline.artifacts.features import Rows, Tokens
 from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.core.artifact import Artifact
 from pipeline.core.catalog import every_artifact
@@ -151,7 +151,7 @@ def _same_features(one: Artifact, other: Artifact) -> list[str]:
     cosine = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
     found = [] if np.nanmin(cosine) >= SAME_COSINE else [f"a token's cosine is {np.nanmin(cosine)}"]
     found += [] if (np.isnan(a) == np.isnan(b)).all() else ["holes differ"]
-    return found + _close("mean", read_mean(one), read_mean(other))
+    return found + _close("mean", Rows(one, "mean").read(rows), Rows(other, "mean").read(rows))
 
 
 def _same_masks(one: Artifact, other: Artifact) -> list[str]:
