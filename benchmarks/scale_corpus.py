@@ -9,7 +9,7 @@ from PIL import Image
 
 BACKBONE = "test_vit"
 """timm's own: patch 16, 64 channels, 6 blocks."""
-SIDE = 64
+SIDE = 32
 """Pixels of an image's sides, and of a view's."""
 FOLDER = 1000
 """Images per folder."""
@@ -38,7 +38,8 @@ def write_corpus(root: Path, count: int, first: int = 0, labels: bool = True) ->
         pixels = large[number % 256] // 2 + large[number // 256 % 256] // 2
         for bit in range(24):
             if number >> bit & 1:
-                pixels[8 * (bit // 8) : 8 * (bit // 8) + 8, 8 * (bit % 8) : 8 * (bit % 8) + 8] += 40
+                y, x = 4 * (bit // 8), 4 * (bit % 8)
+                pixels[y : y + 4, x : x + 4] += 40
         sink = io.BytesIO()
         Image.fromarray(pixels).save(sink, "JPEG", quality=80)
         image.write_bytes(sink.getvalue())
@@ -55,8 +56,8 @@ def _label_map(root: Path, number: int) -> Path:
         label = np.zeros((SIDE, SIDE), np.uint8)
         rng = np.random.default_rng([1, number])
         for value in range(1, CLASSES):
-            y, x = rng.integers(0, SIDE - 24, 2)
-            label[y : y + 24, x : x + 24] = value
+            y, x = rng.integers(0, SIDE // 2, 2)
+            label[y : y + SIDE // 2, x : x + SIDE // 2] = value
         Image.fromarray(label).save(path)
         os.utime(path, (1_500_000_000, 1_500_000_000))
         (root / "dataset.yaml").write_text(f"classes: {[f'class {value}' for value in range(CLASSES)]}\n")

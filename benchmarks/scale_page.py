@@ -30,9 +30,10 @@ def page(found: Json) -> str:
     return f"""# A large corpus
 
 Written by `benchmarks/scale.py` from [scale.json](../benchmarks/scale.json). `make scale` measures it again,
-other sizes `make scale ARGS='--views 10000 1000000'`. Images of 64 × 64 pixels, one view each, timm's `test_vit` with random
-weights: what is measured is what a view costs beside the backbone. Two worker processes on two cores of a shared
-machine, so seconds say little; CPU seconds and ratios do. Memory is the peak of the largest process of a command.
+`make scale ARGS='--views 10000 1000000'` other sizes. Images of 32 × 32 pixels, one view each, timm's `test_vit`
+with random weights: what is measured is what a view costs beside the backbone. Two worker processes on two cores of
+a shared machine, so seconds say little; CPU seconds and ratios do. Memory is the peak of the largest process of a
+command.
 
 Measured: {sizes} images. {found.get("note", "")}
 
@@ -162,8 +163,9 @@ PAPER = f"""## On paper: 10⁷ to 10⁹ views
 
 Nothing of this was run. Features alone, of ViT-S/14 with 23 × 23 tokens of 384 channels: {VIEW_BYTES / 1000:.0f} kB a
 view, 32 views a part; {VIEWS_PER_SECOND:.0f} views a second and GPU (an assumption: `make bench` measures it),
-{WORKERS} GPUs at {GPU_DOLLARS:.0f} dollars an hour, S3 at 5 dollars a million PUT, 0.4 a million GET, 0.023 a GB and month. Hours
-are views ÷ rate ÷ GPUs; objects three a part (tokens, mean, marker), each one PUT; GET one an image and two a part.
+{WORKERS} GPUs at {GPU_DOLLARS:.0f} dollars an hour, S3 at 5 dollars a million PUT, 0.4 a million GET, 0.023 a GB and
+month. Hours are views ÷ rate ÷ GPUs; objects three a part (tokens, mean, marker), each one PUT; GET one an image and
+two a part.
 """
 BREAKS = (
     (

@@ -79,9 +79,10 @@ def read_center(artifact: Artifact, center: str) -> np.ndarray:
     return mean if center == "dataset" else np.zeros_like(mean)
 
 
-def part_of(view_bytes: int) -> int:
-    """Views per part where a view has so many bytes: a power of two."""
-    return 1 << int(np.clip(PART_BYTES // max(1, view_bytes), 1, MOST_VIEWS)).bit_length() - 1
+def part_of(views: int, view_bytes: int) -> int:
+    """Views per part where there are so many, each of so many bytes: a power of two."""
+    fits = 1 << int(np.clip(PART_BYTES // max(1, view_bytes), 1, MOST_VIEWS)).bit_length() - 1
+    return min(fits, 1 << (views - 1).bit_length())
 
 
 def view_pieces(features: Artifact) -> Pieces:

@@ -20,9 +20,9 @@ from pipeline.core.store import Store, local_folder
 from pipeline.datasets.digests import READING, Facts
 from pipeline.images.files import Found
 
-MEAN = 4096
+MEAN = 2048
 """Files in a piece, on average."""
-MOST = 8 * MEAN
+MOST = 4 * MEAN
 """… and at most."""
 INDEX = "index.parquet"
 

@@ -123,7 +123,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
             "no image has content: nodata or glass is everywhere", next="look at the images, or at their nodata value"
         )
     tokens = size[0] // patch * (size[1] // patch)
-    part = part_of(2 * tokens * channels)
+    part = part_of(count, 2 * tokens * channels)
     create(job, count, size, part, STAGE.encoding)
     copied_from = write_known(job.out)
     work.parts(encode_part, count, part, "views")
