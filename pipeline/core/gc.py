@@ -102,17 +102,21 @@ def collect(
     kept = planned(store)
     artifacts = list(every_artifact(store))
     for number, artifact in enumerate(artifacts, 1):
-        entries = list(store.entries(artifact.root))
         if (artifact.stage, artifact.fingerprint) in kept:
-            strays = [entry for entry in _strays(artifact, entries) if _old(entry, grace)]
+            strays = [entry for entry in _strays(artifact, store.entries(artifact.root)) if _old(entry, grace)]
             if strays and delete:
                 strays = _remove_strays(artifact, strays)
             found += [Removal(entry.path, "named by no record", 1, entry.size) for entry in strays]
-        elif all(_old(entry, grace) for entry in entries):
+            progress(number, len(artifacts))
+            continue
+        objects = size = 0
+        old = True
+        for entry in store.entries(artifact.root):
+            objects, size, old = objects + 1, size + entry.size, old and _old(entry, grace)
+        if old:
             gone = not delete or remove([artifact], lambda a: (a.stage, a.fingerprint) in planned(store))
-            size = sum(entry.size for entry in entries)
-            if gone and entries:  # an empty folder is removed and not listed
-                found.append(Removal(artifact.root, "planned by no run", len(entries), size))
+            if gone and objects:  # an empty folder is removed and not listed
+                found.append(Removal(artifact.root, "planned by no run", objects, size))
         progress(number, len(artifacts))
     for entry in store.leftovers():
         if _old(entry, max(grace, AT_WORK)):
@@ -127,7 +131,7 @@ def collect(
     return found
 
 
-def _strays(artifact: Artifact, entries: list[Entry]) -> list[Entry]:
+def _strays(artifact: Artifact, entries: Iterable[Entry]) -> list[Entry]:
     """Objects of a finished artifact that no record names. Zarr groups are left alone: their shards are named by the
     markers' ranges. Of an unfinished artifact nothing is stray yet."""
     try:
