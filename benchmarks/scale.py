@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from scale_corpus import BACKBONE, SIDE, VAL, write_corpus, write_weights  # beside this file
@@ -70,7 +71,7 @@ def measure(folder: Path, views: int, stages: tuple[str, ...], labels: bool) -> 
             row = {**row, **{name: row[name] + halved[name] for name in ("seconds", "cpu")}}
             row["memory"] = max(row["memory"], halved["memory"])
         after = count(store)
-        row |= {"objects": after[0] - before[0], "bytes": after[1] - before[1]}
+        row |= {"objects": after[0] - before[0], "bytes": after[1] - before[1], "item_ms": item_ms(store, stage)}
         found["stages"][stage] = row
         print(f"{views:>8} {stage:<11} {row}", file=sys.stderr, flush=True)
     found["second_plan"] = command(["plan", str(config)])
@@ -197,6 +198,18 @@ def planned_parts(store: Path, stage: str) -> float:
     return float("inf")
 
 
+def item_ms(store: Path, stage: str) -> float | None:
+    """Milliseconds of an item inside of a part, the median over the parts: starting a process is no part of it. None
+    for a stage without parts."""
+    found = []
+    for path in store.glob(f"artifacts/{stage}/*/parts/*.json"):
+        start, stop = map(int, path.stem.split("-"))
+        facts = json.loads(path.read_text())
+        if "seconds" in facts and not facts.get("copied"):
+            found.append(1000 * facts["seconds"] / (stop - start))
+    return round(median(found), 3) if found else None
+
+
 def first_marker(store: Path, stage: str, before: int | None, begun: float) -> Callable[[], float | None]:
     """A function that says after how many seconds the first further part was finished."""
     if before is None:
@@ -231,9 +244,7 @@ def compare(runs: list[Json]) -> Json:
     memory = {name: large["stages"][name]["memory"] / small["stages"][name]["memory"] for name in both}
     memory |= {name: large[name]["memory"] / small[name]["memory"] for name in commands if name in large}
     each = {
-        name: (large["stages"][name]["cpu"] / large["views"]) / (small["stages"][name]["cpu"] / small["views"])
-        for name in PER_VIEW
-        if name in both
+        name: large["stages"][name]["item_ms"] / small["stages"][name]["item_ms"] for name in PER_VIEW if name in both
     }
     peak = [
         max(
