@@ -10,6 +10,8 @@ import numpy as np
 from pipeline.core.artifact import Artifact
 from pipeline.numerics.kmeans import normalise
 
+STAGE, VERSION = "search", 1
+"""What an index is called in a store, and its version: `gc` keeps those beside the runs that they were made of."""
 SHARE = 0.2
 """Of the corpus that is looked through, cell by cell, the nearest cells first."""
 FEW = 400_000

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+from cyclopts import Parameter
+
 from pipeline.cli.options import Flag, Json, StoreURL, open_existing, print_json
 from pipeline.core.errors import ConfigError
 from pipeline.terminal import visible
@@ -39,9 +41,10 @@ def groups(run: str, /, *, cut: int | None = None, store: StoreURL = None, json:
 
 def annotate(
     run: str,
-    file: str,
+    file: str | None = None,
     /,
     *,
+    other: Annotated[str | None, Parameter(name="--from")] = None,
     after: int | None = None,
     merge: Annotated[bool, Flag] = False,
     store: StoreURL = None,
@@ -53,6 +56,7 @@ def annotate(
     lists) and `points: [{split: train, image: a/b.png, y: 120, x: 33, class: gland}]`. Earlier versions are kept.
 
         stegoflow annotate latest mine.yaml --after 3
+        stegoflow annotate latest --from best
 
     Parameters
     ----------
@@ -60,6 +64,9 @@ def annotate(
         A run's id or name, or `latest`.
     file
         The YAML file.
+    other
+        In place of FILE, what was said of this run of the same images, with other clusters, another head or seed: each
+        group gets the name that most of its patches had there; points stay as they are.
     after
         The version that it was made from, 0 for none: exit status 2 where there is a newer one by now. It is stored all
         the same.
@@ -74,8 +81,17 @@ def annotate(
     record = find_run(opened, run)
     if merge and after is None:
         raise ConfigError("--merge needs the version that FILE was made from", next="--after N")
-    path = str(Path(file).absolute())  # `12` and `newest` are files here
-    found = find(path, run_artifact(opened, record, "clusters"))
+    kept: dict[str, float] = {}
+    lost = 0
+    if file is not None and other is None:
+        path = str(Path(file).absolute())  # `12` and `newest` are files here
+        found = find(path, run_artifact(opened, record, "clusters"))
+    elif other is not None and file is None:
+        from pipeline.carrying import carried
+
+        found, kept, lost = carried(opened, record, find_run(opened, other))
+    else:
+        raise ConfigError("annotate reads FILE or --from RUN", next="name one of them")
     conflicts: list[str] = []
     if merge and after is not None:
         number, found, conflicts = annotations.save_merged(opened, record, found, after)
@@ -83,8 +99,15 @@ def annotate(
         number = annotations.save(opened, record, found, after)
     counts = {"classes": len(found.classes), "groups": len(found.groups), "points": len(found.points)}
     if json:
-        return print_json({"run": record["run"], "version": number, **counts, "conflicts": conflicts})
+        more = {} if other is None else {"kept": kept, "lost": lost}
+        return print_json({"run": record["run"], "version": number, **counts, "conflicts": conflicts, **more})
     print(f"version {number}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    for name, share in kept.items():
+        print(
+            visible(f"  {name}: " + (f"{share:.0%} of its patches have it again" if share else "no group is mostly it"))
+        )
+    if lost:
+        print(f"  points left out, whose image is not there or has another size: {lost}")
     for text in conflicts:
         print(visible(f"  both changed {text}"))
     print("next: stegoflow run CONFIG --set classes.annotation=newest")

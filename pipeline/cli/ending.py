@@ -30,6 +30,9 @@ def show_end(result: dict[str, Any], seconds: float, store: str) -> None:
         out.print(found)
         out.print()
     lines = [f"run      {result['run']}, {duration(seconds)}", f"stages   {stages_line(result['stages'])}"]
+    if result["classes"]:
+        names, points = (sum(row[what] for row in result["classes"]) for what in ("groups", "points"))
+        lines.insert(1, f"person   groups named: {names}, points: {points}")
     if result["report"]:
         lines.append(f"report   {near(visible(open_store(store).path_of(NEWEST_REPORT)))}")
         lines.append(f"next     {command('open', store)}")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from pipeline.artifacts import search
 from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.features import Tokens, read_center, training_views
 from pipeline.artifacts.head import open_head
@@ -108,8 +109,8 @@ class Indexer:
 
 
 STAGE = Stage(
-    "search",
-    version=1,
+    search.STAGE,
+    version=search.VERSION,
     encoding=1,
     inputs=("dataset", "features", "head", "clusters"),
     params=SearchParams,
