@@ -8,7 +8,7 @@ from rich.text import Text
 from pipeline.api import NEWEST_REPORT
 from pipeline.cli.tables import command, console, near, scores_table, table
 from pipeline.core.store import open_store
-from pipeline.datasets.folder import some
+from pipeline.datasets.finding import some
 from pipeline.terminal import duration, visible
 
 MOST_GROUPS = 12
