@@ -200,12 +200,14 @@ def _show_run(facts: dict[str, Any]) -> None:
     splits = ", ".join(f"{count:,} {split}" for split, count in facts["images"].items())
     features = facts["config"]["features"]
     views = features.get("views", {})
+    size = views.get("size") or facts["view"]
     seen = f"{features['backbone']}, weights {_weights(features['weights'])}, " if "backbone" in features else ""
     rows = {
         "run": facts["run"] + (f" ({', '.join(facts['names'])})" if facts["names"] else ""),
         "date": f"{date(facts['written'])} UTC",
         "data": near(facts["dataset"]) + (f": {splits}" if splits else ""),
-        "backbone": f"{seen}{views.get('kind', 'whole')} views of {'×'.join(map(str, views.get('size', [])))} px",
+        "backbone": f"{seen}{views.get('kind', 'whole')} views"
+        + (f" of {'×'.join(map(str, size))} px" if size else ""),
         "head": facts["head"] + (" (of another run)" if facts["pinned"] else ""),
         "K": str(facts["k"]) if facts["k"] is not None else "not known yet",
     }

@@ -56,11 +56,12 @@ def runs(store: Store) -> list[str]:
     return sorted(entry.path.rsplit("/", 1)[-1][: -len(".json")] for entry in store.entries("runs"))
 
 
-def find_run(store: Store, ref: str) -> dict[str, Any]:
-    """The record of a run: by its id, the beginning of one, its name, or `latest`: the newest that changed something.
+def find_run(store: Store, ref: str, having: str | None = None) -> dict[str, Any]:
+    """The record of a run: by its id, the beginning of one, its name, or `latest`: the newest that changed something,
+    of those that have finished the stage `having`, where any has.
 
     A run of `segment` is not `latest`, nor one whose artifacts are all those of an earlier run."""
-    return read_run(store, _run_id(store, ref))
+    return read_run(store, _run_id(store, ref, having))
 
 
 def read_run(store: Store, run: str) -> dict[str, Any]:
@@ -73,11 +74,12 @@ def read_run(store: Store, run: str) -> dict[str, Any]:
         raise DamageError(error.message, next=way) from None
 
 
-def _run_id(store: Store, ref: str) -> str:
+def _run_id(store: Store, ref: str, having: str | None = None) -> str:
     known = runs(store)
     if ref in known:
         return ref
-    hits = _newest_change(store, known) if ref == "latest" else [run for run in known if run.startswith(ref)]
+    latest = ref == "latest"
+    hits = _newest_change(store, known, having) if latest else [run for run in known if run.startswith(ref)]
     if not hits and (named := names(store).get(ref)):
         hits = [named]
     status = Command("status", store=store.shown)
@@ -88,10 +90,11 @@ def _run_id(store: Store, ref: str) -> str:
     return hits[0]
 
 
-def _newest_change(store: Store, known: list[str]) -> list[str]:
-    """Of runs in the order of their start, the last that is no run of `segment` and differs from all before it."""
+def _newest_change(store: Store, known: list[str], having: str | None) -> list[str]:
+    """Of runs in the order of their start, the last that is no run of `segment` and differs from all before it; of
+    those that have finished the stage `having`, where any has."""
     seen: set[frozenset[tuple[str, str]]] = set()
-    newest: list[str] = []
+    changed: list[tuple[str, str]] = []
     for run in known:
         try:
             record = read_run(store, run)
@@ -104,17 +107,19 @@ def _newest_change(store: Store, known: list[str]) -> list[str]:
         stages = frozenset(record["stages"].items())
         if not record["pinned"] and stages not in seen:
             seen.add(stages)
-            newest = [run]
-    return newest
+            changed.append((run, record["stages"].get(having or "", "none")))
+    there = (run for run, name in reversed(changed) if having and Artifact(store, having, name).exists)
+    return [next(there, changed[-1][0])] if changed else []
 
 
 def run_artifact(store: Store, run: dict[str, Any], stage: str) -> Artifact:
     """A stage's artifact of a run, which must exist."""
     artifact = Artifact(store, stage, run["stages"].get(stage, "none"))
     if not artifact.exists:
-        raise NotFoundError(
-            f"run {run['run']} has no finished {stage}", next="run its config again: finished parts are kept"
-        )
+        other = _newest_change(store, runs(store), stage)
+        has = bool(other) and Artifact(store, stage, read_run(store, other[0])["stages"].get(stage, "none")).exists
+        way = f"run {other[0]} has" if has else "run its config again: finished parts are kept"
+        raise NotFoundError(f"run {run['run']} has no finished {stage}", next=way)
     return artifact
 
 

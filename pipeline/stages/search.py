@@ -3,7 +3,7 @@
 Artifact: `basis.safetensors` with `basis` (D, C) float32 and `center` (D,) float32; one file per part of images,
 `tokens/<part>.safetensors`, with `shape` (image, 2) int32, the rows and columns of each image's plane (0, 0 of one that
 could not be decoded), and for their positions, image after image: `numbers` (n, C) int8 and `scale` (n,) float32 of the
-centred token (`pipeline.numerics.compact`), `coarse` (n, 64) int8, the first of these numbers once more, so that a
+centred token (`pipeline.numerics.compact`), `coarse` (n, 32) int8, the first of these numbers once more, so that a
 search reads no others; `nearest` and `second` (n,) uint16, the two nearest prototypes, the cosine of the first,
 `cosine` (n,) float16, and by how much that is larger than that of the second, `lead` (n,) float16.
 """
@@ -24,7 +24,7 @@ from pipeline.core.params import Params
 from pipeline.numerics.compact import basis, compact
 from pipeline.numerics.kmeans import normalise
 
-COARSE = 64
+COARSE = 32
 """Components that a search compares first."""
 PART = 32
 """Images per part."""
@@ -48,7 +48,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 def find_basis(features: Artifact, components: int) -> dict[str, np.ndarray]:
     """`basis` and `center`, from some training views."""
     center = read_center(features, "dataset")
-    rows = training_views(features.read_table("views.parquet", ["training"]))
+    rows = training_views(features)
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(VIEWS, len(rows))).round().astype(int))]
     tokens = Tokens(features).read(rows).astype(np.float32) - center
     seen = tokens[np.isfinite(tokens[:, 0, 0, 0])].reshape(-1, len(center))

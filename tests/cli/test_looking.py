@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import configs
+from pipeline import configs, run
 from pipeline.cli import doctor, looking
 from pipeline.config import load, validate
 from pipeline.core.runs import begin_run, find_run
@@ -57,6 +57,13 @@ def test_show_a_run(call, store, finished):
     facts = json.loads(call("show", finished.id, "--store", store, "--json")[1])
     assert facts["config"]["clusters"]["k"] == facts["k"] == 4
     assert facts["images"] == {"train": 6, "val": 4}
+
+
+def test_show_a_run_whose_views_follow_the_images(call, make_config):
+    result = run(make_config(features={"views": {"size": None}}), until="features")
+    status, out, _ = call("show", result.id, "--store", result.config.store)
+    height, width = result.artifact("features").manifest["view"]
+    assert (status, f"views of {height}×{width} px" in out) == (0, True)
 
 
 def test_the_config_of_a_run_makes_it_again(call, store, finished, tmp_path):
