@@ -93,7 +93,8 @@ def show(store: Store, ref: str) -> dict[str, Any]:
 
     Of a run: its record, and "annotation" (what a person gave, or None),
     "names", "k", "miou", "scores" (by method, {"accuracy", "miou"} or None), "protocol",
-    "report" (a path or URL), "images" (by split); "stages" {stage: {"fingerprint", "state", "items", "seconds"}}.
+    "report" (a path or URL), "images" (by split), "view" (height and width); "stages" {stage: {"fingerprint", "state",
+    "items", "seconds"}}.
     """
     try:
         record = find_run(store, ref)
@@ -108,7 +109,10 @@ def show(store: Store, ref: str) -> dict[str, Any]:
         if facts["state"] == "finished":
             finished[stage] = artifact
             stages[stage]["seconds"] = artifact.manifest["seconds"]
-    found: dict[str, Any] = {"images": {}, "protocol": None, "scores": {}, "report": None, "annotation": None}
+    found: dict[str, Any] = {"images": {}, "view": None, "protocol": None, "scores": {}, "report": None}
+    found["annotation"] = None
+    if "features" in finished:
+        found["view"] = finished["features"].manifest["view"]
     if "dataset" in finished:
         found["images"] = finished["dataset"].manifest["splits"]
     if "scores" in finished:

@@ -44,8 +44,7 @@ STAGES: tuple[Stage, ...] = tuple(
 )
 """Every stage, in an order that runs inputs first.
 
-To add one: its file in `stages/` (Params, compute, STAGE), its params in `config.PipelineConfig`, its module here, its
-rates in `forecast.py`, its name in `flows/stage.py`, its row in storage_layout.md; then `make acknowledge`."""
+To add one: docs/extending.md."""
 
 
 @dataclass(frozen=True)
@@ -144,24 +143,21 @@ def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress:
     def scan(kind: str, unit: str) -> folder.Listing:
         return folder.scan(root, kind, store, lambda done, total: progress("listing", done, total, unit), layout)
 
-    images, notes = scan("images", "images")
-    for note in notes:
+    images = scan("images", "images")
+    for note in images.notes:
         if config.dataset.channels and note.endswith(folder.FIRST_THREE):
             continue
         log.warning("%s", note)
-    splits = {item.split for item in images}
+    splits = set(images.splits)
     folder.predicted_splits(splits, config.masks.splits)  # refuses a split that is not there
-    found = {"images": Root(root, folder.content_digest(images))}
+    found = {"images": Root(root, images.digest())}
     if wanted & {"labels", "training_labels"} and folder.has_labels(root, layout):
-        maps, _ = scan("labels", "label maps")
-        trained_on = folder.training_splits(splits)
+        maps = scan("labels", "label maps")
         description = folder.read_description(root, layout)
-        for name, chosen in (
-            ("labels", maps),
-            ("training_labels", [item for item in maps if item.split in trained_on]),
-        ):
+        trained_on = set(folder.training_splits(splits)) & set(maps.splits)
+        for name, chosen in (("labels", set(maps.splits)), ("training_labels", trained_on)):
             if chosen:
-                found[name] = Root(root, folder.content_digest(chosen, description))
+                found[name] = Root(root, maps.digest(description, chosen))
     return found
 
 

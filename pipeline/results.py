@@ -14,7 +14,7 @@ from pipeline.artifacts.annotation import Annotation
 from pipeline.artifacts.baseline import Baseline, baseline_maps
 from pipeline.artifacts.clusters import Clusters, read_clusters
 from pipeline.artifacts.feature_table import Features, read_features
-from pipeline.artifacts.images import ByImage, Images, Key
+from pipeline.artifacts.images import ByImage, Images, Key, Ranges
 from pipeline.artifacts.labels import LabelMaps
 from pipeline.artifacts.masks import label_maps
 from pipeline.artifacts.neighbours import Neighbours, read_neighbours
@@ -136,7 +136,7 @@ class Run:
         def read(row: int) -> np.ndarray:
             return open_source(dataset["root"], *images.file(row), seen).pixels()
 
-        return ByImage(images, range(len(images.table)), read)
+        return ByImage(images, Ranges(range(len(images))), read)
 
     def image(self, key: Key) -> np.ndarray:
         """One image of the dataset, (height, width, 3) uint8. An id of several splits means the one with a mask."""
@@ -253,8 +253,8 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """What `run --json` prints: {"run", "stages", "k", "groups" (shares; of "classes" where the
-        run has these), "classes", "annotation" (what a person gave), "protocol", "scores", "report"}; None for what
-        the run has not, or not yet."""
+        run has these), "classes", "annotation" (what a person gave), "protocol", "scores", "report", "failed" (paths of
+        images that could not be decoded)}; None for what the run has not, or not yet."""
         scores = self.scores if self.has("scores") else None
         absent = () if scores and scores.annotation else ANNOTATED
         measured = {name: getattr(scores, name, None) for name in NAMES if name not in absent}
@@ -268,6 +268,7 @@ class Run:
             "protocol": scores.protocol if scores else None,
             "scores": {name: s and {"accuracy": s.accuracy, "miou": s.miou} for name, s in measured.items()},
             "report": self.report if self.has("report") else None,
+            "failed": sorted(self.artifact("features").manifest["failed"]) if self.has("features") else None,
         }
 
     def __repr__(self) -> str:

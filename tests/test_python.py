@@ -115,10 +115,8 @@ def test_an_id_of_two_splits_wants_its_split(opened: Run, corpus: Path):
 @pytest.fixture
 def forgetful() -> Iterator[None]:
     """No part of masks is remembered from before, or afterwards."""
-    stored._parts.cache_clear()
     stored._part.cache_clear()
     yield
-    stored._parts.cache_clear()
     stored._part.cache_clear()
 
 
@@ -128,7 +126,7 @@ def test_one_mask_reads_one_part(opened: Run, monkeypatch: pytest.MonkeyPatch, f
     (part,) = masks.markers()
     table = masks.read_table(f"masks/{part}.parquet")
     read: list[str] = []
-    monkeypatch.setattr(type(masks), "markers", lambda self: {"00000000-00000002", "00000002-00000004"})
+    monkeypatch.setitem(masks.manifest, "part", 2)
 
     def some(self, name: str, columns=None):
         read.append(name)
@@ -241,6 +239,19 @@ def test_latest_is_the_newest_run_that_changed_something(
     assert open_run(copied).id == other.id
     facts = pipeline.export(copied, "latest", tmp_path / "out")
     assert facts["run"] == other.id, "it says which run it is"
+
+
+def test_latest_has_what_is_asked_for(
+    finished: Run, copied: Path, make_config: Callable[..., PipelineConfig], tmp_path: Path
+):
+    """A run of some stages, or one that was killed, hides no masks; asked for by its id, the error names the other."""
+    partial = run(make_config(neighbours={"k": 2}), until="neighbours")
+    assert find_run(Store(copied), "latest")["run"] == partial.id
+    assert open_run(copied).id == finished.id
+    assert pipeline.export(copied, "latest", tmp_path / "out")["run"] == finished.id
+    with pytest.raises(ConfigError, match="no finished masks") as raised:
+        pipeline.export(copied, partial.id, tmp_path / "other")
+    assert finished.id in str(raised.value.next)
 
 
 def test_latest_of_damaged_records(finished: Run, copied: Path, make_config: Callable[..., PipelineConfig]):

@@ -1,11 +1,13 @@
 """The plane of an image: what its views say, merged onto the image."""
 
+from bisect import bisect_right
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.artifacts.features import Tokens
+from pipeline.artifacts.features import Tokens, view_pieces
 from pipeline.core.artifact import Artifact
 from pipeline.numerics.views import Window, merge, uncovered
 
@@ -15,18 +17,24 @@ class Views:
 
     def __init__(self, features: Artifact) -> None:
         self.tokens = Tokens(features)
-        self.table, self.rows, self.images = features.held("views.parquet", _by_image)
+        self.pieces = view_pieces(features)
+        self.firsts: list[int] = self.pieces.index["image"].to_pylist()
+
+    def of(self, image: int) -> pa.Table:
+        """The views that an image is predicted from."""
+        number = bisect_right(self.firsts, image) - 1
+        table, rows, images = _by_image(self.pieces.artifact, number)
+        return table.take(rows[slice(*np.searchsorted(images, [image, image + 1]))])
 
     def boxes(self, image: int) -> list[Window]:
         """The windows that an image is predicted from; none where it has no content."""
-        rows = self.rows[slice(*np.searchsorted(self.images, [image, image + 1]))]
-        found = self.table.select(["y0", "x0", "height", "width"]).take(rows).to_pylist()
+        found = self.of(image).select(["y0", "x0", "height", "width"]).to_pylist()
         return list(dict.fromkeys(Window(**box) for box in found))
 
     def uncovered(self, image: int, height: int, width: int) -> np.ndarray:
         """Where no view of an image was, once it is resized: bool (height, width)."""
-        row = int(self.rows[np.searchsorted(self.images, image)])
-        tall, wide = (self.table[key][row].as_py() for key in ("image_height", "image_width"))
+        views = self.of(image)
+        tall, wide = (views[key][0].as_py() for key in ("image_height", "image_width"))
         fy, fx = height / max(1, tall), width / max(1, wide)
         boxes = [Window(b.y0 * fy, b.x0 * fx, b.height * fy, b.width * fx) for b in self.boxes(image)]
         return uncovered(boxes, height, width)
@@ -36,7 +44,7 @@ class Views:
         plain ones, merged: (rows, columns, D) float32. None where the image could not be decoded, or has no views."""
         if not self.boxes(image):
             return None
-        views = self.table.take(self.rows[slice(*np.searchsorted(self.images, [image, image + 1]))]).to_pylist()
+        views = self.of(image).to_pylist()
         values = self.tokens.read(np.asarray([view["view"] for view in views]))
         if not np.isfinite(values[:, 0, 0, 0]).all():
             return None
@@ -49,10 +57,12 @@ class Views:
         return merge(means, list(boxes), views[0]["image_height"], views[0]["image_width"])
 
 
-def _by_image(features: Artifact, name: str) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    """The table of views, the rows of those that images are predicted from, sorted by image, and their images."""
+@lru_cache(maxsize=2)
+def _by_image(features: Artifact, number: int) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """A piece of the table of views, the rows of those that images are predicted from, sorted by image, and their
+    images."""
     windows = ["image_height", "image_width", "y0", "x0", "height", "width"]
-    table = features.read_table(name, ["view", "image", *windows, "mirrored", "training"])
+    table = view_pieces(features).piece(number).select(["view", "image", *windows, "mirrored", "training"])
     image, training = np.asarray(table["image"]), np.asarray(table["training"])
     # A training image cut in crops also has whole views; those are its prediction.
     rows = np.flatnonzero(~training | ~np.isin(image, image[~training & ~np.asarray(table["mirrored"])]))

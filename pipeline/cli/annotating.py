@@ -10,11 +10,11 @@ from pipeline.core.errors import ConfigError
 from pipeline.terminal import visible
 
 
-def groups(run: str, /, *, cut: int | None = None, store: StoreURL = None, json: Json = False) -> int:
+def groups(run: str = "latest", /, *, cut: int | None = None, store: StoreURL = None, json: Json = False) -> int:
     """List a run's groups, with patches that show what they are.
 
-    With --json a list of {"id", "share", "parent", "examples"}. The id is a node of the tree, which an annotation
-    names; a group's position here is its number in `export` with the same --cut.
+    `group` is its number in masks, reports and `export` with the same --cut; `id` is its node of the tree, which an
+    annotation names. With --json a list of {"id", "share", "parent", "examples"} in the order of the numbers.
 
         stegoflow groups latest --cut 50
 
@@ -78,7 +78,7 @@ def annotate(
     from pipeline.core.runs import find_run, run_artifact
 
     opened = open_existing(store)
-    record = find_run(opened, run)
+    record = find_run(opened, run, "clusters")
     if merge and after is None:
         raise ConfigError("--merge needs the version that FILE was made from", next="--after N")
     kept: dict[str, float] = {}
@@ -89,7 +89,7 @@ def annotate(
     elif other is not None and file is None:
         from pipeline.carrying import carried
 
-        found, kept, lost = carried(opened, record, find_run(opened, other))
+        found, kept, lost = carried(opened, record, find_run(opened, other, "clusters"))
     else:
         raise ConfigError("annotate reads FILE or --from RUN", next="name one of them")
     conflicts: list[str] = []
@@ -101,6 +101,8 @@ def annotate(
     if json:
         more = {} if other is None else {"kept": kept, "lost": lost}
         return print_json({"run": record["run"], "version": number, **counts, "conflicts": conflicts, **more})
+    from pipeline.cli.tables import command
+
     print(f"version {number}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
     for name, share in kept.items():
         print(
@@ -110,7 +112,7 @@ def annotate(
         print(f"  points left out, whose image is not there or has another size: {lost}")
     for text in conflicts:
         print(visible(f"  both changed {text}"))
-    print("next: stegoflow run CONFIG --set classes.annotation=newest")
+    print(f"next: {command('run CONFIG --set classes.annotation=newest', store or './store')}")
     return 0
 
 
@@ -133,7 +135,7 @@ def annotation(run: str, /, *, version: int | None = None, store: StoreURL = Non
     from pipeline.core.runs import find_run
 
     opened = open_existing(store)
-    record = find_run(opened, run)
+    record = find_run(opened, run, "clusters")
     if version is None:
         number, found = annotations.newest(opened, record) or (0, Annotation(clusters=record["stages"]["clusters"]))
     else:

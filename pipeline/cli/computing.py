@@ -91,6 +91,7 @@ def plan(
     if json:
         return print_json({"stages": [asdict(row) for row in rows]})
     from pipeline.cli.tables import console, plan_table
+    from pipeline.core.artifact import shown
     from pipeline.forecast import MACHINE
 
     out = console()
@@ -98,8 +99,8 @@ def plan(
         print(f"a corpus of {views:,.0f} views like those of dataset.root")
     out.print(plan_table(rows))
     for row in rows if why else ():
-        nearest = f", compared with {row.nearest}" if row.nearest else ""
-        print(f"{row.stage} {row.fingerprint}: {row.action}{nearest}")
+        nearest = f", compared with {shown(row.nearest)}" if row.nearest and row.action == "run" else ""
+        print(f"{row.stage} {shown(row.fingerprint)}: {row.action}{nearest}")
         for change in row.changes or [row.why]:
             print(f"    {visible(change)}")
     built_in = [row.stage for row in rows if row.action == "run" and not row.measured]

@@ -46,14 +46,14 @@ def scores_table(scores: dict[str, Any], protocol: str) -> Table | None:
 
 def groups_table(groups: list[dict[str, Any]], annotation: Annotation) -> Table:
     """Groups (`cuts.examples`) with their names in an annotation, and one patch of each."""
-    made = table("id", right=("share",))
+    made = table("group", "id", right=("share of patches",))
     for name in ("parent", "name", "such as (y, x)"):
         made.add_column(name, overflow="fold")
-    for row in groups:
+    for number, row in enumerate(groups):
         name, best = annotation.groups.get(row["id"], ""), next(iter(row["examples"]), None)
         place = f"{best['split']}/{best['image']} ({best['y']}, {best['x']})" if best else "–"
         parent = "–" if row["parent"] is None else row["parent"]
-        made.add_row(cell(row["id"]), f"{row['share']:.1%}", cell(parent), cell(name), cell(place))
+        made.add_row(str(number), cell(row["id"]), f"{row['share']:.1%}", cell(parent), cell(name), cell(place))
     return made
 
 

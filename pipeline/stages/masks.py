@@ -16,13 +16,14 @@ from pydantic import Field, field_validator
 from pipeline.artifacts.classes import Classes, read_classes
 from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.head import open_head
-from pipeline.artifacts.masks import encode_png, ignore_value, mask_dtype
+from pipeline.artifacts.images import Images, Ranges
+from pipeline.artifacts.masks import ROWS, encode_png, ignore_value, mask_dtype, predicted_rows
 from pipeline.artifacts.planes import Views
 from pipeline.artifacts.view_reader import reading_of
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
-from pipeline.datasets import folder
+from pipeline.datasets import finding, folder
 from pipeline.images.formats import open_source
 from pipeline.images.pixels import DecodeError
 from pipeline.images.source import MAX_PIXELS
@@ -34,8 +35,10 @@ from pipeline.numerics.views import cosine_logits, uncovered, winner
 
 log = logging.getLogger("stegoflow")
 
-PART = 8
-"""Images per part: a few seconds of CRF."""
+PART_PIXELS = 2**23
+"""Pixels of a part: a few seconds of CRF."""
+MOST_IMAGES = 256
+"""Images of a part, at most."""
 
 
 class MasksParams(Params):
@@ -80,45 +83,60 @@ SCHEMA = pa.schema(
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
-    table = job.inputs["dataset"].read_table("images.parquet")
-    rows = predicted_images(table, job.params.splits)
-    job.out.write_json("images.json", rows.tolist())
-    pixels = np.asarray(table["height"], np.int64) * np.asarray(table["width"])
-    large = table["path"].take(rows[pixels[rows] > MAX_PIXELS]).to_pylist()
+    images = Images(job.inputs["dataset"])
+    rows = Ranges(*(images.splits[split] for split in folder.predicted_splits(set(images.splits), job.params.splits)))
+    job.out.write_json(ROWS, [[one.start, one.stop] for one in rows.ranges])
+    warn_of_large(images, rows)
+    part = part_of(job.inputs["dataset"].manifest)
+    work.parts(predict_part, len(rows), part, "images")
+    facts: dict[str, Any] = {"items": len(rows), "part": part, "clusters": job.inputs["clusters"].manifest["k"]}
+    if "classes" in job.inputs:
+        named = job.inputs["classes"].manifest["classes"]
+        facts |= {"clusters": len(named), "classes": named}
+    counts = sum(np.asarray(marker["pixels"], np.int64) for marker in job.out.each_marker())
+    return {**facts, "pixels": np.asarray(counts).tolist()}
+
+
+def part_of(dataset: dict[str, Any]) -> int:
+    """Images per part: a power of two, of images of a megapixel 8."""
+    each = max(1.0, dataset["pixels"] / max(1, dataset["items"]))
+    return 1 << int(np.clip(PART_PIXELS / each, 1, MOST_IMAGES)).bit_length() - 1
+
+
+def warn_of_large(images: Images, rows: Ranges) -> None:
+    """Warn of images that get no mask because they are too large."""
+    large: list[str] = []
+    for one in rows.ranges:
+        for start in range(one.start, one.stop, MOST_IMAGES * 16):
+            some = images.pieces.rows(start, min(start + MOST_IMAGES * 16, one.stop))
+            pixels = np.asarray(some["height"], np.int64) * np.asarray(some["width"])
+            large += some["path"].filter(pa.array(pixels > MAX_PIXELS)).to_pylist()
     if large:
         log.warning(
             "%d of %d images get no mask, because they have more than %.0f megapixels: %s",
-            *(len(large), len(rows), MAX_PIXELS / 1e6, folder.some(large)),
+            *(len(large), len(rows), MAX_PIXELS / 1e6, finding.some(large)),
         )
-    work.parts(predict_part, len(rows), PART, "images")
-    if "classes" in job.inputs:
-        named = job.inputs["classes"].manifest["classes"]
-        return {"items": len(rows), "clusters": len(named), "classes": named}
-    return {"items": len(rows), "clusters": job.inputs["clusters"].manifest["k"]}
-
-
-def predicted_images(dataset: pa.Table, splits: list[str]) -> np.ndarray:
-    """Rows of the images table that get masks."""
-    split = np.asarray(dataset["split"].to_pylist())
-    return np.flatnonzero(np.isin(split, folder.predicted_splits(set(split), splits)))
 
 
 def predict_part(job: Job, part: Part) -> dict[str, Any]:
     """Masks of images start..stop−1 of those that are predicted."""
-    dataset = job.inputs["dataset"].held("images.parquet", Artifact.read_table)
-    chosen = job.out.held("images.json", Artifact.read_json)[part.start : part.stop]
+    chosen = list(predicted_rows(job.out)[part.start : part.stop])
+    found = Images(job.inputs["dataset"]).pieces.take(np.asarray(chosen)).to_pylist()
     predict = Predictor(job.inputs, job.roots["images"].location, job.params, job.execution.device)
+    pixels = np.zeros(predict.count, np.int64)
     rows, failed = [], {}
-    for index, image in zip(chosen, dataset.take(chosen).to_pylist(), strict=True):
+    for index, image in zip(chosen, found, strict=True):
         try:
             mask, refined = predict(index, image)
         except DecodeError as error:
             failed[image["path"]] = str(error)
             mask, refined = predict.unknown(image)
+        if mask is not None:
+            pixels += np.bincount(mask.ravel(), minlength=predict.count)[: predict.count]
         facts = {key: image[key] for key in ("split", "id", "path", "height", "width")}
         rows.append({**facts, "mask": encode_png(mask), "mask_crf": encode_png(refined)})
     job.out.write_table(f"masks/{part.name}.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
-    return {"failed": failed}
+    return {"failed": failed, "pixels": pixels.tolist()}
 
 
 class Predictor:
@@ -229,7 +247,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 STAGE = Stage(
     "masks",
     version=5,
-    encoding=1,
+    encoding=2,
     inputs=("dataset", "features", "head", "clusters", "classes?"),
     roots=("images",),
     params=MasksParams,

@@ -20,7 +20,7 @@ from pipeline.artifacts.classes import read_annotation
 from pipeline.artifacts.clusters import FILE, Clusters, read_clusters
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.labels import LabelMaps, check_size
-from pipeline.artifacts.masks import decode_png, mask_rows, read_masks
+from pipeline.artifacts.masks import decode_png, mask_rows, predicted_rows
 from pipeline.artifacts.planes import Views
 from pipeline.artifacts.sampling import sample
 from pipeline.artifacts.scores import ANNOTATED, NAMES, Annotated
@@ -31,9 +31,6 @@ from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
 from pipeline.numerics.metrics import confusion, match, match_named, scores, stability, stego_crop
 from pipeline.numerics.views import upsample, winner
-
-PART = 16
-"""Images per part."""
 
 
 class ScoresParams(Params):
@@ -61,10 +58,9 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         maps = LabelMaps(job.inputs["labels"], job.roots["labels"].location)
         names = maps.names
         total = job.inputs["masks"].manifest["items"]
-        work.parts(score_part, total, PART, "images")
+        work.parts(score_part, total, job.inputs["masks"].manifest["part"], "images")
         summed: dict[str, np.ndarray] = {}
-        for part in sorted(job.out.markers()):
-            marker = job.out.marker(part)
+        for marker in job.out.each_marker():
             images += marker["labelled"]
             held_out += marker.get("held_out", 0)
             for method, counts in marker["confusion"].items():
@@ -98,7 +94,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
     probe = job.inputs["probe"].read_tensors("probe.safetensors") if "probe" in job.inputs else None
     baseline = read_clusters(job.inputs["baseline"])
     center = job.inputs["baseline"].held(FILE, Artifact.read_tensors)["center"]
-    chosen = job.inputs["masks"].held("images.json", Artifact.read_json)[part.start : part.stop]
+    chosen = predicted_rows(job.inputs["masks"])[part.start : part.stop]
     classified = job.inputs.get("classes")
     clicked = {(one.split, one.image) for one in read_annotation(classified).points} if classified else set()
     clusters = read_clusters(job.inputs["clusters"])
@@ -163,11 +159,7 @@ def same_names(given: list[str], names: list[str]) -> np.ndarray:
 
 def cluster_share(job: Job) -> list[float]:
     """Share of each cluster of all mask pixels."""
-    k = job.inputs["masks"].manifest["clusters"]
-    counts = np.zeros(k, np.int64)
-    for row in read_masks(job.inputs["masks"]):
-        if row["mask"]:
-            counts += np.bincount(decode_png(row["mask"]).ravel(), minlength=k)[:k]
+    counts = np.asarray(job.inputs["masks"].manifest["pixels"], np.int64)
     return (counts / max(1, counts.sum())).tolist()
 
 
