@@ -65,8 +65,8 @@ DECISIVE = (
 """Where one of these fields differs, the nearest artifact says nothing about the cost."""
 RECORDS = 4000
 """Bytes of what says how an artifact was made."""
-SAMPLED = {"whole": 500, "crops": 500, "sliding": 20}
-"""Images of a split whose views are counted, by the kind of view; the others are taken to be like them."""
+SAMPLED = 2000
+"""Images of a split whose views are counted; the others are taken to be like them."""
 MARKERS = 16
 """Markers of parts that are read to see what a part took."""
 
@@ -92,6 +92,15 @@ class Corpus(NamedTuple):
     tokens: int
     """Of a view."""
     channels: int
+    sampled: bool = False
+    """Whether the views of some images were counted, not of all."""
+    sparse: bool = False
+    """Whether views may be left out, of images that have nodata or slide glass."""
+
+    @property
+    def bound(self) -> str:
+        """What the number of views is, if not exact."""
+        return " ".join(["at most"] * self.sparse + ["about"] * self.sampled)
 
     def scaled(self, views: float) -> "Corpus":
         """A corpus with so many views and the same shares of everything."""
@@ -114,8 +123,10 @@ class Cost(NamedTuple):
 def survey(config: PipelineConfig, store: Store) -> Corpus:
     """Count images, views and labels below `dataset.root`, as far as possible from what was listed before."""
     from pipeline.artifacts.labels import stem
+    from pipeline.artifacts.view_reader import view_steps
     from pipeline.artifacts.views import view_size, view_table
     from pipeline.backbones.facts import describe
+    from pipeline.numerics.views import NATIVE, count_windows
     from pipeline.stages import dataset
 
     root, layout = config.dataset.root, config.dataset.layout
@@ -124,14 +135,23 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
     for item in items:
         splits.setdefault(item.split, []).append(item)
     views = config.features.views
-    most = SAMPLED[views.kind]
-    chosen = {split: members[:: -(-len(members) // most)] for split, members in splits.items()}
+    chosen = {split: members[:: -(-len(members) // SAMPLED)] for split, members in splits.items()}
     sample = [item for members in chosen.values() for item in members]
     weights = {split: len(splits[split]) / len(members) for split, members in chosen.items()}
     patch, channels, _ = describe(config.features.backbone)
     size = view_size(dataset.table(items), views, patch)
+    counts = [1] * len(sample)
+    if views.kind == "sliding":  # of many windows of one image that are alike, one is in the table
+        (said,) = config.dataset.model_dump(mode="json", include={"pixel_size"}).values()
+        steps = view_steps(root, dataset.table(sample), views, said) or [NATIVE] * len(sample)
+        counts = [
+            count_windows(max(1, item.height), max(1, item.width), size, views.overlap, step)
+            for item, step in zip(sample, steps, strict=True)
+        ]
+        views = views.model_copy(update={"kind": "whole"})
     table = view_table(dataset.table(sample), views, size, config.features.mirror, config.masks.splits)
     weight = np.asarray([weights[split] for split in table["split"].to_pylist()])
+    weight = weight * np.asarray(counts)[np.asarray(table["image"])]
     mirrored, training = np.asarray(table["mirrored"]), np.asarray(table["training"])
     labels: set[tuple[str, str]] = set()
     if folder.has_labels(root, layout):
@@ -150,6 +170,8 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
         megapixels=float(np.mean([item.height * item.width for item in items])) / 1e6,
         tokens=size[0] // patch * (size[1] // patch),
         channels=channels,
+        sampled=len(sample) < len(items),
+        sparse=any(item.sparse for item in items),
     )
 
 

@@ -1,5 +1,6 @@
 """From a config to the artifacts that it means, and what a run of it would do."""
 
+import json
 import logging
 from collections.abc import Container
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from pipeline.core.changes import why
 from pipeline.core.engine import Node, Progress, Root, Stage, silent
 from pipeline.core.errors import ConfigError, render
 from pipeline.core.extras import require_all
+from pipeline.core.fingerprint import digest
 from pipeline.core.params import Params, resolve, suggestions
 from pipeline.core.store import Store, open_store
 from pipeline.datasets import folder
+from pipeline.datasets.scale import configured
 from pipeline.forecast import Corpus, cost, survey
 from pipeline.images import files
 from pipeline.stages import (
@@ -69,6 +72,8 @@ class PlanRow:
     """Expected; 0 where the artifact is reused."""
     measured: bool
     """Whether the expectation comes from an artifact of the store, not from rates that are built in."""
+    bound: str = ""
+    """What `items` is where it is not exact: `at most` (views without content are left out), `about`, or both."""
 
 
 def nodes(
@@ -152,6 +157,8 @@ def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress:
     splits = {item.split for item in images}
     folder.predicted_splits(splits, config.masks.splits)  # refuses a split that is not there
     found = {"images": Root(root, folder.content_digest(images))}
+    if config.features.views.scale and config.dataset.pixel_size:
+        found |= find_pixel_sizes(config, images)
     if wanted & {"labels", "training_labels"} and folder.has_labels(root, layout):
         maps, _ = scan("labels", "label maps")
         trained_on = folder.training_splits(splits)
@@ -163,6 +170,15 @@ def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress:
             if chosen:
                 found[name] = Root(root, folder.content_digest(chosen, description))
     return found
+
+
+def find_pixel_sizes(config: PipelineConfig, images: list[folder.Item]) -> dict[str, Root]:
+    """The root `pixel_sizes`: what `dataset.pixel_size` says of these images, where it says anything. It decides the
+    windows of views that have a scale of their own."""
+    (said,) = config.dataset.model_dump(mode="json", include={"pixel_size"}).values()
+    known = configured(said)
+    sizes = [[item.path, size] for item in images if (size := known(item.path))]
+    return {"pixel_sizes": Root(json.dumps(said), digest(sizes))} if sizes else {}
 
 
 def find_annotation(ref: str, clusters: Artifact) -> dict[str, Root]:
@@ -225,7 +241,8 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
             reason = "rate of the nearest artifact" if expected.measured else "built-in rate"
         running.add(node.stage.name)
         name = nearest.fingerprint if nearest else None
-        rows.append(PlanRow(node.stage.name, node.fingerprint, "run", reason, changes, name, *expected))
+        bound = corpus.bound if node.stage.name == "features" else ""
+        rows.append(PlanRow(node.stage.name, node.fingerprint, "run", reason, changes, name, *expected, bound))
     return rows
 
 

@@ -1,20 +1,60 @@
 """The pixels of views."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from pipeline.artifacts.views import ViewParams
 from pipeline.core.artifact import Artifact
+from pipeline.datasets.scale import configured, pixels_per
 from pipeline.images.formats import open_source
 from pipeline.images.pixels import DecodeError
 from pipeline.images.reading import AS_STORED, Reading, reading
-from pipeline.images.source import Source
+from pipeline.images.source import PixelSize, Source
+from pipeline.numerics.views import NATIVE
 
 
 def reading_of(features: Artifact) -> Reading:
     """How the images were read that features were made of."""
     params = features.manifest["params"]
     return reading(params.get("channels"), params.get("values"))
+
+
+def view_steps(
+    root: str,
+    images: pa.Table,
+    views: ViewParams,
+    sizes: Any = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[tuple[float, float]] | None:
+    """Of each image, a row of the table of images, the pixels (down, across) that make one of its views; None where
+    views have no scale of their own.
+
+    sizes: `dataset.pixel_size`, as plain data; of what it does not say the image's header is read. ConfigError where
+    neither says what a pixel measures.
+    """
+    if views.scale is None:
+        return None
+    (field, metres), known = views.scale, configured(sizes)
+
+    def step(image: dict[str, Any]) -> tuple[float, float]:
+        size: PixelSize | None = known(image["path"])
+        if size is None:
+            try:
+                size = open_source(root, image["path"], image["sha256"], image["size"]).pixel_size
+            except DecodeError:  # encoding its views says so
+                return NATIVE
+        return pixels_per(metres, size, image["path"], field)
+
+    found = []
+    with ThreadPoolExecutor(4) as pool:
+        for one in pool.map(step, images.select(["path", "sha256", "size"]).to_pylist()):
+            found.append(one)
+            progress(len(found), len(images))
+    return found
 
 
 class ViewReader:

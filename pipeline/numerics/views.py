@@ -25,12 +25,19 @@ ALL = (slice(None), slice(None))
 """The window of pixels that is the whole image."""
 
 
-def windows(kind: str, height: int, width: int, size: tuple[int, int], overlap: float) -> list[Window]:
+NATIVE = (1.0, 1.0)
+"""A pixel of an image per pixel of a view."""
+
+
+def windows(
+    kind: str, height: int, width: int, size: tuple[int, int], overlap: float, step: tuple[float, float] = NATIVE
+) -> list[Window]:
     """The windows of one image (height × width pixels).
 
     `whole`: the image. `crops`: STEGO's five crops of half the height and width, in its order (four corners, centre).
-    `sliding`: windows of `size` at native scale whose neighbours share at least `overlap` of their length; an image
-    smaller than a window in some direction is enlarged (both directions alike) until it holds one.
+    `sliding`: windows of `size` whose neighbours share at least `overlap` of their length; `step` pixels of the image,
+    (down, across), make one of the view. An image smaller than a window in some direction is enlarged (both directions
+    alike) until it holds one.
     """
     if kind == "whole":
         return [Window(0, 0, height, width)]
@@ -39,11 +46,25 @@ def windows(kind: str, height: int, width: int, size: tuple[int, int], overlap: 
         corners = [(0, 0), (0, width - w), (height - h, 0), (height - h, width - w)]
         centre = (round((height - h) / 2), round((width - w) / 2))
         return [Window(y, x, h, w) for y, x in [*corners, centre]]
-    scale = max(1.0, size[0] / height, size[1] / width)
-    tall, wide = size[0] / scale, size[1] / scale
-    native = scale == 1  # windows then start at whole pixels, so that nothing is resampled
-    rows, columns = _starts(height, tall, overlap, native), _starts(width, wide, overlap, native)
+    rows, columns, tall, wide = _grid(height, width, size, overlap, step)
     return [Window(y, x, tall, wide) for y in rows for x in columns]
+
+
+def count_windows(height: int, width: int, size: tuple[int, int], overlap: float, step: tuple[float, float]) -> int:
+    """How many `sliding` windows an image has."""
+    rows, columns, _, _ = _grid(height, width, size, overlap, step)
+    return len(rows) * len(columns)
+
+
+def _grid(
+    height: int, width: int, size: tuple[int, int], overlap: float, step: tuple[float, float]
+) -> tuple[list[float], list[float], float, float]:
+    """Where sliding windows start, down and across, and how tall and wide they are."""
+    tall, wide = size[0] * step[0], size[1] * step[1]
+    scale = max(1.0, tall / height, wide / width)
+    native = scale == 1 and step == NATIVE  # windows then start at whole pixels, so that nothing is resampled
+    tall, wide = tall / scale, wide / scale
+    return _starts(height, tall, overlap, native), _starts(width, wide, overlap, native), tall, wide
 
 
 def _starts(length: float, window: float, overlap: float, native: bool) -> list[float]:

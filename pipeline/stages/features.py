@@ -8,6 +8,7 @@ view. A hole or an undecodable image is NaN, in int8 −128.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections import deque
 from collections.abc import Container, Iterator
@@ -31,7 +32,7 @@ from pipeline.artifacts.features import (
 )
 from pipeline.artifacts.images import sparse_images
 from pipeline.artifacts.known_rows import copy_known, known_rows
-from pipeline.artifacts.view_reader import ViewReader
+from pipeline.artifacts.view_reader import ViewReader, view_steps
 from pipeline.artifacts.views import ViewParams, view_size, view_table, with_content
 from pipeline.backbones.devices import autocast, pick_device
 from pipeline.backbones.facts import describe, file_sha256
@@ -109,8 +110,10 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     params: FeaturesParams = job.params
     dataset = job.inputs["dataset"].read_table("images.parquet")
     size = view_size(dataset, params.views, describe(params.backbone)[0])
-    table = view_table(dataset, params.views, size, params.mirror, params.predicted)
     seen, root = reading(params.channels, params.values), job.roots["images"].location
+    said = json.loads(job.roots["pixel_sizes"].location) if "pixel_sizes" in job.roots else None
+    steps = view_steps(root, dataset, params.views, said, lambda done, total: work.tick(done, total, "images measured"))
+    table = view_table(dataset, params.views, size, params.mirror, params.predicted, steps)
     table = with_content(
         table,
         sparse_images(job.inputs["dataset"]),
@@ -283,7 +286,7 @@ STAGE = Stage(
     version=2,
     encoding=1,
     inputs=("dataset",),
-    roots=("images",),
+    roots=("images", "pixel_sizes?"),
     params=FeaturesParams,
     compute=compute,
 )
