@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.artifacts.images import ByImage, Images
+from pipeline.artifacts.mask_tiles import Tiled, items_of
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError, Set
 
@@ -40,13 +41,13 @@ def decode_png(data: bytes) -> np.ndarray:
 
 
 def read_masks(artifact: Artifact) -> Iterator[dict[str, Any]]:
-    """Every row of a masks artifact, part by part in the order of the images."""
+    """Every row of a masks artifact, part by part in the order of the images; of a large one a row for each tile."""
     for name in sorted(artifact.markers()):
         yield from artifact.read_table(f"masks/{name}.parquet").to_pylist()
 
 
 def mask_rows(artifact: Artifact, start: int, stop: int) -> list[dict[str, Any]]:
-    """The rows start..stop−1 of finished masks, in the order of the images."""
+    """The rows start..stop−1 of finished masks, in the order of the images, of large ones tile by tile."""
     starts, names = _parts(artifact)
     rows = []
     for at in range(bisect_right(starts, start) - 1, bisect_left(starts, stop)):
@@ -54,8 +55,27 @@ def mask_rows(artifact: Artifact, start: int, stop: int) -> list[dict[str, Any]]
     return rows
 
 
+def stored_map(masks: Artifact, position: int, column: str = "mask") -> tuple[dict[str, Any], Any]:
+    """Of the image at a position of `images.json` the facts (split, id, path, height, width) and the label map: an
+    array, for a large image `Tiled`; None where there is none."""
+    rows = items_of(masks).rows(position)
+    (first,) = mask_rows(masks, rows.start, rows.start + 1)
+    facts = {key: first[key] for key in ("split", "id", "path", "height", "width")}
+    if first[column] is None:
+        return facts, None
+    if len(rows) == 1:
+        return facts, decode_png(first[column])
+
+    def tile(number: int) -> np.ndarray:
+        (row,) = mask_rows(masks, rows.start + number, rows.start + number + 1)
+        return decode_png(row[column])
+
+    return facts, Tiled((facts["height"], facts["width"]), mask_dtype(masks.manifest["clusters"]), tile)
+
+
 def label_maps(masks: Artifact, images: Images, *, crf: bool | None = None) -> ByImage[np.ndarray]:
-    """The label map of each predicted image, (height, width) uint8 or uint16; (0, 0) for an image of unknown size.
+    """The label map of each predicted image, (height, width) uint8 or uint16; (0, 0) for an image of unknown size. That
+    of a large image is `Tiled`, which reads a window when it is sliced.
 
     With the CRF (`crf`), without it, or (None) with it where the run has it. ConfigError where the run has none.
     """
@@ -68,12 +88,10 @@ def label_maps(masks: Artifact, images: Images, *, crf: bool | None = None) -> B
     rows = masks.held("images.json", Artifact.read_json)
 
     def read(row: int) -> np.ndarray:
-        at = bisect_left(rows, row)
-        (found,) = mask_rows(masks, at, at + 1)
-        if (found["split"], found["id"]) != images.name(row):
-            raise masks.damaged(f"masks {masks.fingerprint} hold {found['id']} in the place of {images.name(row)[1]}")
-        data = found[column]
-        return np.zeros((0, 0), mask_dtype(masks.manifest["clusters"])) if data is None else decode_png(data)
+        facts, found = stored_map(masks, bisect_left(rows, row), column)
+        if (facts["split"], facts["id"]) != images.name(row):
+            raise masks.damaged(f"masks {masks.fingerprint} hold {facts['id']} in the place of {images.name(row)[1]}")
+        return np.zeros((0, 0), mask_dtype(masks.manifest["clusters"])) if found is None else found
 
     return ByImage(images, rows, read)
 

@@ -68,20 +68,24 @@ class ViewReader:
     def read(self, view: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
         """The window of a row of the table of views, not mirrored: uint8 (height, width, 3) for `size` = (height,
         width). Raises DecodeError where the image cannot be decoded, and what `open_source` raises."""
-        return self._open(view).read((view["y0"], view["x0"], view["height"], view["width"]), size)
+        return self._of(view).read((view["y0"], view["x0"], view["height"], view["width"]), size)
 
     def content(self, view: dict[str, Any], rows: int, columns: int) -> np.ndarray:
         """Where the image of a view has content, on a grid over it: bool (rows, columns). An image that cannot be
         decoded has content everywhere: reading it says so."""
         try:
-            source = self._open(view)
+            source = self._of(view)
             return source.valid((0, 0, *source.size), (rows, columns))
         except DecodeError:
             return np.ones((rows, columns), bool)
 
-    def _open(self, view: dict[str, Any]) -> Source:
-        if self._source is None or self._path != view["path"]:
+    def source(self, path: str, sha256: str, size: int) -> Source:
+        """A listed image; raises what `open_source` raises."""
+        if self._source is None or self._path != path:
             self._source = None  # the old pixels go before the new ones come
-            self._source = open_source(self.root, view["path"], view["sha256"], view["bytes"], self.reading)
-            self._path = view["path"]
+            self._source = open_source(self.root, path, sha256, size, self.reading)
+            self._path = path
         return self._source
+
+    def _of(self, view: dict[str, Any]) -> Source:
+        return self.source(view["path"], view["sha256"], view["bytes"])
