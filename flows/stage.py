@@ -8,6 +8,7 @@ from prefect import State, flow
 StageName = Literal[
     "dataset",
     "labels",
+    "reading",
     "features",
     "suggestion",
     "neighbours",

@@ -28,6 +28,7 @@ class Rate(NamedTuple):
 RATES = {
     "dataset": Rate(0.1, 1e-4, 60),
     "labels": Rate(0.1, 1e-3, 50),
+    "reading": Rate(0.5, 0.05, 10),
     "features": Rate(3, 0.1, 406_000),  # a view of 23×23 tokens of 384 channels
     "suggestion": Rate(5, 0.02, 10),
     "neighbours": Rate(0.3, 1e-4, 45),
@@ -199,6 +200,7 @@ def _tokens(corpus: Corpus, views: float, limit: int) -> float:
 ITEMS: dict[str, Callable[[Corpus, Any], float]] = {
     "dataset": lambda corpus, params: corpus.images,
     "labels": lambda corpus, params: corpus.maps,
+    "reading": lambda corpus, params: min(corpus.images, 256),
     "features": lambda corpus, params: corpus.rows,
     "suggestion": lambda corpus, params: min(corpus.training, params.views),
     "neighbours": lambda corpus, params: corpus.training,

@@ -30,6 +30,7 @@ from pipeline.stages import (
     masks,
     neighbours,
     probe,
+    reading,
     report,
     scores,
     suggestion,
@@ -41,7 +42,7 @@ log = logging.getLogger("stegoflow")
 STAGES: tuple[Stage, ...] = tuple(
     module.STAGE
     for module in (
-        *(dataset, labels, features, suggestion, neighbours, head),
+        *(dataset, labels, reading, features, suggestion, neighbours, head),
         *(clusters, classes, probe, baseline, masks, scores, report),
     )
 )
@@ -93,6 +94,8 @@ def nodes(
     pins = pins or {}
     files.has_folder(config.dataset.root, "images")  # refuses a root that is no folder, before weights are looked for
     params = {stage.name: resolve(getattr(config, stage.name), config) for stage in STAGES if stage.name not in pins}
+    if "reading" in params and not params["reading"].asked:  # type: ignore[attr-defined]
+        del params["reading"]
     reads = _reads({name: suggestions(section, config) for name, section in params.items()}, until)
     stages = [
         stage for stage in STAGES if stage.name in reads and (not stage.optional or available(params[stage.name]))

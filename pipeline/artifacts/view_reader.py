@@ -19,8 +19,14 @@ from pipeline.numerics.views import NATIVE
 
 def reading_of(features: Artifact) -> Reading:
     """How the images were read that features were made of."""
-    params = features.manifest["params"]
-    return reading(params.get("channels"), params.get("values"))
+    params, found = features.manifest["params"], features.manifest["inputs"].get("reading")
+    corpus = Artifact(features.store, "reading", found) if found else None
+    return corpus_reading(params.get("channels"), params.get("values"), corpus)
+
+
+def corpus_reading(channels: Any, values: Any, corpus: Artifact | None) -> Reading:
+    """From `dataset.channels` and `dataset.values`, and what the stage `reading` found where these ask it."""
+    return reading(channels, values, corpus.read_json("reading.json") if corpus else None)
 
 
 def view_steps(

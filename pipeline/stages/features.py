@@ -32,7 +32,7 @@ from pipeline.artifacts.features import (
 )
 from pipeline.artifacts.images import sparse_images
 from pipeline.artifacts.known_rows import copy_known, known_rows
-from pipeline.artifacts.view_reader import ViewReader, view_steps
+from pipeline.artifacts.view_reader import ViewReader, corpus_reading, view_steps
 from pipeline.artifacts.views import ViewParams, view_size, view_table, with_content
 from pipeline.backbones.devices import autocast, pick_device
 from pipeline.backbones.facts import describe, file_sha256
@@ -43,7 +43,7 @@ from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.params import Params, borrowed, derived, unhashed
 from pipeline.datasets.folder import some
 from pipeline.images.pixels import DecodeError
-from pipeline.images.reading import reading
+from pipeline.images.reading import Reading
 from pipeline.numerics.codecs import quantise
 
 log = logging.getLogger("stegoflow")
@@ -71,7 +71,7 @@ class FeaturesParams(Params):
     codec: Literal["fp16", "int8"] = "fp16"
     """How tokens are stored. `int8`: in steps of 0.3 standard deviations of each channel in its view, compressed: a
     quarter of the bytes. Whatever it is, tokens are read as float16."""
-    channels: list[int | str] | None = borrowed("dataset.channels", optional=True)
+    channels: list[int | str] | str | None = borrowed("dataset.channels", optional=True)
     values: tuple[float, float] | str | None = borrowed("dataset.values", optional=True)
     max_failed_fraction: float = unhashed(0.1, ge=0, le=1)
     """Share of images that may be undecodable before the stage gives up."""
@@ -110,7 +110,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     params: FeaturesParams = job.params
     dataset = job.inputs["dataset"].read_table("images.parquet")
     size = view_size(dataset, params.views, describe(params.backbone)[0])
-    seen, root = reading(params.channels, params.values), job.roots["images"].location
+    seen, root = seen_by(job), job.roots["images"].location
     said = json.loads(job.roots["pixel_sizes"].location) if "pixel_sizes" in job.roots else None
     steps = view_steps(root, dataset, params.views, said, lambda done, total: work.tick(done, total, "images measured"))
     table = view_table(dataset, params.views, size, params.mirror, params.predicted, steps)
@@ -168,6 +168,11 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         "weights": params.weights if params.weights in ("hub", "packaged") else params.weights.rsplit("/", 1)[-1],
         "bytes": sum(entry.size for entry in job.out.store.entries(job.out.data(GROUP))),
     }
+
+
+def seen_by(job: Job) -> Reading:
+    """How images are read: as the params say, or the corpus."""
+    return corpus_reading(job.params.channels, job.params.values, job.inputs.get("reading"))
 
 
 def encode_part(job: Job, part: Part) -> dict[str, Any]:
@@ -254,7 +259,7 @@ def _backbone(name: str, weights: str, sha256: str, block: int | None, facet: An
 def _batches(
     rows: dict[int, dict[str, Any]], job: Job, failed: dict[str, str]
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    images = ViewReader(job.roots["images"].location, reading(job.params.channels, job.params.values))
+    images = ViewReader(job.roots["images"].location, seen_by(job))
     indices: list[int] = []
     pixels: list[np.ndarray] = []
     for index, row in rows.items():
@@ -285,7 +290,7 @@ STAGE = Stage(
     "features",
     version=2,
     encoding=1,
-    inputs=("dataset",),
+    inputs=("dataset", "reading?"),
     roots=("images", "pixel_sizes?"),
     params=FeaturesParams,
     compute=compute,

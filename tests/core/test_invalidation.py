@@ -133,7 +133,7 @@ EXECUTION: dict[str, Any] = {
     "dask_options": {"cores": 4},
     "retries": 7,
 }
-BY_NAME = {stage.name: stage for stage in STAGES if stage.name not in ("suggestion", "classes")}
+BY_NAME = {stage.name: stage for stage in STAGES if stage.name not in ("reading", "suggestion", "classes")}
 """The stages of the configs here, which give K, choose the head `stego` and have no annotation."""
 
 
