@@ -95,24 +95,29 @@ def measure(
         cell |= {key: known[key] for key in WORTH}
     else:
         progress("worth", 0, 1, "cells")
-        cell |= rounded(worth(result, config.clusters.seed)) | {"commit": commit()}
+        cell |= rounded(worth(result, config)) | {"commit": commit()}
     return facts, cell, ran
 
 
+PROTOTYPES = 256
+"""Of heads whose tree would have no more than K: named cuts need a finer one."""
 COLOUR: dict[tuple[str, str, int], Json] = {}
 """What colour alone gives, by dataset, labels and seed: the same for every head."""
 
 
-def worth(run: Run, seed: int) -> Json:
+def worth(found: Run, config: PipelineConfig) -> Json:
     """Named cuts and borders of a run, and the same of colour alone; None where no training image has labels."""
     import quality_colour  # faiss and more, which other benchmarks do not want in memory
     import quality_named
 
-    data = quality_named.Labelled(run)
-    key = run.artifact("dataset").fingerprint, run.artifact("labels").fingerprint, seed
+    data, finer = quality_named.Labelled(found), found
+    if len(found.clusters.vectors) < PROTOTYPES and config.clusters.prototypes is None:
+        few = config.clusters.model_copy(update={"prototypes": PROTOTYPES, "method": "kmeans"})
+        finer = run(config.model_copy(update={"clusters": few}), until="masks")
+    key = found.artifact("dataset").fingerprint, found.artifact("labels").fingerprint, config.clusters.seed
     if data.train and key not in COLOUR:
-        COLOUR[key] = quality_colour.worth(run, data, seed)
-    return {**quality_named.worth(run, data), "colour": COLOUR.get(key)}
+        COLOUR[key] = quality_colour.worth(found, data, config.clusters.seed)
+    return {**quality_named.worth(found, data, finer), "colour": COLOUR.get(key)}
 
 
 def rounded(value: Any) -> Any:

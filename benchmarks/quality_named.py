@@ -102,7 +102,7 @@ class Labelled:
         self.descriptors = Descriptors(**{stage: run.artifact(stage) for stage in stages}, device="auto")
         training = training_images(self.descriptors, TRAINING)
         self.train, self.val = (
-            [row for row in rows if self.images.name(row) in self.maps] for rows in (training, run.labels.rows)
+            [row for row in rows if self.images.name(row) in self.maps] for rows in (training, run.masks.rows)
         )
 
     def label(self, row: int) -> np.ndarray:
@@ -134,16 +134,23 @@ class Labelled:
         return total
 
 
-def worth(run: Run, data: Labelled) -> dict[str, Any]:
-    """What a cell holds of named cuts and borders, in percent: `named` by the number of groups; `share` of the way from
-    k-means on tokens to the linear probe on tokens; `boundary` of the masks without CRF, `boundary_baseline`."""
-    known, tree = run.scores, run.clusters.tree
+def curve(run: Run, data: Labelled) -> dict[str, float | None]:
+    """`named_cuts` of a run that has masks; none where its tree is too coarse or no training image has labels."""
+    tree = run.clusters.tree
     fine = cut(tree, max([n for n in CUTS if n <= len(tree.sizes)], default=1))
-    curve = {}
-    if len(fine.nodes) >= min(CUTS) and data.train:
-        maps = cut_maps(run.store, run.record, len(fine.nodes))
-        train = data.training_counts(fine)
-        curve = named_cuts(tree, fine, train, data.counts(data.val, maps.read, len(fine.nodes)))
+    if len(fine.nodes) < min(CUTS) or not data.train:
+        return {}
+    maps = cut_maps(run.store, run.record, len(fine.nodes))
+    train = data.training_counts(fine)
+    return named_cuts(tree, fine, train, data.counts(data.val, maps.read, len(fine.nodes)))
+
+
+def worth(run: Run, data: Labelled, finer: Run) -> dict[str, Any]:
+    """What a cell holds of named cuts and borders, in percent: `named` by the number of groups, of the run `finer`;
+    `share` of the way from k-means on tokens to the linear probe on tokens; `boundary` of the masks without CRF,
+    `boundary_baseline`. `finer` is the run itself, or one that differs from it in its prototypes alone."""
+    known = run.scores
+    named = curve(finer, data if finer is run else Labelled(finer))
     linear = known.linear_tokens and known.linear_tokens.miou
     masks, k = label_maps(run.artifact("masks"), data.images, crf=False), run.clusters.k
 
@@ -151,8 +158,8 @@ def worth(run: Run, data: Labelled) -> dict[str, Any]:
         return scores(data.counts(data.val, pixels, k, near_border), np.asarray(matching))["miou"]
 
     return {
-        "named": curve,
-        "share": share(curve, known.baseline.miou, linear),
+        "named": named,
+        "share": share(named, known.baseline.miou, linear),
         "boundary": boundary(masks.read, known.cluster.matching),
         "boundary_baseline": boundary(run.baseline.read, known.baseline.matching),
     }

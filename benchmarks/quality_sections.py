@@ -11,7 +11,8 @@ TEXT = """## Named cuts
 Each group of a cut into 10, 25, 50, 100 and 200 is named by the majority of the *training* labels, in at most 100
 training images, and scored on val (mIoU); no match is sought. `share` compares methods: the mean of that curve
 over the logarithm of the number of groups, as percent of the way from k-means on tokens at K (one Hungarian match) to
-the linear probe on tokens. It is of the cuts that a tree has: where these are fewer, compare the columns instead.
+the linear probe on tokens. It is of the cuts that a tree has: where these are fewer, compare the columns instead. Heads
+whose clusters are K prototypes are clustered again for this with 256 of them, each a piece of one of the K clusters.
 
 {shares}
 

@@ -70,21 +70,18 @@ class StegoParams(CorrespondenceParams):
 
 
 class StegoflowParams(CorrespondenceParams):
-    """STEGO's network on tokens in their context, balanced to K groups."""
+    """STEGO's network on tokens in their context, balanced to as many groups as these seem to hold, whatever K is."""
 
     network = "pipeline.heads.stegoflow:Stegoflow"
     method: Literal["stegoflow"] = "stegoflow"
-    k: int = borrowed("clusters.k")
     steps: int = Field(500, ge=1)
     """A quarter of `stego`'s, on half as many positions: where trials on four labelled sets, whose scores were seen,
     had long stopped gaining (docs/decisions/009)."""
     samples: int = Field(8, ge=1)
     """samples² random positions are compared per view."""
     context: float = Field(0.1, ge=0, le=1)
-    """Share of its image's tokens that a token is averaged with; 0 leaves tokens as they are. This default and the next
-    were set after trials whose scores on four labelled sets were seen (docs/decisions/009)."""
-    groups: float = Field(0.7, gt=0)
-    """Effective number of groups of the codes, as a share of `clusters.k`."""
+    """Share of its image's tokens that a token is averaged with; 0 leaves tokens as they are. This default was set
+    after trials whose scores on four labelled sets were seen (docs/decisions/009)."""
 
 
 class SmoosegParams(TrainedParams):

@@ -1,4 +1,4 @@
-"""stegoflow: STEGO's loss on tokens in their context, with the repulsion that gives as many groups as are asked for.
+"""stegoflow: STEGO's loss on tokens in their context, with the repulsion that gives as many groups as these hold.
 
 Two changes to STEGO (arXiv 2203.08414), neither of which reads a label:
 
@@ -9,8 +9,8 @@ Two changes to STEGO (arXiv 2203.08414), neither of which reads a label:
 - Balance. STEGO's shift of random pairs decides into how many groups the codes fall, and the published one is right for
   some backbones and sets only. Here it is a multiplier that follows a condition: G groups of one size have a mean
   squared cosine of 1/G over random pairs of tokens. While codes are more alike than that the shift rises, else falls.
-  G is 0.7 K, because groups are not of one size.
-  So codes cannot collapse, and cannot fall apart into many more groups than k-means will look for.
+  G is how many groups the tokens of a sample seem to hold, counted as the stage `suggestion` counts them; K is not
+  read, so another K trains nothing. Codes cannot collapse, and cannot fall apart into many more groups than these.
 
 Pairs of a view with itself and with its neighbours are STEGO's.
 
@@ -28,26 +28,36 @@ from pipeline.heads.settings import StegoflowParams
 from pipeline.heads.stego import Pairs, Stego
 from pipeline.numerics.codes import Codes
 from pipeline.numerics.context import find_temperature, in_context, unit
+from pipeline.numerics.kmeans import likely_groups
 
+BLOCK = 16
+"""Views whose context is computed at once."""
+EACH = 100
+"""Tokens of a view that groups are counted in, about."""
 RATE = 0.02
 """Largest change of the shift in one step."""
 
 
 class Stegoflow(Stego):
-    """STEGO's network, on tokens in their context; `shift` is b of random pairs, `temperature` that of the context."""
+    """STEGO's network, on tokens in their context; `shift` is b of random pairs, `temperature` that of the context,
+    `groups` how many groups codes are balanced to."""
 
     regrouped = True
     shift: Tensor
     temperature: Tensor
+    groups: Tensor
 
     def __init__(self, params: StegoflowParams, channels: int) -> None:
         super().__init__(params, channels)
         self.register_buffer("shift", torch.zeros(()))
         self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("groups", torch.ones(()))
 
     def prepare(self, sample: Tensor, seed: int) -> None:
         if self.params.context:
             self.temperature.fill_(find_temperature(sample, self.params.context))
+        views = torch.cat([self.context(block) for block in sample.split(BLOCK)]).flatten(1, 2)
+        self.groups.fill_(likely_groups(views[:, :: max(1, views.shape[1] // EACH)].cpu().numpy()))
 
     def context(self, tokens: Tensor) -> Tensor:
         return in_context(tokens, float(self.temperature)) if self.params.context else unit(tokens)
@@ -63,6 +73,6 @@ class Stegoflow(Stego):
             alike = [
                 torch.bmm(a.codes, b.codes[order].transpose(1, 2)).float().square().mean() for a, b, order in shuffled
             ]
-            excess = (torch.stack(alike).mean() * self.params.k * self.params.groups).log().clamp(-1, 1)
+            excess = (torch.stack(alike).mean() * self.groups).log().clamp(-1, 1)
             self.shift += RATE * 0.5 * (1 + math.cos(math.pi * batch.step / batch.steps)) * excess
         return now

@@ -98,6 +98,18 @@ def effective_groups(vectors: np.ndarray) -> float:
     return pairs / total if total else float(depth)
 
 
+def group_counts(vectors: np.ndarray) -> tuple[float, float]:
+    """`effective_groups` of unit vectors (view, n, D): of all views together, and of a single view, on average."""
+    return effective_groups(vectors), float(np.mean([effective_groups(view[None]) for view in vectors]))
+
+
+def likely_groups(vectors: np.ndarray) -> float:
+    """How many groups to look for in unit vectors (view, n, D): the geometric mean of the two of `group_counts`, which
+    does not grow with the number of views (docs/decisions/011)."""
+    groups, within = group_counts(vectors)
+    return max(1.0, (groups * within) ** 0.5)
+
+
 class WardTree:
     """A Ward tree over a sample of unit vectors (n, channel) float32 (Ward 1963), for k-means with any K."""
 

@@ -210,4 +210,4 @@ def _resume(out: Artifact, method: Method, optimiser: torch.optim.Optimizer) -> 
     return step
 
 
-STAGE = Stage("head", version=1, encoding=1, inputs=("features", "neighbours"), params=MethodParams, compute=compute)
+STAGE = Stage("head", version=2, encoding=1, inputs=("features", "neighbours"), params=MethodParams, compute=compute)

@@ -24,7 +24,7 @@ from pipeline.backbones.devices import pick_device
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import Set, StageError
 from pipeline.core.params import Params, borrowed
-from pipeline.numerics.kmeans import WardTree, effective_groups, nearest, normalise
+from pipeline.numerics.kmeans import WardTree, group_counts, likely_groups, nearest, normalise
 
 
 class SuggestionParams(Params):
@@ -51,8 +51,8 @@ TREE = 2000
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: SuggestionParams = job.params
     vectors = sample(job, work)
-    groups, within = counts(vectors)
-    k = min(suggested(groups, within), vectors.shape[0] * vectors.shape[1])
+    groups, within = group_counts(vectors)
+    k = min(round(likely_groups(vectors)), vectors.shape[0] * vectors.shape[1])
     tried = curve_ks(params.highest, vectors.shape[0] * vectors.shape[1] // 3)
     values, leading = np.empty((params.draws, len(tried))), principal(vectors)
     for draw in range(params.draws):
@@ -69,17 +69,6 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     found = {**facts, "peaks": peaks(tried, [row["stability"] for row in rows])}
     job.out.write_json("suggestion.json", found)
     return {"items": len(vectors), **found}
-
-
-def counts(vectors: np.ndarray) -> tuple[float, float]:
-    """Effective numbers of groups of unit vectors (view, n, channel): of all views together, by pairs of different
-    ones, and of a view, on average."""
-    return effective_groups(vectors), float(np.mean([effective_groups(view[None]) for view in vectors]))
-
-
-def suggested(groups: float, within: float) -> int:
-    """K: the geometric mean of the two."""
-    return max(1, round((groups * within) ** 0.5))
 
 
 def sample(job: Job, work: Work) -> np.ndarray:

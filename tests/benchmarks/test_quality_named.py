@@ -88,7 +88,7 @@ def test_one_map_of_an_image_serves_all_cuts(make_config: Callable[..., Pipeline
     counts = data.counts(data.val, cut_maps(found.store, found.record, 25).read, 25)
     afresh = data.counts(data.val, cut_maps(found.store, found.record, 10).read, 10)
     assert np.array_equal(coarser(counts, fine, cut(tree, 10)), afresh)
-    result = worth(found, data)
+    result = worth(found, data, found)
     assert result["named"]["10"] == named(coarser(data.training_counts(fine), fine, cut(tree, 10)), afresh)
     patches = data.training_counts(fine)
     assert patches.sum() == pytest.approx(6 * 16, abs=1), "every patch of six images, none of them ignored"
@@ -103,6 +103,6 @@ def test_one_map_of_an_image_serves_all_cuts(make_config: Callable[..., Pipeline
 
 def test_what_a_tree_lacks_is_not_there(make_config: Callable[..., PipelineConfig]):
     found = run(make_config(masks={"crf": False}), until="scores")
-    result = worth(found, Labelled(found))
+    result = worth(found, Labelled(found), found)
     assert (result["named"], result["share"]) == ({}, None)
     assert result["boundary"] > 0

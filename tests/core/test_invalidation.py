@@ -91,7 +91,7 @@ ANNOTATION = {"classes.unnamed"}
 """… and of the one that runs only where there is an annotation: tests/stages/test_classes.py."""
 OTHER_METHODS: dict[str, dict[str, Any]] = {
     "stegoflow": {
-        "context": 0.5, "groups": 1.0, "steps": 21, "batch": 3, "code": 9, "samples": 2, "negatives": 1,
+        "context": 0.5, "steps": 21, "batch": 3, "code": 9, "samples": 2, "negatives": 1,
         "learning_rate": 1e-3, "schedule": "constant", "dropout": 0.2, "weight_self": 1.0, "weight_neighbours": 1.0,
         "weight_random": 1.0, "shift_self": 0.0, "shift_neighbours": 0.0, "zero_clamp": False,
     },
@@ -349,7 +349,7 @@ def test_a_new_version_renames_a_stage_and_what_follows(stage, finished, monkeyp
     assert {name for name in before if before[name] != after[name]} == downstream({stage.name})
 
 
-@pytest.mark.parametrize(("method", "again"), [("stego", False), ("stegoflow", True)])
+@pytest.mark.parametrize(("method", "again"), [("stego", False), ("stegoflow", False), ("smooseg", True)])
 def test_k_renames_the_heads_that_read_it(method: str, again: bool, make_config):
     few, many = (fingerprints(make_config(head={"method": method}, clusters={"k": k})) for k in (3, 5))
     assert (few["head"] != many["head"]) == again

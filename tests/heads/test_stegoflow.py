@@ -1,4 +1,4 @@
-"""The stegoflow head: context against explicit loops, the fitted temperature, and a shift that K decides."""
+"""The stegoflow head: context against explicit loops, the fitted temperature, a shift that follows the groups."""
 
 import math
 
@@ -16,10 +16,11 @@ from pipeline.numerics.context import perplexity
 SMALL = {"code": 8, "samples": 4, "negatives": 2, "batch": 6, "learning_rate": 2e-3}
 
 
-def make(k: int = CLUSTERS, **changed: float) -> Stegoflow:
+def make(groups: int = CLUSTERS, **changed: float) -> Stegoflow:
     torch.manual_seed(0)
-    params = completed(StegoflowParams(**{**SMALL, **changed})).model_copy(update={"k": k})
-    return Stegoflow(params, CHANNELS)  # type: ignore[arg-type]
+    method = Stegoflow(completed(StegoflowParams(**{**SMALL, **changed})), CHANNELS)  # type: ignore[arg-type]
+    method.groups.fill_(groups)
+    return method
 
 
 def groups(method: Stego, maps: Tensor) -> float:
@@ -93,11 +94,11 @@ def test_a_step_is_stegos_with_the_present_shift():
         assert terms.keys() == expected.keys()
 
 
-def test_the_shift_moves_toward_k():
-    """Codes more alike than K groups raise it, codes less alike lower it, by at most RATE; slower toward the end."""
+def test_the_shift_moves_toward_the_number_of_groups():
+    """Codes more alike than so many groups raise it, less alike lower it, by at most RATE; slower toward the end."""
     maps = planted()[0]
-    for k, sign in ((1000, 1), (1, -1)):
-        method = make(k=k)
+    for wanted, sign in ((1000, 1), (1, -1)):
+        method = make(wanted)
         method.loss(a_batch(maps, 0, 10), torch.float32, False)
         assert float(method.shift) * sign == pytest.approx(RATE, rel=0.3)
         early = float(method.shift)
@@ -106,14 +107,23 @@ def test_the_shift_moves_toward_k():
         assert 0 < float(method.shift) / early < 0.1
 
 
-@pytest.mark.parametrize("k", [2, 4, 6])
-def test_codes_fall_into_as_many_groups_as_asked_for(k: int):
+@pytest.mark.parametrize("wanted", [2, 4, 6])
+def test_codes_fall_into_as_many_groups_as_are_wanted(wanted: int):
     maps = planted(noise=0.4)[0]
-    method = make(k=2 * k, groups=0.5, steps=400)
+    method = make(steps=400)
     method.prepare(maps, 0)
+    method.groups.fill_(wanted)
     train(method, adam(method), method.context(maps), range(400), 400)
-    assert groups(method, maps) == pytest.approx(k, rel=0.25)
-    assert StegoflowParams().groups == 0.7
+    assert groups(method, maps) == pytest.approx(wanted, rel=0.25)
+
+
+def test_groups_are_counted_in_the_sample():
+    """Of `planted`, where a view holds two or three of four groups: between the two counts."""
+    maps = planted(noise=0.05)[0]
+    method = make(1)
+    method.prepare(maps, 0)
+    assert 2.5 < float(method.groups) < 3.5
+    assert "k" not in StegoflowParams.model_fields, "another K trains nothing"
 
 
 def test_no_gradient_reaches_the_shift_and_a_stopped_training_goes_on():
