@@ -1,4 +1,4 @@
-# make demo | test | faults | bench | quality | choices | annotate | lint | acknowledge | constraints   (PYTHON=python3.12 picks another interpreter)
+# make demo | test | faults | bench | scale | quality | choices | annotate | lint | acknowledge | constraints   (PYTHON=python3.12 picks another interpreter)
 PYTHON ?= python3
 EXTRA ?= all# any extras of pyproject.toml, with commas between; `gpu` is all with faiss-gpu in place of faiss-cpu
 GPU := gpu,crf,tiff,geo,fits,wsi,coco,report,explore,demo,dask,flows
@@ -7,7 +7,7 @@ BIN := .venv/bin
 COMMA := ,
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test faults bench quality choices annotate lint acknowledge constraints check-tools clean
+.PHONY: demo test faults bench scale quality choices annotate lint acknowledge constraints check-tools clean
 
 demo: .venv
 	$(BIN)/stegoflow demo
@@ -23,6 +23,10 @@ faults: .venv
 # Every stage's time beside its floor, in turns: benchmarks/speed.json. A part of it: ARGS='--only features,head'.
 bench: .venv
 	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+# Generated corpora of several sizes: benchmarks/scale.json and docs/scale.md. Others: ARGS='--views 10000 1000000'.
+scale: .venv
+	$(BIN)/python benchmarks/scale.py $(ARGS)
 
 # Data sets × heads × seeds: benchmarks/quality.json and docs/results.md. More options: ARGS='--sets a,b --no-crf'.
 quality: .venv

@@ -67,10 +67,9 @@ def measure(
     made, scores = {row.stage: result.artifact(row.stage) for row in result.stages}, result.summary()["scores"]
     if not scores["cluster"]:
         raise StageError("no predicted image has a label map", next="add labels to the split `val`")
-    splits = made["dataset"].read_table("images.parquet", ["split"])["split"].to_pylist()
     facts = {
         "views": list(config.features.views.size or made["features"].manifest["view"]),
-        "images": {split: splits.count(split) for split in sorted(set(splits))},
+        "images": made["dataset"].manifest["splits"],
         "k": config.clusters.k,
         "content": {
             name: made[name].manifest["roots"][root] for name, root in (("dataset", "images"), ("labels", "labels"))

@@ -9,8 +9,8 @@ from pipeline.artifacts.classes import Classes
 from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.descriptors import Descriptors
 from pipeline.artifacts.gallery import training_images, typical
-from pipeline.artifacts.images import ByImage, Images
-from pipeline.artifacts.mask_tiles import Rectangle, Tiled, grid, tile_at
+from pipeline.artifacts.images import ByImage, Images, Ranges
+from pipeline.artifacts.mask_tiles import Rectangle, Tiled, grid, predicted_rows, tile_at
 from pipeline.artifacts.masks import mask_dtype
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError
@@ -80,21 +80,21 @@ def predictor(
     return predict, Images(inputs["dataset"]), masks
 
 
-def chosen_rows(masks: Artifact, images: Images, splits: Sequence[str]) -> list[int]:
+def chosen_rows(masks: Artifact, images: Images, splits: Sequence[str]) -> Ranges:
     """The rows of the table of images that are of some splits, by default those that have masks."""
     known = list(images.splits)
     for split in splits:
         if split not in known:
             raise ConfigError(f"--split {split}: there are {', '.join(known)}", next=f"--split {known[0]}")
     if not splits:
-        return masks.held("images.json", Artifact.read_json)
-    return [row for split in known if split in splits for row in images.splits[split]]
+        return predicted_rows(masks)
+    return Ranges(*(images.splits[split] for split in known if split in splits))
 
 
 def read_map(predict: Predictor, images: Images, row: int) -> Any:
     """The label map of an image without CRF; (0, 0) where its size is not known. That of a large image is `Tiled`, and
     computed tile by tile."""
-    (image,) = images.table.slice(row, 1).to_pylist()
+    image = images.row(row)
     height, width = image["height"], image["width"]
 
     def read(kept: Rectangle | None = None) -> np.ndarray | None:

@@ -4,10 +4,12 @@ The rate is that of the nearest artifact in the store, else one that was measure
 magnitude: machines differ, and some stages grow faster than their items.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
@@ -125,54 +127,64 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
     """Count images, views and labels below `dataset.root`, as far as possible from what was listed before."""
     from pipeline.artifacts.labels import stem
     from pipeline.artifacts.view_reader import view_steps
-    from pipeline.artifacts.views import view_size, view_table
+    from pipeline.artifacts.views import Shapes, Splits, view_size, view_tables
     from pipeline.backbones.facts import describe
     from pipeline.numerics.views import NATIVE, count_windows
     from pipeline.stages import dataset
 
     root, layout = config.dataset.root, config.dataset.layout
-    items = folder.scan(root, "images", store, layout=layout).items
-    splits: dict[str, list[folder.Item]] = {}
-    for item in items:
-        splits.setdefault(item.split, []).append(item)
+    listing = folder.scan(root, "images", store, layout=layout)
+    counts = listing.splits
     views = config.features.views
-    chosen = {split: members[:: -(-len(members) // SAMPLED)] for split, members in splits.items()}
-    sample = [item for members in chosen.values() for item in members]
-    weights = {split: len(splits[split]) / len(members) for split, members in chosen.items()}
+    stride = {split: -(-count // SAMPLED) for split, count in counts.items()}
+    splits, shapes = Splits.of(counts, config.masks.splits), Shapes()
+    sample, at, pixels, sparse = [], dict.fromkeys(counts, 0), 0, False
+    for items in listing.each():
+        split = items[0].split
+        sample += items[-at[split] % stride[split] :: stride[split]]
+        at[split] += len(items)
+        pixels += sum(item.height * item.width for item in items)
+        sparse = sparse or any(item.sparse for item in items)
+        if split in splits.training:
+            shapes.add(np.asarray([item.height for item in items]), np.asarray([item.width for item in items]))
     patch, channels, _ = describe(config.features.backbone)
-    size = view_size(dataset.table(items), views, patch)
-    counts = [1] * len(sample)
+    size = view_size(shapes, views, patch)
+    each = [1] * len(sample)
     if views.kind == "sliding":  # of many windows of one image that are alike, one is in the table
         (said,) = config.dataset.model_dump(mode="json", include={"pixel_size"}).values()
         steps = view_steps(root, dataset.table(sample), views, said) or [NATIVE] * len(sample)
-        counts = [
+        each = [
             count_windows(max(1, item.height), max(1, item.width), size, views.overlap, step)
             for item, step in zip(sample, steps, strict=True)
         ]
         views = views.model_copy(update={"kind": "whole"})
-    table = view_table(dataset.table(sample), views, size, config.features.mirror, config.masks.splits)
-    weight = np.asarray([weights[split] for split in table["split"].to_pylist()])
-    weight = weight * np.asarray(counts)[np.asarray(table["image"])]
+    every = view_tables(dataset.table(sample), 0, views, size, config.features.mirror, splits)
+    table = pa.concat_tables(piece for piece, _ in every)
+    taken = Counter(item.split for item in sample)
+    weight = np.asarray([counts[split] / taken[split] for split in table["split"].to_pylist()])
+    weight = weight * np.asarray(each)[np.asarray(table["image"])]
     mirrored, training = np.asarray(table["mirrored"]), np.asarray(table["training"])
-    labels: set[tuple[str, str]] = set()
+    labels, maps = set[tuple[str, str]](), 0
     if folder.has_labels(root, layout):
-        labels = {(item.split, stem(item.id)) for item in folder.scan(root, "labels", store, layout=layout).items}
+        wanted = {(item.split, stem(item.id)) for item in sample}
+        for items in folder.scan(root, "labels", store, layout=layout).each():
+            labels |= {(item.split, stem(item.id)) for item in items} & wanted
+            maps += len(items)
     keys = zip(table["split"].to_pylist(), table["id"].to_pylist(), strict=True)
     labelled = np.asarray([(split, stem(id)) in labels for split, id in keys])
-    predicted = folder.predicted_splits(set(splits), config.masks.splits)
     return Corpus(
-        images=len(items),
+        images=len(listing),
         views=float(weight[~mirrored].sum()),
         rows=float(weight.sum()),
         training=float(weight[training].sum()),
         labelled=float(weight[training & labelled].sum()),
-        maps=len(labels),
-        predicted=sum(len(splits[split]) for split in predicted),
-        megapixels=float(np.mean([item.height * item.width for item in items])) / 1e6,
+        maps=maps,
+        predicted=sum(counts[split] for split in splits.predicted),
+        megapixels=pixels / len(listing) / 1e6,
         tokens=size[0] // patch * (size[1] // patch),
         channels=channels,
-        sampled=len(sample) < len(items),
-        sparse=any(item.sparse for item in items),
+        sampled=len(sample) < len(listing),
+        sparse=sparse,
     )
 
 

@@ -152,35 +152,32 @@ def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress:
     def scan(kind: str, unit: str) -> folder.Listing:
         return folder.scan(root, kind, store, lambda done, total: progress("listing", done, total, unit), layout)
 
-    images, notes = scan("images", "images")
-    for note in notes:
+    images = scan("images", "images")
+    for note in images.notes:
         if config.dataset.channels and note.endswith(folder.FIRST_THREE):
             continue
         log.warning("%s", note)
-    splits = {item.split for item in images}
+    splits = set(images.splits)
     folder.predicted_splits(splits, config.masks.splits)  # refuses a split that is not there
-    found = {"images": Root(root, folder.content_digest(images))}
+    found = {"images": Root(root, images.digest())}
     if config.features.views.scale and config.dataset.pixel_size:
         found |= find_pixel_sizes(config, images)
     if wanted & {"labels", "training_labels"} and folder.has_labels(root, layout):
-        maps, _ = scan("labels", "label maps")
-        trained_on = folder.training_splits(splits)
+        maps = scan("labels", "label maps")
         description = folder.read_description(root, layout)
-        for name, chosen in (
-            ("labels", maps),
-            ("training_labels", [item for item in maps if item.split in trained_on]),
-        ):
+        trained_on = set(folder.training_splits(splits)) & set(maps.splits)
+        for name, chosen in (("labels", set(maps.splits)), ("training_labels", trained_on)):
             if chosen:
-                found[name] = Root(root, folder.content_digest(chosen, description))
+                found[name] = Root(root, maps.digest(description, chosen))
     return found
 
 
-def find_pixel_sizes(config: PipelineConfig, images: list[folder.Item]) -> dict[str, Root]:
+def find_pixel_sizes(config: PipelineConfig, images: folder.Listing) -> dict[str, Root]:
     """The root `pixel_sizes`: what `dataset.pixel_size` says of these images, where it says anything. It decides the
     windows of views that have a scale of their own."""
     (said,) = config.dataset.model_dump(mode="json", include={"pixel_size"}).values()
     known = configured(said)
-    sizes = [[item.path, size] for item in images if (size := known(item.path))]
+    sizes = [[item.path, size] for items in images.each() for item in items if (size := known(item.path))]
     return {"pixel_sizes": Root(json.dumps(said), digest(sizes))} if sizes else {}
 
 

@@ -14,7 +14,7 @@ from pipeline.artifacts.annotation import Annotation
 from pipeline.artifacts.baseline import Baseline, baseline_maps
 from pipeline.artifacts.clusters import Clusters, read_clusters
 from pipeline.artifacts.feature_table import Features, read_features
-from pipeline.artifacts.images import ByImage, Images, Key
+from pipeline.artifacts.images import ByImage, Images, Key, Ranges
 from pipeline.artifacts.labels import LabelMaps
 from pipeline.artifacts.masks import label_maps
 from pipeline.artifacts.neighbours import Neighbours, read_neighbours
@@ -137,7 +137,7 @@ class Run:
         def read(row: int) -> np.ndarray:
             return open_source(dataset["root"], *images.file(row), seen).pixels()
 
-        return ByImage(images, range(len(images.table)), read)
+        return ByImage(images, Ranges(range(len(images))), read)
 
     def image(self, key: Key) -> np.ndarray:
         """One image of the dataset, (height, width, 3) uint8. An id of several splits means the one with a mask."""

@@ -14,6 +14,8 @@ from raster_files import geotiff, ome_zarr, slide
 from rasterio.transform import Affine
 from test_bad_input import Exported, case, refused, row, run_and_export, write_config
 
+from pipeline.artifacts.features import view_pieces
+
 BODY = picture(3, (80, 112))[0]
 DEEP = BODY.astype(np.uint16) * 40 + 7
 PLANES = np.ascontiguousarray(DEEP.transpose(2, 0, 1))
@@ -137,7 +139,7 @@ def test_nodata_in_places(zoo: Exported, status):
 def test_an_image_without_content(zoo: Exported, status, name, make):
     assert status == 0
     assert name not in zoo.failed
-    assert name not in zoo.run.artifact("features").read_table("views.parquet")["path"].to_pylist()
+    assert name not in view_pieces(zoo.run.artifact("features")).read()["path"].to_pylist()
     assert mask(zoo, name).shape == (80, 112)
     assert (mask(zoo, name) == 255).all()
 

@@ -37,6 +37,7 @@ from pipeline.core.artifact import Artifact, record
 from pipeline.core.errors import ConfigError, DamageError, StageError
 from pipeline.core.execution import Execution
 from pipeline.core.executors import open_executor
+from pipeline.core.pieces import Pieces, write_pieces
 from pipeline.core.runs import find_run, run_artifact
 from pipeline.core.store import Store
 from pipeline.images import files
@@ -364,8 +365,12 @@ def test_a_crafted_mask_is_not_written_outside(change, hostile, tmp_path, elsewh
     masks.store.put(f"{masks.root}/parts/{first}.json", record("part", {**masks.marker(first), "files": masks.files}))
     with pytest.raises(DamageError, match="in the place of"):
         exporting.export(Store(place), "latest", tmp_path / "out")
-    images = dataset.read_table("images.parquet").to_pylist()
-    dataset.write_table("images.parquet", pa.Table.from_pylist([{**images[0], **change}, *images[1:]]))
+    images = Pieces(dataset, "images")
+    rows, index = images.read().to_pylist(), images.index.select(["split", "first"])
+    crafted_rows = pa.Table.from_pylist([{**rows[0], **change}, *rows[1:]], schema=images.piece(0).schema)
+    ends = [*images.starts[1:]]
+    tables = [crafted_rows.slice(a, b - a) for a, b in zip(images.starts, ends, strict=False)]
+    write_pieces(dataset, "images", zip(tables, index.to_pylist(), strict=True), index.schema)
     facts = {**dataset.manifest, "files": {**dataset.manifest["files"], **dataset.files}}
     dataset.store.put(f"{dataset.root}/manifest.json", record("manifest", facts))
     with pytest.raises(ConfigError):

@@ -1,11 +1,12 @@
 """A feature store as it is looked at from Python."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.artifacts.features import Tokens, read_center, read_mean
+from pipeline.artifacts.features import Rows, Tokens, read_center, view_pieces
 from pipeline.core.artifact import Artifact
 
 
@@ -14,7 +15,11 @@ class Features:
     """A feature store: `tokens` (view, row, column, channel) float16, the table of `views`, `mean`, `center`."""
 
     artifact: Artifact
-    views: pa.Table
+
+    @cached_property
+    def views(self) -> pa.Table:
+        """A row per view, in the order of `tokens`; all of them in memory."""
+        return view_pieces(self.artifact).read()
 
     @property
     def tokens(self) -> Tokens:
@@ -24,7 +29,7 @@ class Features:
     @property
     def mean(self) -> np.ndarray:
         """(view, channel) float32: the mean token of each view."""
-        return read_mean(self.artifact)
+        return Rows(self.artifact, "mean").read(np.arange(self.tokens.shape[0]))
 
     @property
     def center(self) -> np.ndarray:
@@ -51,5 +56,5 @@ class Features:
 
 
 def read_features(artifact: Artifact) -> Features:
-    """A features artifact; reads only its table of views."""
-    return Features(artifact, artifact.read_table("views.parquet"))
+    """A features artifact; reads nothing until it is asked for."""
+    return Features(artifact)

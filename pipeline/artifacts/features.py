@@ -7,22 +7,32 @@ and a row that is NaN although its image could be decoded is a shard that is gon
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
+from pipeline.artifacts.views import TABLE
 from pipeline.core.artifact import Artifact
+from pipeline.core.engine import Part
 from pipeline.core.errors import StoreError
+from pipeline.core.pieces import Pieces
 from pipeline.numerics.codecs import LOST, restore
 
 if TYPE_CHECKING:
     import zarr
 
-PART = 32
-"""Views per part: one shard of the store, about 20 MB at 26×34 tokens of 384 channels."""
+BLOCK = 32
+"""Views that are worked on together where tokens are read in order."""
+PART_BYTES = 2**24
+"""Bytes of a part, one shard of the store: 16 MiB."""
+MOST_VIEWS = 512
+"""Views of a part, at most."""
+TRAINED = 100_000
+"""Training views that neighbours, head and clusters are fitted on, at most: of more, a sample."""
+PIECES = 512
+"""Pieces of the table of views that such a sample is drawn from, at most."""
 GROUP = "features.zarr"
 STORED = {"fp16": ("tokens",), "int8": ("tokens", "scale", "mean")}
 """The arrays that a codec makes tokens of."""
@@ -59,16 +69,6 @@ def open_array(artifact: Artifact, name: str = "tokens") -> zarr.Array[Any]:
     return found
 
 
-def read_mean(artifact: Artifact) -> np.ndarray:
-    """The mean token of every view, (view, channel) float32, NaN where an image could not be decoded. DamageError where
-    a shard is damaged or gone."""
-    array = open_array(artifact, "mean")
-    with checksums(artifact, "mean"):
-        values = np.asarray(array[:])
-    _check_missing(artifact, "mean", np.flatnonzero(np.isnan(values[:, 0])))
-    return values
-
-
 def read_center(artifact: Artifact, center: str) -> np.ndarray:
     """What is taken off every token first, (channel,) float32: the training mean for `dataset`, zeros for `none`."""
     array = open_array(artifact, "center")
@@ -79,9 +79,36 @@ def read_center(artifact: Artifact, center: str) -> np.ndarray:
     return mean if center == "dataset" else np.zeros_like(mean)
 
 
-def training_views(table: pa.Table) -> np.ndarray:
-    """Rows of the views that neighbours, head and clusters are fitted on."""
-    return np.flatnonzero(np.asarray(table["training"]))
+def part_of(views: int, view_bytes: int) -> int:
+    """Views per part where there are so many, each of so many bytes: a power of two."""
+    fits = 1 << int(np.clip(PART_BYTES // max(1, view_bytes), 1, MOST_VIEWS)).bit_length() - 1
+    return min(fits, 1 << (views - 1).bit_length())
+
+
+def view_pieces(features: Artifact) -> Pieces:
+    """The table of views. Its index says of each piece the first of its images (`image`) and how many of its views are
+    trained on (`training`)."""
+    return Pieces(features, TABLE)
+
+
+def training_views(features: Artifact, most: int = TRAINED) -> np.ndarray:
+    """Rows of the views that neighbours, head and clusters are fitted on, ascending: all training views, or `most` of
+    them, the same ones whoever asks. A large sample is drawn evenly from some pieces of the table of views."""
+    table = view_pieces(features)
+    counts = np.asarray(table.index["training"])
+    if counts.sum() <= most:
+        return _training(table, range(table.count))
+    generator = np.random.default_rng(0)
+    chosen = np.flatnonzero(counts)
+    if len(chosen) > PIECES:
+        chosen = np.sort(generator.choice(chosen, PIECES, replace=False))
+    rows = _training(table, chosen.tolist())
+    return np.sort(generator.choice(rows, min(most, len(rows)), replace=False))
+
+
+def _training(table: Pieces, numbers: Iterable[int]) -> np.ndarray:
+    found = [np.flatnonzero(np.asarray(table.piece(n)["training"])) + table.starts[n] for n in numbers]
+    return np.concatenate([np.empty(0, np.int64), *found])
 
 
 class Rows:
@@ -91,6 +118,7 @@ class Rows:
         self.artifact, self.name = artifact, name
         self.array = open_array(artifact, name)
         self.shape: tuple[int, ...] = self.array.shape
+        self.part: int = (self.array.shards or self.array.chunks)[0]
 
     def read(self, views: np.ndarray) -> np.ndarray:
         """The rows of the given views in their order, (view, …) in the array's dtype. DamageError where a shard is
@@ -101,14 +129,14 @@ class Rows:
         """
         out = np.empty((len(views), *self.shape[1:]), self.array.dtype)
         order = np.argsort(views, kind="stable")
-        for run in _runs(views[order], PART, self.array.chunks[0]):
+        for run in _runs(views[order], self.part, self.array.chunks[0]):
             first, last = int(views[order[run.start]]), int(views[order[run.stop - 1]])
-            with checksums(self.artifact, _shard(self.name, first)):
+            with checksums(self.artifact, _shard(self.name, first // self.part)):
                 block = np.asarray(self.array[first : last + 1])
             out[order[run]] = block[views[order[run]] - first]
         lead = out.reshape(len(views), math.prod(self.shape[1:]))[:, 0]
         lost = np.isnan(lead) if out.dtype.kind == "f" else lead == LOST
-        _check_missing(self.artifact, self.name, views[lost])
+        _check_missing(self.artifact, self.name, views[lost], self.part)
         return out
 
 
@@ -129,8 +157,8 @@ class Tokens:
         if self.codec == "fp16":
             return self.rows["tokens"].read(views)
         out = np.empty((len(views), *self.shape[1:]), np.float16)
-        for start in range(0, len(views), PART):
-            some = slice(start, start + PART)
+        for start in range(0, len(views), BLOCK):
+            some = slice(start, start + BLOCK)
             out[some] = restore(*(self.rows[name].read(views[some]) for name in ("tokens", "scale", "mean")))
         return out
 
@@ -148,16 +176,19 @@ class Tokens:
         return values[0][tuple(rest)] if views.ndim == 0 else values[(slice(None), *rest)]
 
 
-def _check_missing(artifact: Artifact, name: str, rows: np.ndarray) -> None:
-    if len(rows):
-        gone = sorted(set(rows.tolist()) - set(artifact.manifest["missing_rows"]))
+def _check_missing(artifact: Artifact, name: str, rows: np.ndarray, part: int) -> None:
+    """DamageError where one of these rows, which have no values, is not among those that its part has lost."""
+    for number in np.unique(rows // part).tolist():
+        start, stop = number * part, min((number + 1) * part, artifact.manifest["items"])
+        missing = artifact.marker(Part(start, stop).name)["missing"]
+        gone = set(rows[rows // part == number].tolist()) - set(missing)
         if gone:
-            path = artifact.store.path_of(artifact.data(f"{GROUP}/{_shard(name, gone[0])}"))
-            raise artifact.damaged(f"{path} is gone: view {gone[0]} has no values")
+            path = artifact.store.path_of(artifact.data(f"{GROUP}/{_shard(name, number)}"))
+            raise artifact.damaged(f"{path} is gone: view {min(gone)} has no values")
 
 
-def _shard(name: str, view: int) -> str:
-    return f"{name}/c/{view // PART}" + "/0" * (3 if name == "tokens" else 1)
+def _shard(name: str, number: int) -> str:
+    return f"{name}/c/{number}" + "/0" * (3 if name == "tokens" else 1)
 
 
 @contextmanager

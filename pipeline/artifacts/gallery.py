@@ -5,6 +5,7 @@ import heapq
 import numpy as np
 
 from pipeline.artifacts.descriptors import Descriptors
+from pipeline.artifacts.features import training_views
 from pipeline.numerics.tree import Cut
 
 MOST_IMAGES = 300
@@ -13,8 +14,8 @@ MOST_IMAGES = 300
 
 def training_images(descriptors: Descriptors, most: int = MOST_IMAGES) -> list[int]:
     """Rows of the table of images: those that clusters were fitted on, or `most` of them, evenly spaced."""
-    table = descriptors.views.table
-    rows = np.unique(np.asarray(table["image"])[np.asarray(table["training"])])
+    features = descriptors.views.pieces
+    rows = np.unique(np.asarray(features.take(training_views(features.artifact))["image"]))
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))].tolist()
 
 

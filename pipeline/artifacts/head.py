@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import TypeAdapter
 
-from pipeline.artifacts.features import PART
+from pipeline.artifacts.features import BLOCK
 from pipeline.backbones.devices import pick_device
 from pipeline.core.artifact import Artifact
 from pipeline.heads import network
@@ -49,7 +49,7 @@ class TrainedHead:
         float dtype; NaN for views that are NaN. A code may depend on all tokens of its view and on no other view."""
         if tokens.ndim != 4:
             raise ValueError(f"whole views are wanted, (view, row, column, channel), not {tokens.shape}")
-        blocks = [self._encode(tokens[start : start + PART]) for start in range(0, max(1, len(tokens)), PART)]
+        blocks = [self._encode(tokens[start : start + BLOCK]) for start in range(0, max(1, len(tokens)), BLOCK)]
         if len(blocks) == 1:
             return blocks[0]
         return Codes(*(None if parts[0] is None else np.concatenate(parts) for parts in zip(*blocks, strict=True)))

@@ -2,54 +2,104 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
-from typing import Generic, TypeVar
-
-import pyarrow as pa
+from itertools import accumulate, chain
+from typing import Any, Generic, TypeVar, overload
 
 from pipeline.core.artifact import Artifact
+from pipeline.core.pieces import Pieces
 
 Value = TypeVar("Value")
 Key = str | tuple[str, str]
 """An image's id; with its split, "val/a/b.jpg" or ("val", "a/b.jpg"), where several splits hold that id."""
 
 
-SPARSE = "sparse.json"
-"""Of a dataset artifact: rows of the images whose pixels may be without content. Missing where there are none."""
+TABLE = "images"
+"""Of a dataset artifact: the table of images, in pieces of one split each."""
 
 
-def sparse_images(dataset: Artifact) -> list[int]:
-    """The rows of the images whose pixels may be without content."""
-    return [int(row) for row in dataset.read_json(SPARSE)] if SPARSE in dataset.manifest["files"] else []
+class Ranges(Sequence[int]):
+    """Ascending rows, as ranges: a split of millions of images is two numbers."""
+
+    def __init__(self, *ranges: range) -> None:
+        self.ranges = [one for one in ranges if len(one)]
+        self.stops = list(accumulate(map(len, self.ranges)))
+
+    def __len__(self) -> int:
+        return self.stops[-1] if self.stops else 0
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+    @overload
+    def __getitem__(self, at: slice) -> "Ranges": ...
+    def __getitem__(self, at: int | slice) -> "int | Ranges":
+        if isinstance(at, slice):
+            start, stop, step = at.indices(len(self))
+            if step != 1:
+                raise ValueError("rows are sliced without a step")
+            begins = [0, *self.stops]
+            return Ranges(*(r[max(0, start - b) : max(0, stop - b)] for r, b in zip(self.ranges, begins, strict=False)))
+        at = at + len(self) if at < 0 else at
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        number = bisect_right(self.stops, at)
+        return self.ranges[number][at - (self.stops[number - 1] if number else 0)]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __iter__(self) -> Iterator[int]:
+        return chain.from_iterable(self.ranges)
 
 
 class Images:
-    """The images of a dataset: a row (split, id, path, sha256, size, height, width) for each, by split and id."""
+    """The images of a dataset: a row (split, id, path, sha256, size, height, width, error, sparse) for each, by split
+    and id. Read piece by piece."""
 
     def __init__(self, dataset: Artifact) -> None:
-        self.table: pa.Table
-        self.splits: dict[str, range]
+        self.pieces = Pieces(dataset, TABLE)
+        self.firsts = list(zip(*(self.pieces.index[name].to_pylist() for name in ("split", "first")), strict=True))
+        self.splits: dict[str, range] = {}
         """The rows of each split."""
-        self.table, self.splits = dataset.held("images.parquet", _by_split)
+        start = 0
+        for split, count in dataset.manifest["splits"].items():
+            self.splits[split], start = range(start, start + count), start + count
+
+    def __len__(self) -> int:
+        return len(self.pieces)
 
     def find(self, split: str, id: str, rows: Sequence[int]) -> int | None:
         """The one of these ascending rows that is an image of a split."""
-        column = self.table["id"]
-        at = bisect_left(rows, id, *_inside(rows, self.splits[split]), key=lambda row: column[row].as_py())
-        return rows[at] if at < len(rows) and self.name(rows[at]) == (split, id) else None
+        number = bisect_right(self.firsts, (split, id)) - 1
+        if number < 0:
+            return None
+        piece, start = self.pieces.piece(number), self.pieces.starts[number]
+        column = piece["id"]
+        at = bisect_left(range(len(piece)), id, key=lambda row: column[row].as_py())
+        if at == len(piece) or column[at].as_py() != id or self.firsts[number][0] != split:
+            return None
+        place = bisect_left(rows, start + at)
+        return start + at if place < len(rows) and rows[place] == start + at else None
+
+    def row(self, row: int) -> dict[str, Any]:
+        """All that is known of the image in a row."""
+        return self.pieces.row(row)
 
     def name(self, row: int) -> tuple[str, str]:
         """(split, id) of a row."""
-        return self.table["split"][row].as_py(), self.table["id"][row].as_py()
+        return self._values(row, "split", "id")
 
     def file(self, row: int) -> tuple[str, str, int]:
         """(path below the root, sha256, bytes) of a row."""
-        path, sha256, size = (self.table[name][row].as_py() for name in ("path", "sha256", "size"))
-        return path, sha256, size
+        return self._values(row, "path", "sha256", "size")
 
     def size(self, row: int) -> tuple[int, int]:
         """(height, width) in pixels of a row; (0, 0) where the header cannot be read."""
-        return self.table["height"][row].as_py(), self.table["width"][row].as_py()
+        return self._values(row, "height", "width")
+
+    def _values(self, row: int, *columns: str) -> tuple[Any, ...]:
+        number = self.pieces.number(row)
+        piece, at = self.pieces.piece(number), row - self.pieces.starts[number]
+        return tuple(piece[name][at].as_py() for name in columns)
 
 
 class ByImage(Mapping[str, Value], Generic[Value]):
@@ -75,8 +125,10 @@ class ByImage(Mapping[str, Value], Generic[Value]):
 
     def split(self, *names: str) -> "ByImage[Value]":
         """Only the images of these splits."""
-        rows = list(chain.from_iterable(self.rows[slice(*self._at[name])] for name in self._at if name in names))
-        return ByImage(self.images, rows, self.read)
+        parts = [self.rows[slice(*self._at[name])] for name in self._at if name in names]
+        if all(isinstance(part, Ranges) for part in parts):
+            return ByImage(self.images, Ranges(*chain.from_iterable(part.ranges for part in parts)), self.read)  # type: ignore[attr-defined]
+        return ByImage(self.images, list(chain.from_iterable(parts)), self.read)
 
     def __getitem__(self, key: Key) -> Value:
         return self.read(self.row(key))
@@ -122,14 +174,3 @@ class ByImage(Mapping[str, Value], Generic[Value]):
 def _inside(rows: Sequence[int], every: range) -> tuple[int, int]:
     """Where ascending rows begin and stop to be inside a range."""
     return bisect_left(rows, every.start), bisect_right(rows, every.stop - 1)
-
-
-def _by_split(dataset: Artifact, name: str) -> tuple[pa.Table, dict[str, range]]:
-    table = dataset.read_table(name, ["split", "id", "path", "sha256", "size", "height", "width"])
-    column = table["split"]
-    splits, start = {}, 0
-    while start < len(column):
-        split = column[start].as_py()
-        stop = bisect_right(range(len(column)), split, start, key=lambda row: column[row].as_py())
-        splits[split], start = range(start, stop), stop
-    return table, splits

@@ -1,16 +1,20 @@
 """Label maps by image, from a labels artifact."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError, StageError
+from pipeline.core.pieces import Pieces
 from pipeline.datasets.benchmarks import layouts
 from pipeline.images import formats
 from pipeline.images.pixels import DecodeError
+
+TABLE = "labels"
+"""Of a labels artifact: the table of label maps, in pieces of one split each."""
 
 
 def stem(name: str) -> str:
@@ -28,11 +32,12 @@ class LabelMaps:
         self.ignore: int = classes["ignore"]
         self.coarse: list[tuple[int, int]] = classes.get("coarse", [])
         self.root = root
-        self.table, self.rows = artifact.held("labels.parquet", _by_image)
+        self.pieces = Pieces(artifact, TABLE)
+        self.firsts = list(zip(*(self.pieces.index[name].to_pylist() for name in ("split", "first")), strict=True))
         self._open: tuple[str, Any] = ("", None)
 
     def __contains__(self, key: tuple[str, str]) -> bool:
-        return (key[0], stem(key[1])) in self.rows
+        return self._find(*key) is not None
 
     def read(self, split: str, image: str) -> np.ndarray | None:
         """The label map of an image (height, width) ints, None where it has none. ConfigError for ids of no class."""
@@ -56,8 +61,8 @@ class LabelMaps:
         return self._checked(np.ascontiguousarray(label[window], np.int32), row["path"])
 
     def _row(self, split: str, image: str) -> dict[str, Any] | None:
-        number = self.rows.get((split, stem(image)))
-        return None if number is None else self.table.slice(number, 1).to_pylist()[0]
+        found = self._find(split, image)
+        return None if found is None else self.pieces.row(found)
 
     def _checked(self, label: np.ndarray, path: str) -> np.ndarray:
         """A label map in classes."""
@@ -72,12 +77,27 @@ class LabelMaps:
             )
         return label
 
+    def _find(self, split: str, image: str) -> int | None:
+        """The row of an image's label map, whose id is that of the image with another suffix or none."""
+        wanted = stem(image)
+        for begin in (wanted, f"{wanted}."):
+            for row, id in self._from(split, begin):
+                if stem(id) == wanted:
+                    return row
+                if begin == wanted or not id.startswith(begin):
+                    break
+        return None
 
-def _by_image(artifact: Artifact, name: str) -> tuple[pa.Table, dict[tuple[str, str], int]]:
-    """The table of label maps, and the row of each (split, image id without suffix)."""
-    table = artifact.read_table(name, ["split", "id", "path", "sha256", "size"])
-    keys = zip(table["split"].to_pylist(), map(stem, table["id"].to_pylist()), strict=True)
-    return table, {key: number for number, key in enumerate(keys)}
+    def _from(self, split: str, id: str) -> Iterator[tuple[int, str]]:
+        """The rows of a split and their ids, from an id on."""
+        for number in range(max(0, bisect_right(self.firsts, (split, id)) - 1), self.pieces.count):
+            if self.firsts[number][0] == split:
+                ids = self.pieces.piece(number)["id"]
+                at = bisect_left(range(len(ids)), id, key=lambda row: ids[row].as_py())
+                for row in range(at, len(ids)):
+                    yield self.pieces.starts[number] + row, ids[row].as_py()
+            elif self.firsts[number][0] > split:
+                return
 
 
 def check_size(label: Any, image: str, height: int, width: int) -> None:

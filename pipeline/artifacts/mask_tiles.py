@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.artifacts.images import Images, Ranges
 from pipeline.core.artifact import Artifact
 
 LARGE = 2**24
@@ -17,8 +18,13 @@ TILE = 2048
 """Rows and columns of a tile."""
 HELD = 2**28
 """Bytes of decoded tiles that an open map keeps: a row of tiles, where it fits."""
+SOME = 4096
+"""Rows of the table of images that are looked at together."""
 FILE = "tiles.json"
 """[position, tiles] of each large image; missing where there is none."""
+
+ROWS = "images.json"
+"""Of a masks artifact: which rows of the table of images are predicted, as ranges [start, stop]."""
 
 Rectangle = tuple[slice, slice]
 
@@ -63,20 +69,37 @@ class Items:
         return row - self._more[before + 1], 0
 
 
-def find_large(heights: np.ndarray, widths: np.ndarray) -> list[list[int]]:
-    """[position, tiles] of the large ones of some images."""
-    positions = np.flatnonzero(heights.astype(np.int64) * widths > LARGE)
-    return [[at, prod(grid(int(heights[at]), int(widths[at])))] for at in positions.tolist()]
+def find_large(heights: np.ndarray, widths: np.ndarray, first: int = 0) -> list[list[int]]:
+    """[position, tiles] of the large ones of some images, of which the first is at the position `first`."""
+    found = np.flatnonzero(heights.astype(np.int64) * widths > LARGE)
+    return [[first + at, prod(grid(int(heights[at]), int(widths[at])))] for at in found.tolist()]
+
+
+def large_images(images: Images, rows: Ranges) -> list[list[int]]:
+    """`find_large` of the images in some rows, thousands at a time."""
+    large: list[list[int]] = []
+    done = 0
+    for one in rows.ranges:
+        for start in range(one.start, one.stop, SOME):
+            some = images.pieces.rows(start, min(start + SOME, one.stop))
+            large += find_large(np.asarray(some["height"]), np.asarray(some["width"]), done)
+            done += len(some)
+    return large
+
+
+def predicted_rows(masks: Artifact) -> Ranges:
+    """The rows of the table of images that masks were made of."""
+    return Ranges(*(range(*one) for one in masks.held(ROWS, Artifact.read_json)))
 
 
 def items_of(masks: Artifact) -> Items:
     """The items of an artifact of masks, finished or not."""
-    return masks.held("images.json", _items)
+    return masks.held(ROWS, _items)
 
 
 def _items(masks: Artifact, name: str) -> Items:
     there = FILE in masks.files or (masks.exists and FILE in masks.manifest["files"])
-    return Items(len(masks.read_json(name)), masks.read_json(FILE) if there else ())
+    return Items(len(predicted_rows(masks)), masks.read_json(FILE) if there else ())
 
 
 def reduced(read: Callable[[Rectangle], np.ndarray], shape: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Label maps of a masks artifact: how they are encoded, and reading them back."""
 
 import io
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from pipeline.artifacts.images import ByImage, Images
-from pipeline.artifacts.mask_tiles import Tiled, items_of
+from pipeline.artifacts.mask_tiles import Tiled, items_of, predicted_rows
 from pipeline.core.artifact import Artifact
+from pipeline.core.engine import Part
 from pipeline.core.errors import ConfigError, Set
 
 
@@ -48,10 +49,11 @@ def read_masks(artifact: Artifact) -> Iterator[dict[str, Any]]:
 
 def mask_rows(artifact: Artifact, start: int, stop: int) -> list[dict[str, Any]]:
     """The rows start..stop−1 of finished masks, in the order of the images, of large ones tile by tile."""
-    starts, names = _parts(artifact)
+    part, total = artifact.manifest["part"], items_of(artifact).total
     rows = []
-    for at in range(bisect_right(starts, start) - 1, bisect_left(starts, stop)):
-        rows += _part(artifact, names[at])[max(0, start - starts[at]) : stop - starts[at]]
+    for begin in range(start // part * part, stop, part):
+        name = Part(begin, min(begin + part, total)).name
+        rows += _part(artifact, name)[max(0, start - begin) : stop - begin]
     return rows
 
 
@@ -85,7 +87,7 @@ def label_maps(masks: Artifact, images: Images, *, crf: bool | None = None) -> B
             "this run was made with masks.crf=false", next=("run its config with ", Set("masks.crf", True))
         )
     column = "mask_crf" if crf or (crf is None and there) else "mask"
-    rows = masks.held("images.json", Artifact.read_json)
+    rows = predicted_rows(masks)
 
     def read(row: int) -> np.ndarray:
         facts, found = stored_map(masks, bisect_left(rows, row), column)
@@ -94,13 +96,6 @@ def label_maps(masks: Artifact, images: Images, *, crf: bool | None = None) -> B
         return np.zeros((0, 0), mask_dtype(masks.manifest["clusters"])) if found is None else found
 
     return ByImage(images, rows, read)
-
-
-@lru_cache(maxsize=2)
-def _parts(masks: Artifact) -> tuple[list[int], list[str]]:
-    """The parts of finished masks in order: where they start, their names; listed once in a process."""
-    parts = sorted((int(name.split("-")[0]), name) for name in masks.markers())
-    return [start for start, _ in parts], [name for _, name in parts]
 
 
 @lru_cache(maxsize=2)  # neighbouring images are read one after the other

@@ -1,12 +1,14 @@
 """The plane of an image: what its views say, merged onto the image."""
 
+from bisect import bisect_right
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.artifacts.features import Tokens
+from pipeline.artifacts.features import Tokens, view_pieces
 from pipeline.core.artifact import Artifact
 from pipeline.numerics.pieces import needed
 from pipeline.numerics.views import ALL, PlanePart, Window, merge, part_of, plane_size, uncovered
@@ -22,15 +24,20 @@ class Views:
 
     def __init__(self, features: Artifact) -> None:
         self.tokens = Tokens(features)
-        self.table, self.rows, self.images, self.windows = features.held("views.parquet", _by_image)
+        self.pieces = view_pieces(features)
+        self.firsts: list[int] = self.pieces.index["image"].to_pylist()
+
+    def of(self, image: int) -> pa.Table:
+        """The views that an image is predicted from."""
+        return self._of(image)[0]
 
     def boxes(self, image: int) -> list[Window]:
         """The windows that an image is predicted from; none where it has no content."""
-        return _distinct(self.windows[self._of(image)])
+        return _distinct(self._of(image)[1])
 
     def boxes_near(self, image: int, pixels: tuple[slice, slice]) -> list[Window]:
         """Those of its windows that hold any of some of its pixels."""
-        near = self.windows[self._of(image)]
+        near = self._of(image)[1]
         for n, at in enumerate(pixels):
             near = near[(near[:, n] < at.stop) & (near[:, n] + near[:, n + 2] > at.start)]
         return _distinct(near)
@@ -45,25 +52,24 @@ class Views:
     def plane_size(self, image: int) -> tuple[int, int]:
         """(rows, columns) of the plane of an image that has views."""
         height, width = self._size(image)
-        return plane_size(Window(*self.windows[self._of(image)][0].tolist()), height, width, *self.tokens.shape[1:3])
+        return plane_size(Window(*self._of(image)[1][0].tolist()), height, width, *self.tokens.shape[1:3])
 
     def plane(self, image: int, encode: Encode) -> np.ndarray | None:
         """What `encode` makes of an image's tokens, mirrored views averaged with the plain ones, merged: (rows,
         columns, D) float32. None where the image could not be decoded, or has no views."""
-        at = self._of(image)
-        return self._merged(image, self.rows[at], encode, ALL) if at.start < at.stop else None
+        views, _ = self._of(image)
+        return self._merged(views, encode, ALL) if len(views) else None
 
     def part(self, image: int, part: tuple[slice, slice], encode: Encode) -> PlanePart | None:
         """Some rows and columns of `plane`, from the views that cover them alone; None where none does."""
-        of, size, at = self.plane_size(image), self._size(image), self._of(image)
-        windows = self.windows[at]
+        of, size, (views, windows) = self.plane_size(image), self._size(image), self._of(image)
         near = np.ones(len(windows), bool)
         for n, (some, side, count) in enumerate(zip(part, size, of, strict=True)):
             first, last = ((place + 0.5) * side / count for place in (some.start, some.stop - 1))
             near &= (windows[:, n] <= last + 1e-6) & (windows[:, n] + windows[:, n + 2] >= first - 1e-6)
         if not near.any():
             return None
-        values = self._merged(image, self.rows[at][near], encode, part)
+        values = self._merged(views.filter(pa.array(near)), encode, part)
         return None if values is None else PlanePart(values, (part[0].start, part[1].start), of)
 
     def seen_from(self, image: int, pixels: tuple[slice, slice], encode: Encode) -> PlanePart | None:
@@ -75,8 +81,8 @@ class Views:
         rows, columns = (needed(*each) for each in zip(pixels, size, of, strict=True))
         return self.part(image, (rows, columns), encode)
 
-    def _merged(self, image: int, rows: np.ndarray, encode: Encode, part: tuple[slice, slice]) -> np.ndarray | None:
-        views = self.table.take(rows).to_pylist()
+    def _merged(self, table: pa.Table, encode: Encode, part: tuple[slice, slice]) -> np.ndarray | None:
+        views = table.to_pylist()
         step = BATCH if part != ALL else len(views)
         boxes: dict[Window, list[np.ndarray]] = {}
         for first in range(0, len(views), step):
@@ -88,28 +94,37 @@ class Views:
                 box = Window(view["y0"], view["x0"], view["height"], view["width"])
                 boxes.setdefault(box, []).append(code[:, ::-1] if view["mirrored"] else code)
         means = np.stack([np.mean(codes, axis=0) for codes in boxes.values()])
-        return merge(means, list(boxes), *self._size(image), part)
+        return merge(means, list(boxes), views[0]["image_height"], views[0]["image_width"], part)
 
-    def _of(self, image: int) -> slice:
-        return slice(*np.searchsorted(self.images, [image, image + 1]).tolist())
+    def _of(self, image: int) -> tuple[pa.Table, np.ndarray]:
+        number = bisect_right(self.firsts, image) - 1
+        return _views(self.pieces.artifact, number, image)
 
     def _size(self, image: int) -> tuple[int, int]:
-        row = int(self.rows[self._of(image).start])
-        return self.table["image_height"][row].as_py(), self.table["image_width"][row].as_py()
+        views = self.of(image)
+        return views["image_height"][0].as_py(), views["image_width"][0].as_py()
 
 
 def _distinct(windows: np.ndarray) -> list[Window]:
     return list(dict.fromkeys(Window(*box) for box in windows.tolist()))
 
 
-def _by_image(features: Artifact, name: str) -> tuple[pa.Table, np.ndarray, np.ndarray, np.ndarray]:
-    """The table of views, the rows of those that images are predicted from, sorted by image, their images, and their
-    windows, (n, 4)."""
+@lru_cache(maxsize=2)  # the tiles of one image follow each other
+def _views(features: Artifact, number: int, image: int) -> tuple[pa.Table, np.ndarray]:
+    """The views in a piece of the table that an image is predicted from, and their windows, (n, 4)."""
+    table, rows, images = _by_image(features, number)
+    found = table.take(rows[slice(*np.searchsorted(images, [image, image + 1]))])
+    return found, np.stack([np.asarray(found[key], np.float64) for key in Window._fields], axis=1)
+
+
+@lru_cache(maxsize=2)
+def _by_image(features: Artifact, number: int) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """A piece of the table of views, the rows of those that images are predicted from, sorted by image, and their
+    images."""
     windows = ["image_height", "image_width", "y0", "x0", "height", "width"]
-    table = features.read_table(name, ["view", "image", *windows, "mirrored", "training"])
+    table = view_pieces(features).piece(number).select(["view", "image", *windows, "mirrored", "training"])
     image, training = np.asarray(table["image"]), np.asarray(table["training"])
     # A training image cut in crops also has whole views; those are its prediction.
     rows = np.flatnonzero(~training | ~np.isin(image, image[~training & ~np.asarray(table["mirrored"])]))
     rows = rows[np.argsort(image[rows], kind="stable")]
-    boxes = np.stack([np.asarray(table[key])[rows] for key in Window._fields], axis=1)
-    return table, rows, image[rows], boxes
+    return table, rows, image[rows]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from pipeline.artifacts.features import PART, Tokens, training_views
+from pipeline.artifacts.features import BLOCK, Tokens, training_views
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Work
 from pipeline.core.errors import Set, StageError
@@ -22,15 +22,15 @@ def fit(vectors: np.ndarray, k: int, restarts: int, iterations: int, seed: int) 
 
 
 def sample(features: Artifact, limit: int, seed: int, work: Work, encode: Callable[[np.ndarray], Codes]) -> Codes:
-    """Codes of training tokens, (view, token, D or E) float32: all of them, or `limit` drawn evenly, the same number of
-    every view. Images that could not be decoded are left out.
+    """Codes of tokens of `training_views`, (view, token, D or E) float32: all of them, or `limit` drawn evenly, as many
+    of every view. Images that could not be decoded are left out.
 
     `encode` makes codes of the raw tokens of whole views, (view, row, column, channel): a code may depend on the rest
     of its view. Nothing is in memory twice.
     """
     tokens = Tokens(features)
     size = int(np.prod(tokens.shape[1:3]))
-    rows = training_views(features.read_table("views.parquet", ["training"]))
+    rows = training_views(features)
     each = min(size, max(1, limit // max(1, len(rows))))
     if len(rows) > limit:
         rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
@@ -53,9 +53,9 @@ def _encoded(
     tokens: Tokens, rows: np.ndarray, work: Work, encode: Callable[[np.ndarray], Codes]
 ) -> Iterator[tuple[np.ndarray, Codes]]:
     """Codes of some views, part by part, with the views that they are of."""
-    for start in range(0, len(rows), PART):
+    for start in range(0, len(rows), BLOCK):
         work.tick(start, len(rows), "views")
-        views = rows[start : start + PART]
+        views = rows[start : start + BLOCK]
         block = tokens.read(views)
         seen = np.isfinite(block[:, 0, 0, 0])
         if seen.any():

@@ -1,9 +1,10 @@
 """The table of views: which windows of which images the backbone sees, and what each is for."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -85,8 +86,44 @@ ACROSS = 0.1
 """Share of images in the other orientation from which on views are square."""
 
 
-def view_size(dataset: pa.Table, views: ViewParams, patch: int) -> tuple[int, int]:
-    """Height and width of the views of a dataset in pixels as the backbone sees them: `views.size`, or by the images.
+TABLE = "views"
+"""Of a features artifact: the table of views, in pieces of some images each."""
+IMAGES = 4096
+"""Images in a piece, at most."""
+VIEWS = 2**16
+"""Views in a piece, beyond which no image is added."""
+
+
+class Shapes:
+    """How many images have each (height, width): what the size of views is chosen by."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[int, int]] = Counter()
+
+    def add(self, height: np.ndarray, width: np.ndarray) -> None:
+        shapes, counts = np.unique(np.stack([height, width], 1), axis=0, return_counts=True)
+        for (tall, wide), count in zip(shapes.tolist(), counts.tolist(), strict=True):
+            if tall > 0 and wide > 0:
+                self.counts[tall, wide] += count
+
+    def median(self, side: int) -> float:
+        """The median height (side 0) or width (1)."""
+        values = sorted((shape[side], count) for shape, count in self.counts.items())
+        ends = np.cumsum([count for _, count in values])
+        middle = np.searchsorted(ends, [(ends[-1] - 1) // 2, ends[-1] // 2], side="right")
+        return float(np.mean([values[at][0] for at in middle]))
+
+    def across(self) -> float:
+        """The share of images in the orientation that fewer have."""
+        total = sum(self.counts.values())
+        tall = sum(count for shape, count in self.counts.items() if shape[0] > shape[1])
+        wide = sum(count for shape, count in self.counts.items() if shape[0] < shape[1])
+        return min(tall, wide) / total
+
+
+def view_size(shapes: Shapes, views: ViewParams, patch: int) -> tuple[int, int]:
+    """Height and width of the views of a dataset in pixels as the backbone sees them: `views.size`, or by the `shapes`
+    of its training images.
 
     Patches then have their own size in the median image, so that no pixels are made up and few are lost."""
     if views.size:
@@ -95,65 +132,94 @@ def view_size(dataset: pa.Table, views: ViewParams, patch: int) -> tuple[int, in
     def side(pixels: float) -> int:
         return max(1, round(pixels / patch)) * patch
 
-    if views.kind == "sliding":
-        return side(LEAST), side(LEAST)
-    split = dataset["split"].to_pylist()
-    trained = np.isin(split, list(folder.training_splits(set(split))))
-    height, width = (np.asarray(dataset[name], np.float64)[trained] for name in ("height", "width"))
-    seen = (height > 0) & (width > 0)
-    if not seen.any():
+    if views.kind == "sliding" or not shapes.counts:
         return side(LEAST), side(LEAST)
     part = 0.5 if views.kind == "crops" else 1
-    tall, wide = float(np.median(height[seen])) * part, float(np.median(width[seen])) * part
-    if min((height > width)[seen].mean(), (width > height)[seen].mean()) >= ACROSS:
+    tall, wide = shapes.median(0) * part, shapes.median(1) * part
+    if shapes.across() >= ACROSS:
         tall = wide = (tall * wide) ** 0.5
     shorter = float(np.clip(min(tall, wide), LEAST, MOST * patch))
     longer = shorter * min(2.0, max(tall, wide) / min(tall, wide))
     return (side(longer), side(shorter)) if tall > wide else (side(shorter), side(longer))
 
 
-def view_table(
-    dataset: pa.Table,
+class Splits(NamedTuple):
+    """What the splits of a dataset are for."""
+
+    training: list[str]
+    predicted: list[str]
+
+    @classmethod
+    def of(cls, present: Iterable[str], masked: list[str]) -> "Splits":
+        return cls(folder.training_splits(set(present)), folder.predicted_splits(set(present), masked))
+
+
+def view_tables(
+    images: pa.Table,
+    first: int,
     views: ViewParams,
     size: tuple[int, int],
     mirror: str,
-    masked: list[str],
+    splits: Splits,
     steps: Sequence[tuple[float, float]] | None = None,
-) -> pa.Table:
-    """The views of a dataset, of `size` = (height, width) pixels as the backbone sees them: plain ones in the dataset's
+) -> Iterator[tuple[pa.Table, int]]:
+    """The views of consecutive images, of which the first is in row `first` of the dataset, of `size` = (height, width)
+    pixels as the backbone sees them: tables, with the number of their
+    images, `IMAGES` at most. In each the plain views stand in the dataset's
     order, then the mirrored ones in the same order.
 
     `training` marks what neighbours, head and clusters are fitted on: plain views of the training splits; of a dataset
-    cut in crops, the crops and not the whole images that masks are made from. steps: of each image the pixels, (down,
-    across), that make one of a sliding view; None: one.
+    cut in crops, the crops and not the whole images that masks are made from. `view` is the row in its table.
+    steps: of each image the pixels, (down, across), that make one of a sliding view; None: one.
     """
-    present = set(dataset["split"].to_pylist())
-    training = folder.training_splits(present)
-    predicted = folder.predicted_splits(present, masked)
-    rows = []
-    for index, image in enumerate(dataset.to_pylist()):
-        trained = image["split"] in training
+    columns = (images[name].to_pylist() for name in ("split", "height", "width"))
+    rows: list[tuple[int, float, float, float, float, bool, bool]] = []
+    begun = 0
+    for at, (split, tall, wide) in enumerate(zip(*columns, strict=True)):
+        if at - begun == IMAGES or len(rows) > VIEWS:
+            yield _view_table(images, first, rows, size), at - begun
+            rows, begun = [], at
+        trained, predicted = split in splits.training, split in splits.predicted
         kinds: list[str] = [views.kind]
         if views.kind == "crops":
-            kinds = ["crops"] * trained + ["whole"] * (image["split"] in predicted or not trained)
-        mirrored = mirror == "all" or (mirror == "predicted" and image["split"] in predicted)
-        common = {key: image[key] for key in ("split", "id", "path", "sha256")}
-        common |= {
-            "bytes": image["size"],
-            "image": index,
-            "image_height": image["height"],
-            "image_width": image["width"],
-        }
-        height, width = max(1, image["height"]), max(1, image["width"])
+            kinds = ["crops"] * trained + ["whole"] * (predicted or not trained)
+        mirrored = mirror == "all" or (mirror == "predicted" and predicted)
         for kind in kinds:
-            for box in windows(kind, height, width, size, views.overlap, steps[index] if steps else NATIVE):
-                scales = {"scale_y": size[0] / box.height, "scale_x": size[1] / box.width}
-                row = {**common, **box._asdict(), **scales}
-                rows.append({**row, "mirrored": False, "training": trained and kind == views.kind})
+            for box in windows(kind, max(1, tall), max(1, wide), size, views.overlap, steps[at] if steps else NATIVE):
+                rows.append((at, *box, False, trained and kind == views.kind))
                 if mirrored and kind != "crops":
-                    rows.append({**row, "mirrored": True, "training": False})
-    rows.sort(key=lambda row: row["mirrored"])
-    return pa.Table.from_pylist([{**row, "view": number} for number, row in enumerate(rows)], schema=VIEW_SCHEMA)
+                    rows.append((at, *box, True, False))
+    yield _view_table(images, first, rows, size), len(images) - begun
+
+
+def _view_table(
+    images: pa.Table,
+    first: int,
+    rows: list[tuple[int, float, float, float, float, bool, bool]],
+    size: tuple[int, int],
+) -> pa.Table:
+    rows = sorted(rows, key=lambda row: row[5])
+    image, y0, x0, height, width, mirrored, training = zip(*rows, strict=True) if rows else [()] * 7
+    at = np.asarray(image, np.int64)
+    of = images.take(at)
+    tall, wide = np.asarray(height, np.float64), np.asarray(width, np.float64)
+    columns = {
+        "view": np.arange(len(rows)),
+        "image": at + first,
+        **{name: of[name] for name in ("split", "id", "path", "sha256")},
+        "bytes": of["size"],
+        "image_height": of["height"],
+        "image_width": of["width"],
+        "y0": y0,
+        "x0": x0,
+        "height": tall,
+        "width": wide,
+        "scale_y": size[0] / tall,
+        "scale_x": size[1] / wide,
+        "mirrored": mirrored,
+        "training": training,
+    }
+    return pa.table(columns).cast(VIEW_SCHEMA)
 
 
 Content = Callable[[dict[str, Any], int, int], np.ndarray]
@@ -164,21 +230,17 @@ CONTENT = 0.05
 """The share of a view that must have content: views of less are left out (nodata, slide glass)."""
 
 
-def with_content(
-    table: pa.Table,
-    sparse: Sequence[int],
-    find: Content,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> pa.Table:
+def with_content(table: pa.Table, sparse: Sequence[int], find: Content, progress: Callable[[], None]) -> pa.Table:
     """A table of views without those that show next to nothing.
 
-    sparse: rows of the table of images whose pixels may be without content. progress: called with the number of them
-    that were looked at, and of all.
+    sparse: rows of the table of images whose pixels may be without content. progress: called after each of them.
     """
     image = np.asarray(table["image"])
     order = np.argsort(image, kind="stable")
     first, stop = (np.searchsorted(image[order], list(sparse), side).tolist() for side in ("left", "right"))
     rows = [order[a:b] for a, b in zip(first, stop, strict=True) if a < b]
+    if not rows:
+        return table
     boxes = np.stack([np.asarray(table[key]) for key in ("y0", "x0", "height", "width")], axis=1)
     kept = np.ones(len(table), bool)
 
@@ -191,8 +253,12 @@ def with_content(
         return shares(find(view, cells[0], cells[1]), boxes[at], height, width)
 
     with ThreadPoolExecutor(4) as pool:  # each holds what an open image keeps
-        for done, (at, share) in enumerate(zip(rows, pool.map(look, rows), strict=True), 1):
+        for at, share in zip(rows, pool.map(look, rows), strict=True):
             kept[at] = share >= CONTENT
-            progress(done, len(rows))
-    table = table.filter(pa.array(kept))
-    return table.set_column(0, "view", pa.array(range(len(table)), pa.int64()))
+            progress()
+    return table.filter(pa.array(kept))
+
+
+def numbered(table: pa.Table, first: int) -> pa.Table:
+    """A table of views whose first is view `first` of all."""
+    return table.set_column(0, "view", pa.array(range(first, first + len(table)), pa.int64()))

@@ -167,13 +167,13 @@ def _dataset(root: str, layout: str) -> Iterator[Check]:
         yield Check("dataset", state, f"{layout} in {redact(root)}: {what}", todo)
     if any(state == "error" for state, _, _ in lacking):
         return
-    items, notes = folder.scan(root, "images", layout=layout)
-    for note in notes:
+    found = folder.scan(root, "images", layout=layout)
+    for note in found.notes:
         if note not in [what for _, what, _ in lacking]:
             wide = note.endswith(folder.FIRST_THREE)
             todo = "choose them: stegoflow params dataset" if wide else "mend, convert or remove them"
             yield Check("dataset", "warning", note, todo)
-    yield Check("dataset", "ok", f"{len(items)} images in {', '.join(sorted({item.split for item in items}))}")
+    yield Check("dataset", "ok", f"{len(found)} images in {', '.join(found.splits)}")
 
 
 def _store(url: str) -> Iterator[Check]:

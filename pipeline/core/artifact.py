@@ -10,7 +10,8 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import version as installed
@@ -81,8 +82,21 @@ class Artifact:
 
     def markers(self) -> set[str]:
         """Names of the finished parts ("00000000-00000032")."""
-        names = (entry.path.rsplit("/", 1)[-1] for entry in self.store.entries(f"{self.root}/parts"))
-        return {name[: -len(".json")] for name in names if name.endswith(".json")}
+        return set(self.each_marker_name())
+
+    def each_marker_name(self) -> Iterator[str]:
+        """The names of `markers` as the store lists them, one by one."""
+        for entry in self.store.entries(f"{self.root}/parts"):
+            name = entry.path.rsplit("/", 1)[-1]
+            if name.endswith(".json"):
+                yield name[: -len(".json")]
+
+    def each_marker(self) -> Iterator[dict[str, Any]]:
+        """What every finished part recorded, in the order of the parts; several are read at once."""
+        names = sorted(self.each_marker_name())
+        with ThreadPoolExecutor(READERS) as pool:
+            for start in range(0, len(names), 8 * READERS):
+                yield from pool.map(self.marker, names[start : start + 8 * READERS])
 
     def marker(self, part: str) -> dict[str, Any]:
         """What a finished part recorded."""
@@ -100,11 +114,15 @@ class Artifact:
     def write(self, name: str, data: bytes) -> None:
         """Write a data file. Its path holds a piece of its digest, so that no run overwrites what another one wrote;
         the name is bound to the path by a marker (of the part that `name` contains) or by the manifest."""
+        self.files[name] = self.put(name, data)
+
+    def put(self, name: str, data: bytes) -> dict[str, Any]:
+        """Write a data file that something else will name: {"path", "bytes", "sha256"}."""
         sha256 = hashlib.sha256(data).hexdigest()
         stem, _, suffix = name.rpartition(".")
         path = f"{stem}.{sha256[:16]}.{suffix}"
         self.store.put(self.data(path), data)
-        self.files[name] = {"path": path, "bytes": len(data), "sha256": sha256}
+        return {"path": path, "bytes": len(data), "sha256": sha256}
 
     def record_file(self, name: str) -> None:
         """Record a data file that was written under its plain name (the metadata of a Zarr array)."""
@@ -124,7 +142,10 @@ class Artifact:
 
     def read(self, name: str) -> bytes:
         """The bytes of a data file, which are those that were written: DamageError otherwise."""
-        wanted = self.file(name)
+        return self.get(self.file(name))
+
+    def get(self, wanted: dict[str, Any]) -> bytes:
+        """The bytes of a data file of which {"path", "bytes", "sha256"} is known, as `read` gives them."""
         path = self.data(wanted["path"])
         try:
             data = self.store.get(path)
@@ -136,13 +157,11 @@ class Artifact:
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a Parquet table, zstd-compressed."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self.write(name, sink.getvalue().to_pybytes())
+        self.write(name, to_parquet(table))
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read a Parquet table that `write_table` wrote."""
-        return pq.read_table(pa.BufferReader(self.read(name)), columns=columns)
+        return from_parquet(self.read(name), columns)
 
     def held(self, name: str, read: Callable[["Artifact", str], Any]) -> Any:
         """What `read` makes of a data file, kept in this process while the file's content is the same: for what all
@@ -176,7 +195,23 @@ class Artifact:
         return json.loads(self.read(name))
 
 
-@lru_cache(maxsize=6)  # a stage holds three at most
+READERS = 8
+"""Markers that are read at once."""
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """A table as a Parquet file, zstd-compressed."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """The table of a Parquet file, or some of its columns."""
+    return pq.read_table(pa.BufferReader(data), columns=columns)
+
+
+@lru_cache(maxsize=12)  # a stage holds six at most
 def _held(artifact: Artifact, name: str, sha256: str, read: Callable[[Artifact, str], Any]) -> Any:
     return read(artifact, name)
 

@@ -76,7 +76,10 @@ def status_of(artifact: Artifact) -> dict[str, Any]:
     try:
         facts = artifact.manifest
     except FileNotFoundError:
-        return {"state": "unfinished", "parts": len(artifact.markers()), "items": 0, "written": None}
+        state = "unfinished"
     except DamageError:
-        return {"state": "damaged", "parts": len(artifact.markers()), "items": 0, "written": None}
-    return {"state": "finished", "parts": facts["parts"], "items": facts.get("items", 0), "written": facts["written"]}
+        state = "damaged"
+    else:
+        counts = {"parts": facts["parts"], "items": facts.get("items", 0)}
+        return {"state": "finished", **counts, "written": facts["written"]}
+    return {"state": state, "parts": sum(1 for _ in artifact.each_marker_name()), "items": 0, "written": None}

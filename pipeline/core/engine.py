@@ -6,7 +6,8 @@ Knows nothing of images: a stage is a name, a version, what it reads, and a func
 import logging
 import random
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -43,6 +44,24 @@ class Part(NamedTuple):
 
     def __str__(self) -> str:
         return self.name
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Some of the parts of `size` that `total` items are cut into, made one by one: there may be millions."""
+
+    numbers: "array[int]"
+    size: int
+    total: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Part]:
+        return map(self.part, self.numbers)
+
+    def part(self, number: int) -> Part:
+        return Part(number * self.size, min((number + 1) * self.size, self.total))
 
 
 class Root(NamedTuple):
@@ -86,12 +105,10 @@ class Work:
         its parts in different orders and look at the marker first, so neither waits for the other.
         """
         out = self.job.out
-        wanted = [Part(start, min(start + size, total)) for start in range(0, total, size)]
-        done = out.markers()
-        missing = [part for part in wanted if part.name not in done]
-        random.SystemRandom().shuffle(missing)
+        missing = missing_parts(out, total, size)
+        random.SystemRandom().shuffle(missing.numbers)
         finished = total - sum(part.stop - part.start for part in missing)
-        self.parts_total += len(wanted)
+        self.parts_total += -(-total // size)
         self.progress(out.stage, finished, total, unit)
         for part, (ran, first) in self.executor.run(partial(_do_part, function, self.job), missing):
             self.count(ran, first)
@@ -106,6 +123,18 @@ class Work:
     def tick(self, done: int, total: int, unit: str) -> None:
         """Show the progress of work that is not cut into parts."""
         self.progress(self.job.out.stage, done, total, unit)
+
+
+def missing_parts(out: Artifact, total: int, size: int) -> Parts:
+    """The parts that have no marker yet."""
+    done = bytearray(-(-total // size))
+    parts = Parts(array("q"), size, total)
+    for name in filter(PART_NAME.fullmatch, out.each_marker_name()):
+        number = int(name.partition("-")[0]) // size
+        if number < len(done) and parts.part(number).name == name:
+            done[number] = 1
+    parts.numbers.extend(number for number, there in enumerate(done) if not there)
+    return parts
 
 
 def _do_part(function: Callable[[Job, Part], dict[str, Any]], job: Job, part: Part) -> tuple[bool, bool]:

@@ -8,8 +8,8 @@ else, and what still fails after the retries, is raised.
 
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -22,12 +22,20 @@ from pipeline.core.retries import IO_ERRORS, Item, after, pause_after, retry_or_
 log = logging.getLogger("stegoflow")
 
 
+class Items(Protocol):
+    """What is run over: it may be made one by one."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
 class Executor(Protocol):
     """Runs a picklable function over items."""
 
     workers: int
 
-    def run(self, function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]: ...
+    def run(self, function: Callable[[Item], Any], items: Items) -> Iterator[tuple[Item, Any]]: ...
 
 
 @contextmanager
@@ -46,7 +54,7 @@ class _Serial:
         self.workers = 1
         self.retries = execution.retries
 
-    def run(self, function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+    def run(self, function: Callable[[Item], Any], items: Items) -> Iterator[tuple[Item, Any]]:
         for item in items:
             yield item, do(function, item, self.retries)
 
@@ -77,27 +85,27 @@ class _Processes:
         self.retries = execution.retries
         self.pool: Any = None
 
-    def run(self, function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
-        queue = deque(items)
+    def run(self, function: Callable[[Item], Any], items: Items) -> Iterator[tuple[Item, Any]]:
+        queue = iter(items)
         if self.pool is None:
-            yield from self._here(function, queue)
+            yield from self._here(function, queue, len(items))
         yield from self._on_workers(function, queue)
 
-    def _here(self, function: Callable[[Item], Any], queue: deque[Item]) -> Iterator[tuple[Item, Any]]:
+    def _here(self, function: Callable[[Item], Any], queue: Iterator[Item], left: int) -> Iterator[tuple[Item, Any]]:
         """Do items in this process for as long as workers would not save the time that they take to start."""
         loading, saved = START_SECONDS, 0.0  # the first item also loads what the others find loaded
-        while queue and saved < START_SECONDS:
-            start, item = time.monotonic(), queue.popleft()
+        while left and saved < START_SECONDS:
+            start, item = time.monotonic(), next(queue)
             result = do(function, item, self.retries)
+            left -= 1
             each = max(0.0, time.monotonic() - start - loading)
-            loading, saved = 0.0, each * len(queue) * (1 - 1 / self.workers)
+            loading, saved = 0.0, each * left * (1 - 1 / self.workers)
             yield item, result
 
-    def _on_workers(self, function: Callable[[Item], Any], items: deque[Item]) -> Iterator[tuple[Item, Any]]:
+    def _on_workers(self, function: Callable[[Item], Any], queue: Iterator[Item]) -> Iterator[tuple[Item, Any]]:
         from concurrent.futures import FIRST_COMPLETED, wait
         from concurrent.futures.process import BrokenProcessPool
 
-        queue = iter(items)
         tries: Counter[Any] = Counter()
         running: dict[Any, tuple[Item, Any]] = {}
         again: list[tuple[Item, float]] = []

@@ -7,14 +7,18 @@ the collector finds the artifact wanted and leaves it, or the run waits until it
 """
 
 import time
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 from pipeline.core.artifact import Artifact, record, retracting, shown
 from pipeline.core.catalog import downstream, every_artifact, find_artifact
 from pipeline.core.errors import ConfigError, DamageError, StageError
+from pipeline.core.pieces import files_of_pieces
 from pipeline.core.runs import planned
-from pipeline.core.store import Entry, Store
+from pipeline.core.store import BULK, Entry, Store
+
+Value = TypeVar("Value")
 
 PATIENCE = 60.0
 """Seconds that a run waits for an announced removal."""
@@ -74,8 +78,8 @@ def remove(chain: list[Artifact], wanted: Callable[[Artifact], bool] = lambda ar
         artifact.store.delete(f"{artifact.root}/manifest.json")
     for below in ("/parts", ""):
         for artifact in gone:
-            for entry in artifact.store.entries(artifact.root + below):
-                artifact.store.delete(entry.path)
+            for some in batched(artifact.store.entries(artifact.root + below), BULK):
+                artifact.store.delete(*(entry.path for entry in some))
     for artifact in gone:  # behind the announcement: a writer that has just made a folder would fail for want of it
         artifact.store.drop_empty(artifact.root)
     for artifact in chain:
@@ -98,17 +102,21 @@ def collect(
     kept = planned(store)
     artifacts = list(every_artifact(store))
     for number, artifact in enumerate(artifacts, 1):
-        entries = list(store.entries(artifact.root))
         if (artifact.stage, artifact.fingerprint) in kept:
-            strays = [entry for entry in _strays(artifact, entries) if _old(entry, grace)]
+            strays = [entry for entry in _strays(artifact, store.entries(artifact.root)) if _old(entry, grace)]
             if strays and delete:
                 strays = _remove_strays(artifact, strays)
             found += [Removal(entry.path, "named by no record", 1, entry.size) for entry in strays]
-        elif all(_old(entry, grace) for entry in entries):
+            progress(number, len(artifacts))
+            continue
+        objects = size = 0
+        old = True
+        for entry in store.entries(artifact.root):
+            objects, size, old = objects + 1, size + entry.size, old and _old(entry, grace)
+        if old:
             gone = not delete or remove([artifact], lambda a: (a.stage, a.fingerprint) in planned(store))
-            size = sum(entry.size for entry in entries)
-            if gone and entries:  # an empty folder is removed and not listed
-                found.append(Removal(artifact.root, "planned by no run", len(entries), size))
+            if gone and objects:  # an empty folder is removed and not listed
+                found.append(Removal(artifact.root, "planned by no run", objects, size))
         progress(number, len(artifacts))
     for entry in store.leftovers():
         if _old(entry, max(grace, AT_WORK)):
@@ -123,13 +131,14 @@ def collect(
     return found
 
 
-def _strays(artifact: Artifact, entries: list[Entry]) -> list[Entry]:
+def _strays(artifact: Artifact, entries: Iterable[Entry]) -> list[Entry]:
     """Objects of a finished artifact that no record names. Zarr groups are left alone: their shards are named by the
     markers' ranges. Of an unfinished artifact nothing is stray yet."""
     try:
         named = {facts["path"] for facts in artifact.manifest["files"].values()}
-        for part in artifact.markers():
-            named |= {facts["path"] for facts in artifact.marker(part)["files"].values()}
+        named |= {facts["path"] for facts in files_of_pieces(artifact, artifact.manifest["files"])}
+        for marker in artifact.each_marker():
+            named |= {facts["path"] for facts in marker["files"].values()}
     except (FileNotFoundError, DamageError):
         return []
     kept = {f"{artifact.root}/spec.json", f"{artifact.root}/manifest.json", *(artifact.data(path) for path in named)}
@@ -145,10 +154,16 @@ def _remove_strays(artifact: Artifact, strays: list[Entry]) -> list[Entry]:
     store = artifact.store
     store.create(_announcement(artifact), record("removal", {"fingerprint": artifact.fingerprint}))
     gone = strays if artifact.exists else []
-    for entry in gone:
-        store.delete(entry.path)
+    store.delete(*(entry.path for entry in gone))
     store.delete(_announcement(artifact))
     return gone
+
+
+def batched(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
+    """Consecutive values, `size` at a time."""
+    each = iter(values)
+    while some := list(islice(each, size)):
+        yield some
 
 
 def _old(entry: Entry, grace: float) -> bool:

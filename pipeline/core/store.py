@@ -20,10 +20,12 @@ from pipeline.core.errors import Command, ConfigError, NotFoundError, StoreError
 if TYPE_CHECKING:
     from zarr.storage import ObjectStore
 
-ENCODING_VERSION = 3
+ENCODING_VERSION = 4
 MARK = "stegoflow.json"
 GO_ON = "mend the cause and run the same command again: finished parts are kept"
 """The next step after a failure that trying again may mend."""
+BULK = 1000
+"""Objects that are deleted in one call."""
 LEFTOVER = re.compile(r"#\d+$")
 """The end of a name under which a local store stages a write: what a killed process leaves. Never listed."""
 
@@ -176,13 +178,22 @@ class Store:
             found = obstore.list_with_delimiter(self.objects, prefix)["common_prefixes"]
             return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
 
-    def delete(self, path: str) -> None:
-        """Remove an object; fine if it is gone already."""
-        with self.wrap_errors("cannot delete", path):
-            try:
-                obstore.delete(self.objects, path)
-            except FileNotFoundError:
-                return
+    def delete(self, *paths: str) -> None:
+        """Remove objects, a thousand in a request where the store can; fine where one is gone already."""
+        for start in range(0, len(paths), BULK):
+            some = paths[start : start + BULK]
+            with self.wrap_errors("cannot delete", some[0]):
+                try:
+                    obstore.delete(self.objects, some)
+                except FileNotFoundError:
+                    for path in some:
+                        self._delete_one(path)
+
+    def _delete_one(self, path: str) -> None:
+        try:
+            obstore.delete(self.objects, path)
+        except FileNotFoundError:
+            return
 
     def leftovers(self) -> Iterator[Entry]:
         """What killed writers left below a local store: staged files that no listing shows. None in a bucket, which

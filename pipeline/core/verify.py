@@ -1,14 +1,16 @@
 """Reading everything back: is every byte of a store what was written?"""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import zarr
 
 from pipeline.core.artifact import Artifact, read_record
 from pipeline.core.errors import DamageError, StoreError
 from pipeline.core.fingerprint import fingerprint
+from pipeline.core.pieces import files_of_pieces
 from pipeline.core.store import Store
 
 
@@ -33,8 +35,16 @@ def verify_artifact(artifact: Artifact) -> Iterator[Problem]:
     def problem(path: str, text: str) -> Problem:
         return Problem(artifact.stage, artifact.fingerprint, path, text)
 
-    names: list[str] = []
-    for record in ("spec.json", "manifest.json", *(f"parts/{part}.json" for part in sorted(artifact.markers()))):
+    def check(facts: dict[str, Any]) -> Iterator[Problem]:
+        try:
+            artifact.get(facts)
+        except DamageError as error:
+            gone = error.message.endswith("is gone")
+            yield problem(artifact.data(facts["path"]), "gone" if gone else "not what was written")
+
+    groups: list[str] = []
+    damaged = set()
+    for record in chain(("spec.json", "manifest.json"), (f"parts/{part}.json" for part in sorted(artifact.markers()))):
         try:
             facts = read_record(store, f"{root}/{record}")
         except DamageError:
@@ -48,19 +58,27 @@ def verify_artifact(artifact: Artifact) -> Iterator[Problem]:
             keys = ("stage", "version", "encoding", "params", "inputs", "roots")
             if fingerprint(**{key: facts[key] for key in keys}) != artifact.fingerprint:
                 yield problem(f"{root}/{record}", "the record of another artifact")
-        names += facts.get("files", {})
-    damaged = set()
-    for name in names:
-        try:
-            artifact.read(name)
-        except DamageError as error:
-            damaged.add(name.split("/")[0])
-            gone = error.message.endswith("is gone")
-            yield problem(artifact.data(artifact.file(name)["path"]), "gone" if gone else "not what was written")
-    for name in names:
-        if name.endswith(".zarr/zarr.json") and name.count("/") == 1 and name.split("/")[0] not in damaged:
+        for name, file in facts.get("files", {}).items():
+            found = list(check(file))
+            damaged |= {name.split("/")[0]} if found else set()
+            yield from found
+            for piece in _pieces(artifact, [name]):
+                yield from check(piece)
+            if name.endswith(".zarr/zarr.json") and name.count("/") == 1:
+                groups.append(name)
+    for name in groups:
+        if name.split("/")[0] not in damaged:
             for path, text in _verify_group(store, artifact.data(name.removesuffix("/zarr.json"))):
                 yield problem(path, text)
+
+
+def _pieces(artifact: Artifact, names: list[str]) -> Iterator[dict[str, Any]]:
+    """The files that the indices of tables in pieces name; of a damaged index none, which is reported by itself."""
+    for name in names:
+        try:
+            yield from files_of_pieces(artifact, [name])
+        except DamageError:
+            continue
 
 
 def _verify_group(store: Store, path: str) -> Iterator[tuple[str, str]]:

@@ -1,21 +1,11 @@
-"""What each listed file holds: its digest, and the size of its image. Read once, then remembered.
-
-The memory lies in a store's `cache/scan`, by path, size and time of change. It can be deleted at any time, and no
-fingerprint depends on it.
-"""
+"""What a listed file holds: its digest, and the size of its image."""
 
 import hashlib
 import json
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipeline.core.fingerprint import digest
-from pipeline.core.store import Store, local_folder
 from pipeline.images import files, formats
 from pipeline.images.pixels import DecodeError
 
@@ -44,24 +34,8 @@ class Facts(NamedTuple):
     """The names of its channels where they are more than three, else empty."""
 
 
-def read_all(
-    root: str, kind: str, found: list[files.Found], cache: Store | None, progress: Callable[[int, int], None]
-) -> dict[str, Facts]:
-    """The facts of every file, by path. progress: called with the number of files read and to be read."""
-    known = _remembered(cache, root, kind)
-    now = time.time()
-    fresh = [entry for entry in found if entry.path not in known or known[entry.path].stamp != entry.stamp]
-    with ThreadPoolExecutor(8) as pool:
-        for done, facts in enumerate(pool.map(lambda entry: _read(root, kind, entry), fresh), 1):
-            known[fresh[done - 1].path] = facts
-            progress(done, len(fresh))
-    if cache is not None and fresh:
-        # A file changed in the last two seconds may change again within its time stamp's grain: not remembered.
-        _remember(cache, root, kind, {e.path: known[e.path] for e in found if e.modified < now - 2})
-    return known
-
-
-def _read(root: str, kind: str, entry: files.Found) -> Facts:
+def read(root: str, kind: str, entry: files.Found) -> Facts:
+    """The facts of a file, or of several that are one image."""
     file: files.File
     if entry.members:
         file, sha256 = _several(root, entry)
@@ -100,25 +74,3 @@ def _digest(root: str, path: str) -> tuple[files.Stored, str]:
     for block in file.blocks():
         sha256.update(block)
     return file, sha256.hexdigest()
-
-
-def _cache_path(root: str, kind: str) -> str:
-    where = local_folder(root)
-    return f"cache/scan/{digest([READING, str(where or root), kind])}.parquet"
-
-
-def _remembered(cache: Store | None, root: str, kind: str) -> dict[str, Facts]:
-    if cache is None:
-        return {}
-    try:
-        table = pq.read_table(pa.BufferReader(cache.get(_cache_path(root, kind))))
-        return {row.pop("path"): Facts(**row) for row in table.to_pylist()}
-    except (OSError, pa.ArrowInvalid):
-        return {}
-
-
-def _remember(cache: Store, root: str, kind: str, known: dict[str, Facts]) -> None:
-    table = pa.Table.from_pylist([{"path": path, **facts._asdict()} for path, facts in known.items()])
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    cache.put(_cache_path(root, kind), sink.getvalue().to_pybytes())

@@ -6,27 +6,30 @@ An image's id is its path below its split folder. Content decides: where ROOT li
 """
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import yaml
 
 from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.fingerprint import digest
-from pipeline.core.store import Store, redact
+from pipeline.core.store import Store
 from pipeline.datasets import digests
 from pipeline.datasets.benchmarks import LAYOUTS, layouts
 from pipeline.datasets.benchmarks import listing as benchmark
+from pipeline.datasets.finding import Listed, find
+from pipeline.datasets.remembered import File, Memory, Piece, name_of, pieces
 from pipeline.images import files, formats
-from pipeline.images.gathering import gather
 
 FIRST_THREE = "the first three are seen, unless dataset.channels names others"
-SOLE_SPLIT = "all"
-"""The split's name where a folder has no split sub-folders."""
 
 
 class Item(NamedTuple):
-    """One file of a listing."""
+    """One image, or label map, of a listing."""
 
     split: str
     id: str
@@ -43,26 +46,47 @@ class Item(NamedTuple):
     """Whether pixels may be without content: nodata, slide glass."""
 
 
-def image_folder(root: str) -> str:
-    """The part of the root that holds images: `images` where there is such a folder, else all of it."""
-    return "images" if files.has_folder(root, "images") else ""
+@dataclass(frozen=True)
+class Listing:
+    """What lies under a root: piece by piece, sorted by split, then id."""
 
-
-class Listing(NamedTuple):
-    """What lies under a root."""
-
-    items: list[Item]
-    """Sorted by split, then id."""
+    pieces: list[Piece]
     notes: list[str]
     """What a user must know of it: files left out, images that cannot be read, lists that are not the published."""
+    read: Callable[[Piece], list[Item]]
 
+    def __len__(self) -> int:
+        return sum(piece.items for piece in self.pieces)
 
-def has_labels(root: str, layout: str = "folder") -> bool:
-    """Whether ROOT/labels (or a benchmark's folder of labels) holds a label map."""
-    if layout != "folder":
-        return benchmark.labelled(root, layout)
-    found = files.walk(root, "labels") if files.has_folder(root, "labels") else ()
-    return any(entry.path.lower().endswith(formats.LABEL_SUFFIXES) for entry in found)
+    def each(self) -> Iterator[list[Item]]:
+        """The items of every piece."""
+        return map(self.read, self.pieces)
+
+    @property
+    def items(self) -> list[Item]:
+        """All of them in memory."""
+        return [item for piece in self.each() for item in piece]
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """{split: its items}, in the order of the splits."""
+        found: dict[str, int] = {}
+        for piece in self.pieces:
+            found[piece.split] = found.get(piece.split, 0) + piece.items
+        return found
+
+    def digest(self, extra: Any = None, splits: Container[str] | None = None) -> str:
+        """The digest of split, path below the root and content of every file (and `extra`), not of where the root lies.
+        The path, because the artifacts hold it: a root that is laid out otherwise could not be read by it."""
+        leaves = [[piece.split, piece.digest] for piece in self.pieces if splits is None or piece.split in splits]
+        return digest([leaves, extra])
+
+    def check(self, wanted: str, extra: Any = None) -> None:
+        """StageError unless it is still the one that a run was planned with."""
+        if self.digest(extra) != wanted:
+            raise StageError(
+                "files changed since the run was planned", next="run the same command again: it lists anew"
+            )
 
 
 def scan(
@@ -74,86 +98,115 @@ def scan(
 ) -> Listing:
     """List the images (`kind="images"`) or label maps (`kind="labels"`) under a root, with their content digests.
 
-    Every file is read once (`digests`). ConfigError where there is nothing to list, or a benchmark's `layout` lacks
-    something.
+    Every file is read once (`digests`); what is known of a piece of the listing whose files have not changed is not
+    even looked at. `progress` is called, where files are read, with the number of files gone through, and of all.
+    ConfigError where there is nothing to list, or a benchmark's `layout` lacks something.
     """
+    listed, memory = find(root, kind, layout), Memory(cache, root, kind)
+    found, done = [], 0
+    with ThreadPoolExecutor(8) as pool:
+        for files_of_piece in pieces(listed.files):
+            known = memory.known.get(name_of(files_of_piece))
+            found.append(known or _new_piece(root, kind, files_of_piece, memory, pool, listed, done, progress))
+            done += len(files_of_piece)
+    memory.close(found)
+    notes = list(listed.notes)
     if layout == "folder":
-        found, split_of, notes = _find(root, kind)
-    else:
-        found, split_of = benchmark.find(root, kind, layout)
-        notes = benchmark.notes(root, layout) if kind == "images" else []
-    paths = [entry.path for entry in found]
-    for path in paths:
-        if path != path.encode(errors="replace").decode():
-            name = path.encode(errors="backslashreplace").decode()
-            raise ConfigError(f"dataset.root: the name {name} is not UTF-8", next="rename that file")
-        if formats.split_plane(path)[1]:
-            raise ConfigError(
-                f"dataset.root: the name {path} is that of a plane of {formats.split_plane(path)[0]}",
-                next="rename that file: what follows its # names an image in a file of several",
-            )
-    known = digests.read_all(root, kind, found, cache, progress)
-    items = [item for path in paths for item in _items(path, split_of, known[path])]
-    items.sort(key=lambda item: (item.split, item.id))
-    if layout == "folder":
-        notes += _wide({path: known[path].channels for path in paths})
-    if refused := [item.error for item in items if item.error]:
-        notes.append(f"{len(refused)} of {len(items)} images cannot be read: {some(refused)}")
-    return Listing(items, notes)
+        notes += _wide(found)
+    if refused := sum(piece.refused for piece in found):
+        errors = [error for piece in found for error in json.loads(piece.errors)]
+        shown = "; ".join(errors[:3]) + (f"; and {refused - 3} more" if refused > 3 else "")
+        notes.append(f"{refused} of {sum(piece.items for piece in found)} images cannot be read: {shown}")
+    return Listing(found, notes, lambda piece: _items(memory.rows(piece), listed.split_of))
 
 
-def _items(path: str, split_of: Callable[[str], tuple[str, str]], facts: digests.Facts) -> list[Item]:
-    """The images of a file: one, or each of its planes."""
-    found = []
-    for keys, height, width in json.loads(facts.planes) if facts.planes else [({}, facts.height, facts.width)]:
-        name = formats.join_plane(path, keys)
-        split, id = split_of(name)
-        height, width = (height, width) if facts.height else (0, 0)
-        found.append(Item(split, id, name, facts.sha256, facts.size, height, width, facts.error, facts.sparse))
-    return found
+def _new_piece(
+    root: str,
+    kind: str,
+    piece: list[File],
+    memory: Memory,
+    pool: ThreadPoolExecutor,
+    listed: Listed,
+    done: int,
+    progress: Callable[[int, int], None],
+) -> Piece:
+    """Read what is not known of a piece, and remember it."""
+    for file in piece:
+        _check_name(file.found.path)
+    facts = [memory.facts(file) for file in piece]
+    fresh = [at for at, known in enumerate(facts) if known is None]
+    for at, read in zip(fresh, pool.map(lambda at: digests.read(root, kind, piece[at].found), fresh), strict=True):
+        facts[at] = read
+        progress(done + at + 1, listed.total)
+    rows = [(file.found.path, known) for file, known in zip(piece, facts, strict=True) if known is not None]
+    items = _items(rows, listed.split_of)
+    # A file changed in the last two seconds may change again within its time stamp's grain: not remembered.
+    recent = time.time() - 2
+    passing = {file.found.path for file in piece if file.found.modified >= recent}
+    errors = [item.error for item in items if item.error]
+    wide = sorted((path, known.channels) for path, known in rows if known.channels)
+    made = Piece(
+        name_of(piece) + "+" * bool(passing),
+        piece[0].split,
+        piece[0].id,
+        len(piece),
+        len(items),
+        _leaf(items),
+        len(errors),
+        json.dumps(errors[:3]),
+        len(wide),
+        json.dumps(wide[:1]),
+    )
+    memory.add(made, rows, passing)
+    return made
 
 
-def _wide(channels: dict[str, str]) -> list[str]:
-    """A note on images with more than three channels."""
-    wide = sorted(path for path, names in channels.items() if names)
-    if not wide:
-        return []
-    many = f"{len(wide)} files have more than three channels, first {wide[0]} ({channels[wide[0]]})"
-    return [f"{many}: {FIRST_THREE}"]
-
-
-def some(names: list[str]) -> str:
-    """The first three of a list of sentences, and how many more there are."""
-    return "; ".join(names[:3]) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _find(root: str, kind: str) -> tuple[list[files.Found], Callable[[str], tuple[str, str]], list[str]]:
-    """The files of a plain folder, the function from a path to (split, id), and notes on what was left out."""
-    top = image_folder(root) if kind == "images" else "labels"
-    suffixes = formats.SUFFIXES if kind == "images" else formats.LABEL_SUFFIXES
-    every = gather(root, files.walk(root, top))
-    found = [entry for entry in every if entry.path.lower().endswith(suffixes)]
-    notes = formats.left_out(entry.path for entry in every) if kind == "images" else []
-    if not found:
-        where = f"{redact(root)}/{top}".rstrip("/")
-        left = f"; {some(notes)}" if notes else ""
+def _check_name(path: str) -> None:
+    if path != path.encode(errors="replace").decode():
+        name = path.encode(errors="backslashreplace").decode()
+        raise ConfigError(f"dataset.root: the name {name} is not UTF-8", next="rename that file")
+    if formats.split_plane(path)[1]:
         raise ConfigError(
-            f"dataset.root: no image under {where} (looked for {', '.join(suffixes)}){left}",
-            next=("name a folder of images: ", Set("dataset.root", "FOLDER")),
+            f"dataset.root: the name {path} is that of a plane of {formats.split_plane(path)[0]}",
+            next="rename that file: what follows its # names an image in a file of several",
         )
-    return found, _splitter([entry.path for entry in found], top), notes
 
 
-def content_digest(items: list[Item], extra: Any = None) -> str:
-    """The digest of a listing: split, path below the root and content of every file (and `extra`), not where the root
-    lies. The path, because the artifacts hold it: a root that is laid out otherwise could not be read by it."""
-    return digest([[[item.split, item.path, item.sha256] for item in items], extra])
+def _leaf(items: list[Item]) -> str:
+    """The digest of some items."""
+    found = sha256()
+    for item in items:
+        found.update(f"{item.split}\0{item.path}\0{item.sha256}\0".encode())
+    return found.hexdigest()
 
 
-def check_digest(items: list[Item], wanted: str, extra: Any = None) -> None:
-    """StageError unless a listing is still the one that a run was planned with."""
-    if content_digest(items, extra) != wanted:
-        raise StageError("files changed since the run was planned", next="run the same command again: it lists anew")
+def _items(rows: list[tuple[str, digests.Facts]], split_of: Callable[[str], tuple[str, str]]) -> list[Item]:
+    """The images of files: one of each, or each of its planes."""
+    found = []
+    for path, facts in rows:
+        for keys, height, width in json.loads(facts.planes) if facts.planes else [({}, facts.height, facts.width)]:
+            name = formats.join_plane(path, keys)
+            split, id = split_of(name)
+            height, width = (height, width) if facts.height else (0, 0)
+            found.append(Item(split, id, name, facts.sha256, facts.size, height, width, facts.error, facts.sparse))
+    return sorted(found, key=lambda item: (item.split, item.id))
+
+
+def _wide(found: list[Piece]) -> list[str]:
+    """A note on images with more than three channels."""
+    many = sum(piece.wide for piece in found)
+    if not many:
+        return []
+    path, channels = min(line for piece in found for line in json.loads(piece.widest))
+    return [f"{many} files have more than three channels, first {path} ({channels}): {FIRST_THREE}"]
+
+
+def has_labels(root: str, layout: str = "folder") -> bool:
+    """Whether ROOT/labels (or a benchmark's folder of labels) holds a label map."""
+    if layout != "folder":
+        return benchmark.labelled(root, layout)
+    found = files.walk(root, "labels") if files.has_folder(root, "labels") else ()
+    return any(entry.path.lower().endswith(formats.LABEL_SUFFIXES) for entry in found)
 
 
 def training_splits(present: set[str]) -> list[str]:
@@ -200,14 +253,3 @@ def read_description(root: str, layout: str = "folder") -> dict[str, Any]:
         raise ConfigError(
             f"dataset.yaml: {reason}", next="write it as in README.md, or remove it to score without class names"
         ) from error
-
-
-def _splitter(paths: list[str], top: str) -> Callable[[str], tuple[str, str]]:
-    start = len(top) + 1 if top else 0
-    with_train = any(path[start:].startswith("train/") for path in paths)
-
-    def split_of(path: str) -> tuple[str, str]:
-        split, slash, rest = path[start:].partition("/")
-        return (split, rest) if with_train and slash else (SOLE_SPLIT, path[start:])
-
-    return split_of

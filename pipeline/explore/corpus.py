@@ -79,7 +79,7 @@ class Corpus:
     @cached_property
     def count(self) -> int:
         """Images."""
-        return len(self.images.table)
+        return len(self.images)
 
     def check(self, row: int) -> int:
         """The row itself; NotFoundError where no image has it."""

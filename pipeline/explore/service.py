@@ -115,10 +115,11 @@ class Service:
             return range(self.corpus.count)
         import pyarrow.compute as pc
 
-        table = self.corpus.images.table
-        name = pc.binary_join_element_wise(table["split"], table["id"], "/")
-        found = pc.match_substring(name, query, ignore_case=True)
-        return np.flatnonzero(np.asarray(found))
+        found = [np.empty(0, np.int64)]
+        for start, piece in self.corpus.images.pieces.each():
+            name = pc.binary_join_element_wise(piece["split"], piece["id"], "/")
+            found.append(start + np.flatnonzero(np.asarray(pc.match_substring(name, query, ignore_case=True))))
+        return np.concatenate(found)
 
     # Patches and groups ----------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import obstore
 from obstore.exceptions import PreconditionError
@@ -227,7 +227,8 @@ def has_folder(root: str, name: str) -> bool:
 
 
 def walk(root: str, top: str) -> Iterator[Found]:
-    """Every file below a folder of the root; links to folders are not followed.
+    """Every file below a folder of the root, in the order of their paths (a bucket's in its own order, which is nearly
+    always that); links to folders are not followed.
     StageError for a folder that cannot be listed: what lies in it would be missing in silence.
 
     Hidden files and folders are left out, and so is ROOT/labels where the images have no folder of their own.
@@ -254,19 +255,47 @@ def _files(root: str, top: str) -> Iterator[Found]:
             yield Found(entry.path, entry.size, f"{entry.size}:{entry.modified}", entry.modified)
         return
 
-    def refuse(error: OSError) -> NoReturn:
-        raise _unreadable(error.filename, error) from error
-
-    for parent, folders, names in os.walk(folder / top, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
+    base = str(folder)
+    levels = [iter(_listed(base, top))]
+    while levels:
+        path = next(levels[-1], None)
+        if path is None:
+            levels.pop()
+        elif path.endswith("/"):
+            levels.append(iter(_listed(base, path[:-1])))
+        else:
             try:
-                stat = path.stat() if path.is_file() else None
+                stat = os.stat(f"{base}/{path}")
             except PermissionError as error:  # of the folder that it lies in, or that a link leads to
-                refuse(error)
-            if stat is not None:
-                yield Found(path.relative_to(folder).as_posix(), stat.st_size, _tag(stat), stat.st_mtime)
+                raise _unreadable(error.filename, error) from error
+            yield Found(path, stat.st_size, _tag(stat), stat.st_mtime)
+
+
+def _listed(base: str, folder: str) -> list[str]:
+    """The files and folders of a folder, below `base`, in the order of the paths of what lies in them. The name of a
+    folder ends with a slash."""
+    found = []
+    start = f"{folder}/" if folder else ""
+    try:
+        with os.scandir(f"{base}/{folder}") as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    found += [] if entry.name.startswith(".") else [f"{start}{entry.name}/"]
+                elif _is_file(entry):
+                    found.append(f"{start}{entry.name}")
+    except OSError as error:
+        raise _unreadable(error.filename, error) from error
+    return sorted(found)
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a file, or a link to one. PermissionError where that cannot be known."""
+    try:
+        return entry.is_file()
+    except PermissionError:
+        raise
+    except OSError:  # links in a circle
+        return False
 
 
 def _tag(stat: os.stat_result) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.artifacts.clusters import Clusters, fewer, find_tree, write_clusters
-from pipeline.artifacts.features import Tokens, training_views
+from pipeline.artifacts.features import Tokens, training_views, view_pieces
 from pipeline.artifacts.head import TrainedHead, open_head
 from pipeline.artifacts.sampling import fit, sample
 from pipeline.artifacts.suggestion import chosen_k
@@ -106,13 +106,12 @@ def evidence(
 ) -> regroup.Evidence:
     """What the pieces of all clusters look like in some training views, from their images."""
     tokens = Tokens(job.inputs["features"])
-    table = job.inputs["features"].read_table("views.parquet")
-    rows = training_views(table)
+    rows = training_views(job.inputs["features"])
     if len(rows) > PICTURES:
         rows = np.sort(np.random.default_rng([job.params.seed, 1]).choice(rows, PICTURES, replace=False))
     member, directions, colours = [], [], []
     images = ViewReader(job.roots["images"].location, reading_of(job.inputs["features"]))
-    for number, view in enumerate(table.take(rows).to_pylist()):
+    for number, view in enumerate(view_pieces(job.inputs["features"]).take(rows).to_pylist()):
         work.tick(number, len(rows), "images")
         codes = head(tokens.read(rows[number : number + 1])).unit().each(lambda part: part[0])
         height, width, _ = codes.compared.shape

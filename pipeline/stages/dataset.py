@@ -1,17 +1,19 @@
 """dataset: the table of images, the root that everything else is computed from.
 
-Artifact: `images.parquet`, one row per image, sorted by split and id; `sparse.json`, rows of the images that may be
-without content in places (nodata, slide glass), where there are such.
+Artifact: the table `images` in pieces, one row per image, sorted by split and id; a piece is of one split, and its
+index names the first image of each.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import field_validator, model_validator
 
-from pipeline.artifacts.images import SPARSE
+from pipeline.artifacts.images import TABLE
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, unhashed
+from pipeline.core.pieces import write_pieces
 from pipeline.datasets import folder
 from pipeline.datasets.scale import PixelSizeParams
 
@@ -25,8 +27,11 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("error", pa.string()),
+        ("sparse", pa.bool_()),
     ]
 )
+FIRST = pa.schema([("split", pa.string()), ("first", pa.string())])
+"""What the index says of a piece."""
 
 
 class DatasetParams(Params):
@@ -75,23 +80,28 @@ class DatasetParams(Params):
 
 
 def table(items: list[folder.Item]) -> pa.Table:
-    """The images table: (split, id, path, sha256, size in bytes, height, width in pixels, error)."""
+    """A table of images: (split, id, path, sha256, size in bytes, height, width in pixels, error, and whether pixels
+    may be without content)."""
     return pa.Table.from_pylist([item._asdict() for item in items], schema=SCHEMA)
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     (root, digest), layout = job.roots["images"], job.params.layout
-    items, notes = folder.scan(root, "images", job.out.store, lambda d, t: work.tick(d, t, "images"), layout)
-    folder.check_digest(items, digest)
-    job.out.write_table("images.parquet", table(items))
-    sparse = [row for row, item in enumerate(items) if item.sparse]
-    if sparse:
-        job.out.write_json(SPARSE, sparse)
-    counts: dict[str, int] = {}
-    for item in items:
-        counts[item.split] = counts.get(item.split, 0) + 1
-    facts = {"items": len(items), "splits": counts, "bytes": sum(item.size for item in items)}
-    return {**facts, "notes": notes} if notes else facts
+    listing = folder.scan(root, "images", job.out.store, lambda d, t: work.tick(d, t, "images"), layout)
+    listing.check(digest)
+    size = pixels = sparse = 0
+
+    def pieces() -> Iterator[tuple[pa.Table, dict[str, Any]]]:
+        nonlocal size, pixels, sparse
+        for items in listing.each():
+            size += sum(item.size for item in items)
+            pixels += sum(item.height * item.width for item in items)
+            sparse += sum(item.sparse for item in items)
+            yield table(items), {"split": items[0].split, "first": items[0].id}
+
+    write_pieces(job.out, TABLE, pieces(), FIRST)
+    facts = {"items": len(listing), "splits": listing.splits, "bytes": size, "pixels": pixels, "sparse": sparse}
+    return {**facts, "notes": listing.notes} if listing.notes else facts
 
 
-STAGE = Stage("dataset", version=1, encoding=1, inputs=(), roots=("images",), params=DatasetParams, compute=compute)
+STAGE = Stage("dataset", version=1, encoding=2, inputs=(), roots=("images",), params=DatasetParams, compute=compute)

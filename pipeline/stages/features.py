@@ -1,14 +1,13 @@
 """features: the frozen backbone over every view, once. Its patch tokens go to sharded Zarr.
 
 Artifact: `features.zarr` (group) with `tokens` (view, row, column, channel) float16, or int8 with their `scale` (view,
-channel) float32; `mean` (view, channel) float32, `center` (channel) float32; `views.parquet`, one row per
-view. A hole or an undecodable image is NaN, in int8 −128.
+channel) float32; `mean` (view, channel) float32, `center` (channel) float32; the table `views` in pieces, one row per
+view, and `known`, the rows that were copied. A hole or an undecodable image is NaN, in int8 −128.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections import deque
 from collections.abc import Container, Iterator
@@ -21,29 +20,33 @@ import numpy as np
 from pydantic import model_validator
 
 from pipeline.artifacts.feature_layout import create
+from pipeline.artifacts.feature_totals import check_failed, gathered, training_mean
 from pipeline.artifacts.features import (
     GROUP,
-    PART,
     arrays,
-    checksums,
     metadata_files,
     open_group,
-    training_views,
+    part_of,
+    view_pieces,
 )
-from pipeline.artifacts.images import sparse_images
-from pipeline.artifacts.known_rows import copy_known, known_rows
-from pipeline.artifacts.view_reader import ViewReader, corpus_reading, view_steps
-from pipeline.artifacts.views import ViewParams, view_size, view_table, with_content
+from pipeline.artifacts.images import Images
+from pipeline.artifacts.known_rows import copy_known, write_known
+from pipeline.artifacts.view_listing import INDEX, seen_by, tables, training_shapes
+from pipeline.artifacts.view_reader import ViewReader
+from pipeline.artifacts.views import (
+    TABLE,
+    Splits,
+    ViewParams,
+    view_size,
+)
 from pipeline.backbones.devices import autocast, pick_device
 from pipeline.backbones.facts import describe, file_sha256
 from pipeline.backbones.weights import find_weights
-from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.params import Params, borrowed, derived, unhashed
-from pipeline.datasets.folder import some
+from pipeline.core.pieces import write_pieces
 from pipeline.images.pixels import DecodeError
-from pipeline.images.reading import Reading
 from pipeline.numerics.codecs import quantise
 
 log = logging.getLogger("stegoflow")
@@ -108,77 +111,52 @@ def _digest(path: Path) -> str:
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: FeaturesParams = job.params
-    dataset = job.inputs["dataset"].read_table("images.parquet")
-    size = view_size(dataset, params.views, describe(params.backbone)[0])
-    seen, root = seen_by(job), job.roots["images"].location
-    said = json.loads(job.roots["pixel_sizes"].location) if "pixel_sizes" in job.roots else None
-    steps = view_steps(root, dataset, params.views, said, lambda done, total: work.tick(done, total, "images measured"))
-    table = view_table(dataset, params.views, size, params.mirror, params.predicted, steps)
-    table = with_content(
-        table,
-        sparse_images(job.inputs["dataset"]),
-        lambda view, rows, columns: ViewReader(root, seen).content(view, rows, columns),
-        lambda done, total: work.tick(done, total, "images looked at"),
-    )
-    if not len(table):
+    images = Images(job.inputs["dataset"])
+    splits = Splits.of(images.splits, params.predicted)
+    patch, channels, _ = describe(params.backbone)
+    size = view_size(training_shapes(images, splits), params.views, patch)
+    index = write_pieces(job.out, TABLE, tables(job, work, images, size, splits), INDEX)
+    count = sum(index["rows"].to_pylist())
+    if not count:
         raise StageError(
             "no image has content: nodata or glass is everywhere", next="look at the images, or at their nodata value"
         )
-    create(job, len(table), size, PART, STAGE.encoding)
-    job.out.write_table("views.parquet", table)
-    job.out.write_table("known.parquet", known_rows(job.out, table))
-    work.parts(encode_part, len(table), PART, "views")
+    tokens = size[0] // patch * (size[1] // patch)
+    part = part_of(count, 2 * tokens * channels)
+    create(job, count, size, part, STAGE.encoding)
+    copied_from = write_known(job.out)
+    work.parts(encode_part, count, part, "views")
 
-    markers = [job.out.marker(part) for part in job.out.markers()]
-    failed = {path: why for marker in markers for path, why in marker["failed"].items()}
-    if failed:
-        lines = [f"{path}: {failed[path]}" for path in sorted(failed)]
-        text = f"{len(failed)} of {len(dataset)} images cannot be decoded: {some(lines)}"
-        if len(failed) > params.max_failed_fraction * len(dataset) or len(failed) == len(dataset):
-            raise StageError(
-                text,
-                next=("mend, convert or remove them, or allow more: ", Set("features.max_failed_fraction", 0.5)),
-            )
-        log.warning("%s", text)
+    failed, missing, copied = gathered(job.out)
+    check_failed(failed, len(images), params.max_failed_fraction)
     group = open_group(job.out, "r+")
-    with checksums(job.out, "mean"):
-        mean = np.asarray(group["mean"][:])  # type: ignore[index]
-    missing_rows = [row for row, path in enumerate(table["path"].to_pylist()) if path in failed]
-    lost = set(np.flatnonzero(np.isnan(mean[:, 0])).tolist()) - set(missing_rows)
-    if lost:
-        raise job.out.damaged(f"views {min(lost)} to {max(lost)} of {job.out.store.path_of(job.out.root)} are gone")
-    mean = mean[training_views(table)]
-    if not np.isfinite(mean).any():
-        raise StageError("no training image can be decoded", next="mend the images of the training split")
-    with job.out.store.wrap_errors("cannot write", job.out.data(f"{GROUP}/center/c/0"), mean[0].nbytes):
-        group["center"][:] = np.nanmean(mean, axis=0)  # type: ignore[index]
+    center = training_mean(job.out, group, missing)
+    with job.out.store.wrap_errors("cannot write", job.out.data(f"{GROUP}/center/c/0"), center.nbytes):
+        group["center"][:] = center  # type: ignore[index]
     for name in metadata_files(params.codec):
         job.out.record_file(name)
-    shape = group["tokens"].shape  # type: ignore[union-attr]
-    known = job.out.read_table("known.parquet", ["fingerprint"])
     return {
-        "items": len(table),
-        "images": len(dataset),
-        "failed": failed,
-        "missing_rows": missing_rows,
-        "copied": sum(marker["copied"] for marker in markers),
-        "copied_from": sorted(set(known["fingerprint"].to_pylist())),
-        "shape": list(shape),
+        "items": count,
+        "images": len(images),
+        "failed": {path: failed[path] for path in sorted(failed)[:NAMED]},
+        "failed_images": len(failed),
+        "copied": copied,
+        "copied_from": copied_from,
+        "shape": list(group["tokens"].shape),  # type: ignore[union-attr]
         "view": list(size),
+        "part": part,
         "weights": params.weights if params.weights in ("hub", "packaged") else params.weights.rsplit("/", 1)[-1],
         "bytes": sum(entry.size for entry in job.out.store.entries(job.out.data(GROUP))),
     }
 
 
-def seen_by(job: Job) -> Reading:
-    """How images are read: as the params say, or the corpus."""
-    return corpus_reading(job.params.channels, job.params.values, job.inputs.get("reading"))
+NAMED = 1000
+"""Images that could not be decoded, as the manifest names them at most; the markers name all."""
 
 
 def encode_part(job: Job, part: Part) -> dict[str, Any]:
     """Encode views start..stop−1, or copy them from an earlier artifact that holds them, and write their shard."""
-    table = job.out.held("views.parquet", Artifact.read_table)
-    rows = table.slice(part.start, part.stop - part.start).to_pylist()
+    rows = view_pieces(job.out).rows(*part).to_pylist()
     group = open_group(job.out, "r+")
     names = [name for name in arrays(job.params.codec) if name != "center"]
     opened: dict[str, Any] = {name: group[name] for name in names}  # each a request
@@ -197,7 +175,8 @@ def encode_part(job: Job, part: Part) -> dict[str, Any]:
         array = opened[name].with_config({"write_empty_chunks": True})
         with job.out.store.wrap_errors("cannot write", job.out.data(f"{GROUP}/{name}"), values.nbytes):
             array[part.start : part.stop] = values
-    return {"failed": failed, "clipped": clipped, "copied": len(copied)}
+    missing = [part.start + i for i in new if rows[i]["path"] in failed]
+    return {"failed": failed, "missing": missing, "clipped": clipped, "copied": len(copied)}
 
 
 def _coded(job: Job, tokens: np.ndarray) -> dict[str, np.ndarray]:
@@ -289,7 +268,7 @@ def _ahead(batches: Iterator[Any], depth: int) -> Iterator[Any]:
 STAGE = Stage(
     "features",
     version=2,
-    encoding=1,
+    encoding=2,
     inputs=("dataset", "reading?"),
     roots=("images", "pixel_sizes?"),
     params=FeaturesParams,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.artifacts.features import PART, Tokens, read_center
+from pipeline.artifacts.features import BLOCK, Tokens, read_center
 from pipeline.artifacts.head import COLLAPSED, collapse, tensors
 from pipeline.artifacts.suggestion import chosen_k
 from pipeline.backbones.devices import compute_dtype, keep_freed_memory, pick_device
@@ -89,9 +89,9 @@ def prepare(
     views = np.sort(np.random.default_rng([params.seed, 3]).choice(views, count, replace=False))
     device = pick_device(work.job.execution.device)
     sample = torch.empty((count, *tokens.shape[1:]), device=device)
-    for start in range(0, count, PART):
+    for start in range(0, count, BLOCK):
         work.tick(start, count, "views")
-        block = torch.from_numpy(tokens.read(views[start : start + PART])).to(device)
+        block = torch.from_numpy(tokens.read(views[start : start + BLOCK])).to(device)
         sample[start : start + len(block)] = block.float() - torch.from_numpy(center).to(device)
     with torch.no_grad():
         method.prepare(sample, params.seed)

@@ -17,7 +17,8 @@ from pydantic import Field, field_validator
 from pipeline.artifacts.classes import Classes, read_classes
 from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.head import open_head
-from pipeline.artifacts.mask_tiles import FILE, Rectangle, find_large, items_of, tile_at
+from pipeline.artifacts.images import Images, Ranges
+from pipeline.artifacts.mask_tiles import FILE, ROWS, Rectangle, items_of, large_images, predicted_rows, tile_at
 from pipeline.artifacts.masks import encode_png, ignore_value, mask_dtype
 from pipeline.artifacts.planes import Views
 from pipeline.artifacts.view_reader import ViewReader, reading_of
@@ -27,15 +28,19 @@ from pipeline.core.params import Params
 from pipeline.datasets import folder
 from pipeline.images.pixels import DecodeError
 from pipeline.images.source import MAX_PIXELS, Source
-from pipeline.numerics.crf import CrfParams, dense_crf, tiles
+from pipeline.numerics.crf import CrfParams, dense_crf, log_softmax, tiles
 from pipeline.numerics.guided import guided_winner
 from pipeline.numerics.pieces import Piece, piece_of
 from pipeline.numerics.prototypes import SCALE
 from pipeline.numerics.tree import Cut
 from pipeline.numerics.views import ALL, PlanePart, Window, cosine_logits, uncovered, winner
 
-PART = 8
-"""Images or tiles per part: a few seconds of CRF."""
+PART_PIXELS = 2**23
+"""Pixels of a part: a few seconds of CRF."""
+MOST_IMAGES = 256
+"""Images of a part, at most."""
+LEAST_TILES = 4
+"""Rows of a part, at least, where there are tiles."""
 
 
 class MasksParams(Params):
@@ -82,44 +87,50 @@ SCHEMA = pa.schema(
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
-    table = job.inputs["dataset"].read_table("images.parquet")
-    rows = predicted_images(table, job.params.splits)
-    job.out.write_json("images.json", rows.tolist())
-    if large := find_large(*(np.asarray(table[side])[rows] for side in ("height", "width"))):
+    images = Images(job.inputs["dataset"])
+    rows = Ranges(*(images.splits[split] for split in folder.predicted_splits(set(images.splits), job.params.splits)))
+    job.out.write_json(ROWS, [[one.start, one.stop] for one in rows.ranges])
+    part = part_of(job.inputs["dataset"].manifest)
+    if large := large_images(images, rows):
         job.out.write_json(FILE, large)
-    work.parts(predict_part, items_of(job.out).total, PART, "images and tiles" if large else "images")
+        part = max(part, LEAST_TILES)
+    work.parts(predict_part, items_of(job.out).total, part, "images and tiles" if large else "images")
+    facts: dict[str, Any] = {"items": len(rows), "part": part, "clusters": job.inputs["clusters"].manifest["k"]}
     if "classes" in job.inputs:
         named = job.inputs["classes"].manifest["classes"]
-        return {"items": len(rows), "clusters": len(named), "classes": named}
-    return {"items": len(rows), "clusters": job.inputs["clusters"].manifest["k"]}
+        facts |= {"clusters": len(named), "classes": named}
+    counts = sum(np.asarray(marker["pixels"], np.int64) for marker in job.out.each_marker())
+    return {**facts, "pixels": np.asarray(counts).tolist()}
 
 
-def predicted_images(dataset: pa.Table, splits: list[str]) -> np.ndarray:
-    """Rows of the images table that get masks."""
-    split = np.asarray(dataset["split"].to_pylist())
-    return np.flatnonzero(np.isin(split, folder.predicted_splits(set(split), splits)))
+def part_of(dataset: dict[str, Any]) -> int:
+    """Images per part: a power of two, of images of a megapixel 8."""
+    each = max(1.0, dataset["pixels"] / max(1, dataset["items"]))
+    return 1 << int(np.clip(PART_PIXELS / each, 1, MOST_IMAGES)).bit_length() - 1
 
 
 def predict_part(job: Job, part: Part) -> dict[str, Any]:
     """Masks of items start..stop−1: images that are predicted, of large ones their tiles."""
-    dataset = job.inputs["dataset"].held("images.parquet", Artifact.read_table)
-    chosen, items = job.out.held("images.json", Artifact.read_json), items_of(job.out)
+    images, chosen, items = Images(job.inputs["dataset"]), predicted_rows(job.out), items_of(job.out)
     predict = Predictor(job.inputs, job.roots["images"].location, job.params, job.execution.device)
+    pixels = np.zeros(predict.count, np.int64)
     rows, failed = [], {}
     for item in range(part.start, part.stop):
         position, number = items.at(item)
-        (image,) = dataset.slice(chosen[position], 1).to_pylist()
+        image = images.row(chosen[position])
         kept = tile_at(image["height"], image["width"], number) if len(items.rows(position)) > 1 else None
         try:
             mask, refined = predict(chosen[position], image, kept)
         except DecodeError as error:
             failed[image["path"]] = str(error)
             mask, refined = predict.unknown(image, kept)
+        if mask is not None:
+            pixels += np.bincount(mask.ravel(), minlength=predict.count)[: predict.count]
         facts = {key: image[key] for key in ("split", "id", "path", "height", "width")}
         y, x = (at.start for at in kept) if kept else (0, 0)
         rows.append({**facts, "y": y, "x": x, "mask": encode_png(mask), "mask_crf": encode_png(refined)})
     job.out.write_table(f"masks/{part.name}.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
-    return {"failed": failed}
+    return {"failed": failed, "pixels": pixels.tolist()}
 
 
 Maps = tuple[np.ndarray | None, np.ndarray | None]
@@ -273,13 +284,6 @@ def label_maps(
 
 def _moved(at: slice, by: int) -> slice:
     return slice(at.start + by, at.stop + by)
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Along the first axis, in place and without overflow."""
-    logits -= logits.max(0)
-    logits -= np.log(np.exp(logits).sum(0))
-    return logits
 
 
 STAGE = Stage(

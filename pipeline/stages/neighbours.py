@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.artifacts.features import read_center, read_mean, training_views
+from pipeline.artifacts.features import Rows, read_center, training_views, view_pieces
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.extras import require
 from pipeline.core.params import Params, borrowed
@@ -36,14 +36,14 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     require("faiss", "the search for neighbours")
     params: NeighboursParams = job.params
     features = job.inputs["features"]
-    table = features.read_table("views.parquet", ["view", "image", "sha256", "training"])
-    rows = training_views(table)
+    rows = training_views(features)
     vectors, valid = pooled(features, rows, params.center)
     if not valid.all():
         rows, vectors = rows[valid], vectors[valid]
     if len(rows) == 0:
         raise ValueError("no training view has features")
-    images = np.asarray(table["sha256"].combine_chunks().dictionary_encode().indices)[rows]
+    content = view_pieces(features).take(rows)["sha256"]
+    images = np.asarray(content.combine_chunks().dictionary_encode().indices)
     most = int(np.bincount(images).max())
 
     index, facts = build_index(vectors, params.exact_below)
@@ -66,7 +66,7 @@ def lists(ends: np.ndarray, values: pa.Array) -> pa.Array:
 
 def pooled(features: Any, rows: np.ndarray, center: str) -> tuple[np.ndarray, np.ndarray]:
     """Unit pooled features (row, channel) float32 of the given views, centred or not, and which of them are finite."""
-    mean = read_mean(features)[rows]
+    mean = Rows(features, "mean").read(rows)
     mean -= read_center(features, center)
     norms = np.linalg.norm(mean, axis=1, keepdims=True)
     mean /= norms.clip(1e-12)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from pipeline.artifacts.features import PART, Tokens, training_views
+from pipeline.artifacts.features import BLOCK, Tokens, training_views, view_pieces
 from pipeline.artifacts.head import TrainedHead, open_head
 from pipeline.artifacts.labels import LabelMaps
 from pipeline.backbones.devices import pick_device
@@ -66,18 +66,18 @@ def labelled_tokens(
     being applied to whole views, and their class shares (n, class) float32."""
     params: ProbeParams = job.params
     tokens = Tokens(job.inputs["features"])
-    table = job.inputs["features"].read_table("views.parquet")
-    trained = training_views(table)
-    keys = zip(*(table[name].take(trained).to_pylist() for name in ("split", "id")), strict=True)
+    table, trained = view_pieces(job.inputs["features"]), training_views(job.inputs["features"])
+    sampled = table.take(trained).select(["split", "id"])
+    keys = zip(*(column.to_pylist() for column in sampled.columns), strict=True)
     labelled = trained[np.asarray([key in maps for key in keys], bool)]
     rows, columns = tokens.shape[1:3]
     each = min(rows * columns, max(1, params.tokens // max(1, len(labelled))))
     found: list[np.ndarray] = []
     codes: list[np.ndarray] = []
     shares: list[np.ndarray] = []
-    for start in range(0, len(labelled), PART):
+    for start in range(0, len(labelled), BLOCK):
         work.tick(start, len(labelled), "views")
-        part = table.take(labelled[start : start + PART]).to_pylist()
+        part = table.take(labelled[start : start + BLOCK]).to_pylist()
         block = tokens.read(np.asarray([view["view"] for view in part]))
         encoded = head(block).compared
         for view, values, code in zip(part, _flat(block), _flat(encoded), strict=True):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.artifacts.images import Images, Ranges
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.params import Params, borrowed
@@ -40,12 +41,11 @@ class ReadingParams(Params):
 
 def compute(job: Job, work: Work) -> dict[str, Any]:
     params: ReadingParams = job.params
-    table = job.inputs["dataset"].read_table("images.parquet", ["split", "path", "sha256", "size", "height"])
-    splits = table["split"].to_pylist()
-    rows = np.flatnonzero(np.isin(splits, folder.training_splits(set(splits))) & (np.asarray(table["height"]) > 0))
-    rows = rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows))).round().astype(int)]
+    images = Images(job.inputs["dataset"])
+    every = Ranges(*(images.splits[split] for split in folder.training_splits(set(images.splits))))
+    rows = sorted({every[round(at)] for at in np.linspace(0, len(every) - 1, min(IMAGES, len(every))).tolist()})
     root, found, names = job.roots["images"].location, [], ()
-    for done, image in enumerate(table.take(rows).to_pylist(), 1):
+    for done, image in enumerate(map(images.row, rows), 1):
         work.tick(done, len(rows), "images")
         try:
             raster = open_source(root, image["path"], image["sha256"], image["size"], STORED).raster

@@ -12,10 +12,11 @@ from pydantic import Field
 from pipeline.artifacts.baseline import Baseline
 from pipeline.artifacts.classes import read_classes
 from pipeline.artifacts.clusters import fewer, read_clusters
-from pipeline.artifacts.features import Tokens
+from pipeline.artifacts.features import Tokens, training_views, view_pieces
 from pipeline.artifacts.head import COLLAPSED, TrainedHead, collapse
+from pipeline.artifacts.images import Images
 from pipeline.artifacts.labels import LabelMaps
-from pipeline.artifacts.mask_tiles import Tiled, reduced
+from pipeline.artifacts.mask_tiles import Tiled, predicted_rows, reduced
 from pipeline.artifacts.masks import stored_map
 from pipeline.artifacts.scores import NAMES, PROTOCOLS, Annotated
 from pipeline.artifacts.view_reader import reading_of
@@ -108,8 +109,8 @@ def warnings(job: Job) -> list[str]:
             "The weights are packaged ones: a DINOv2 ViT-S/14 encoder that its author trained further for saliency, "
             "not Meta's weights. The numbers show that the program works, not what DINOv2 can do."
         )
-    if features["failed"]:
-        found.append(f"{len(features['failed'])} images could not be decoded.")
+    if features["failed_images"]:
+        found.append(f"{features['failed_images']} images could not be decoded.")
     if head.get("groups") is not None and head["groups"] < COLLAPSED:
         found.append(f"{head['groups']:.1f} effective groups of codes: {collapse(head['params']['method'])}.")
     idle = [row["name"] for row in job.inputs["masks"].manifest.get("classes", []) if not row["evidence"]]
@@ -167,8 +168,7 @@ def pictures(job: Job, count: int) -> list[Picture]:
     """Evenly spaced predicted images with their masks, the baseline's and their labels, all shrunk alike."""
     masks = job.inputs["masks"]
     labels = LabelMaps(job.inputs["labels"], job.roots["labels"].location) if "labels" in job.inputs else None
-    images = job.inputs["dataset"].read_table("images.parquet", ["path", "sha256", "size"])
-    rows = masks.read_json("images.json")
+    images, rows = Images(job.inputs["dataset"]), predicted_rows(masks)
     baseline = Baseline(job.inputs["baseline"], job.inputs["features"])
     method = "annotated" if "classes" in job.inputs else "cluster"
     found = []
@@ -176,13 +176,10 @@ def pictures(job: Job, count: int) -> list[Picture]:
         row, mask = stored_map(masks, number)
         if mask is None:
             continue
-        (file,) = images.slice(rows[number], 1).to_pylist()
         try:
             image = open_source(
                 job.roots["images"].location,
-                file["path"],
-                file["sha256"],
-                file["size"],
+                *images.file(rows[number]),
                 reading_of(job.inputs["features"]),
             )
             size = fitted(*image.size, PHOTO_SIDE)
@@ -217,10 +214,9 @@ def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:
     clusters = read_clusters(job.inputs["clusters"])
     classes = read_classes(job.inputs["classes"]) if "classes" in job.inputs else None
     found: list[list[np.ndarray]] = [[] for _ in range(len(classes.names) if classes else clusters.k)]
-    table = features.read_table("views.parquet")
-    rows = np.flatnonzero(np.asarray(table["training"]))
+    rows = training_views(features)
     rows = rows[np.linspace(0, len(rows) - 1, min(params.gallery_images, len(rows))).round().astype(int)]
-    views = table.take(rows).to_pylist()
+    views = view_pieces(features).take(rows).to_pylist()
     codes = TrainedHead(job.inputs["head"])(Tokens(features).read(rows))
     cosines = classes.values(normalise(clusters.seen(codes))) if classes else clusters.cosines(codes)
     wanted: dict[int, list[tuple[int, int]]] = {}

@@ -20,8 +20,8 @@ from pipeline.artifacts.classes import read_annotation
 from pipeline.artifacts.clusters import FILE, Clusters, read_clusters
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.labels import LabelMaps
-from pipeline.artifacts.mask_tiles import items_of, tile_at
-from pipeline.artifacts.masks import decode_png, mask_rows, read_masks
+from pipeline.artifacts.mask_tiles import items_of, predicted_rows, tile_at
+from pipeline.artifacts.masks import decode_png, mask_rows
 from pipeline.artifacts.planes import Views
 from pipeline.artifacts.sampling import sample
 from pipeline.artifacts.scores import ANNOTATED, NAMES, Annotated
@@ -33,9 +33,6 @@ from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
 from pipeline.numerics.metrics import confusion, match, match_named, scores, stability, stego_crop
 from pipeline.numerics.views import ALL, upsample, winner
-
-PART = 16
-"""Images per part, of large ones tiles."""
 
 
 class ScoresParams(Params):
@@ -62,10 +59,10 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     if "labels" in job.inputs:
         maps = LabelMaps(job.inputs["labels"], job.roots["labels"].location)
         names = maps.names
-        work.parts(score_part, items_of(job.inputs["masks"]).total, PART, "images")
+        masks = job.inputs["masks"]
+        work.parts(score_part, items_of(masks).total, masks.manifest["part"], "images")
         summed: dict[str, np.ndarray] = {}
-        for part in sorted(job.out.markers()):
-            marker = job.out.marker(part)
+        for marker in job.out.each_marker():
             images += marker["labelled"]
             held_out += marker.get("held_out", 0)
             for method, counts in marker["confusion"].items():
@@ -100,7 +97,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
     probe = job.inputs["probe"].read_tensors("probe.safetensors") if "probe" in job.inputs else None
     baseline = read_clusters(job.inputs["baseline"])
     center = job.inputs["baseline"].held(FILE, Artifact.read_tensors)["center"]
-    chosen, items = job.inputs["masks"].held("images.json", Artifact.read_json), items_of(job.inputs["masks"])
+    chosen, items = predicted_rows(job.inputs["masks"]), items_of(job.inputs["masks"])
     classified = job.inputs.get("classes")
     clicked = {(one.split, one.image) for one in read_annotation(classified).points} if classified else set()
     clusters = read_clusters(job.inputs["clusters"])
@@ -174,11 +171,7 @@ def same_names(given: list[str], names: list[str]) -> np.ndarray:
 
 def cluster_share(job: Job) -> list[float]:
     """Share of each cluster of all mask pixels."""
-    k = job.inputs["masks"].manifest["clusters"]
-    counts = np.zeros(k, np.int64)
-    for row in read_masks(job.inputs["masks"]):
-        if row["mask"]:
-            counts += np.bincount(decode_png(row["mask"]).ravel(), minlength=k)[:k]
+    counts = np.asarray(job.inputs["masks"].manifest["pixels"], np.int64)
     return (counts / max(1, counts.sum())).tolist()
 
 

@@ -47,7 +47,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 def find_basis(features: Artifact, components: int) -> dict[str, np.ndarray]:
     """`basis` and `center`, from some training views."""
     center = read_center(features, "dataset")
-    rows = training_views(features.read_table("views.parquet", ["training"]))
+    rows = training_views(features)
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(VIEWS, len(rows))).round().astype(int))]
     tokens = Tokens(features).read(rows).astype(np.float32) - center
     seen = tokens[np.isfinite(tokens[:, 0, 0, 0])].reshape(-1, len(center))

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.artifacts.features import PART, Tokens, read_center, training_views
+from pipeline.artifacts.features import BLOCK, Tokens, read_center, training_views
 from pipeline.backbones.devices import pick_device
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import Set, StageError
@@ -80,14 +80,14 @@ def sample(job: Job, work: Work) -> np.ndarray:
     params: SuggestionParams = job.params
     features, device = job.inputs["features"], pick_device(job.execution.device)
     tokens, center = Tokens(features), torch.from_numpy(read_center(features, params.center)).to(device)
-    rows = training_views(features.read_table("views.parquet", ["training"]))
+    rows = training_views(features)
     generator = np.random.default_rng(params.seed)
     rows = np.sort(generator.choice(rows, min(len(rows), params.views), replace=False))
     each = min(EACH, int(np.prod(tokens.shape[1:3])))
     temperature, found = 0.0, []
-    for start in range(0, len(rows), PART):
+    for start in range(0, len(rows), BLOCK):
         work.tick(start, len(rows), "views")
-        block = torch.from_numpy(tokens.read(rows[start : start + PART])).to(device).float() - center
+        block = torch.from_numpy(tokens.read(rows[start : start + BLOCK])).to(device).float() - center
         block = block[torch.isfinite(block[:, 0, 0, 0])]
         if not len(block):
             continue

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline.api import open_run
 from pipeline.artifacts.annotation import Annotation, parse
+from pipeline.artifacts.features import view_pieces
 from pipeline.core.store import Store
 from pipeline.results import Run
 
@@ -26,7 +27,7 @@ def test_groups_are_listed_with_patches_that_are_theirs(call, kept: Run):
     status, out, _ = call("groups", kept.id, "--cut", "4", "--store", kept.store.url, "--json")
     assert status == 0
     found = json.loads(out)
-    cut, views = kept.clusters.cut(4), kept.artifact("features").read_table("views.parquet").to_pylist()
+    cut, views = kept.clusters.cut(4), view_pieces(kept.artifact("features")).read().to_pylist()
     assert [row["id"] for row in found] == cut.nodes.tolist()
     assert set(found[0]) == {"id", "share", "parent", "examples"}
     assert sum(row["share"] for row in found) == pytest.approx(1)

@@ -7,6 +7,7 @@ store is looked at after every single operation.
 """
 
 import threading
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -184,9 +185,9 @@ TurnStore = type("TurnStore", (Store,), {name: in_turn(getattr(Store, name)) for
 class DrawnOrder:
     """Stands for the engine's random.SystemRandom."""
 
-    def shuffle(self, parts: list[Part]) -> None:
+    def shuffle(self, numbers: "array[int]") -> None:
         order = current().life.order
-        parts.sort(key=lambda part: order[PARTS.index(part)])
+        numbers[:] = array("q", sorted(numbers, key=order.__getitem__))
 
 
 LOCK_FREE = {

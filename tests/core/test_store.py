@@ -108,7 +108,7 @@ def test_another_layout_is_refused(store: Store):
     store.mark()
     store.mark()
     store.put("stegoflow.json", b'{"encoding-type": "stegoflow-store", "encoding-version": 99}')
-    with pytest.raises(ConfigError, match="has layout 99; this program reads layout 3"):
+    with pytest.raises(ConfigError, match="has layout 99; this program reads layout 4"):
         store.mark()
     store.put("stegoflow.json", b"{broken")
     with pytest.raises(ConfigError, match=r"is not a store's mark"):

@@ -2,17 +2,20 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from image_files import encode
 
 from pipeline.core.errors import ConfigError, StageError, render
 from pipeline.core.store import Store
 from pipeline.datasets import folder
-from pipeline.datasets.folder import Item, content_digest, predicted_splits, training_splits
+from pipeline.datasets.folder import Item, predicted_splits, training_splits
 from pipeline.images import files
 
 OLD = 1_500_000_000
@@ -163,7 +166,6 @@ def test_odd_names(name: str, tmp_path: Path):
         (item,) = scan(str(tmp_path / "root"), "images", cache)
         assert (item.split, item.id) == ("train", name)
         assert files.read_file(str(tmp_path / "root"), item.path) == picture(7)
-    assert len(content_digest([item])) == 64
 
 
 def test_a_deep_path(tmp_path: Path):
@@ -226,7 +228,7 @@ def test_the_digest_is_that_of_the_content(tmp_path: Path):
     cache = Store(tmp_path / "store")
 
     def digest(root: str, cache: Store | None = None) -> str:
-        return content_digest(scan(str(tmp_path / root), "images", cache))
+        return folder.scan(str(tmp_path / root), "images", cache).digest()
 
     first = digest("here")
     assert digest("there/below") == digest("here", cache) == digest("here", cache) == first
@@ -236,7 +238,7 @@ def test_the_digest_is_that_of_the_content(tmp_path: Path):
     put(tmp_path / "moved", "images/train/a.png", "images/val/b.png", "images/val/a.png")
     others = [digest(root) for root in ("there/below", "more", "renamed", "moved")]
     assert len({first, *others}) == 5
-    assert content_digest(scan(str(tmp_path / "here"), "images"), {"classes": ["a"]}) != first
+    assert folder.scan(str(tmp_path / "here"), "images").digest({"classes": ["a"]}) != first
 
 
 def test_the_split_folders_name_is_not_in_the_id(tmp_path: Path):
@@ -251,7 +253,7 @@ def test_another_layout_below_the_root_is_another_dataset(tmp_path: Path):
     put(tmp_path / "one", "images/train/a.png")
     put(tmp_path / "two", "train/a.png")
     put(tmp_path / "moved", "images/train/a.png")
-    digests = [content_digest(scan(str(tmp_path / root), "images")) for root in ("one", "two", "moved")]
+    digests = [folder.scan(str(tmp_path / root), "images").digest() for root in ("one", "two", "moved")]
     assert digests[0] != digests[1]
     assert digests[0] == digests[2]
 
@@ -311,10 +313,14 @@ def test_a_file_written_just_now_is_not_remembered(tmp_path: Path, reads: list[s
 def test_a_damaged_cache_is_made_anew(damage: bytes, tmp_path: Path):
     root, cache = put(tmp_path / "root", "a.png"), Store(tmp_path / "store")
     first = scan(str(root), "images", cache)
-    (entry,) = cache.entries("cache")
-    cache.put(entry.path, damage)
+    index, piece = sorted(cache.entries("cache"), key=lambda entry: "index" not in entry.path)
+    cache.put(index.path, damage)
     assert scan(str(root), "images", cache) == first
-    assert len(cache.get(entry.path)) > 100
+    assert len(cache.get(index.path)) > 100
+    cache.put(piece.path, damage)
+    with pytest.raises(StageError, match="gone or damaged"):
+        scan(str(root), "images", cache)
+    assert scan(str(root), "images", cache) == first
 
 
 def test_each_root_has_a_cache_of_its_own(tmp_path: Path):
@@ -340,6 +346,67 @@ def test_progress_counts_what_is_read(tmp_path: Path):
     calls: list[tuple[int, int]] = []
     scan(str(root), "images", cache, lambda *at: calls.append(at))
     assert calls == [(1, 2), (2, 2)]
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files in a piece on average."""
+    monkeypatch.setattr("pipeline.datasets.remembered.MEAN", 2)
+
+
+def test_a_new_file_changes_one_piece(tmp_path: Path, small_pieces: None):
+    names = [f"{split}/{n:03d}.png" for split in ("train", "val") for n in range(40)]
+    root, cache = put(tmp_path / "root", *names), Store(tmp_path / "store")
+    before = folder.scan(str(root), "images", cache)
+    assert len(before.pieces) > 20
+    assert [(item.split, item.id) for item in before.items] == [tuple(name.split("/")) for name in names]
+    kept = {entry.path for entry in cache.entries("cache")}
+    put(root, "train/020a.png")
+    after = folder.scan(str(root), "images", cache)
+    assert len({piece.digest for piece in after.pieces} - {piece.digest for piece in before.pieces}) <= 2
+    assert len({entry.path for entry in cache.entries("cache")} - kept) <= 2
+    assert after.digest() == folder.scan(str(root), "images").digest() != before.digest()
+    (root / "train/020a.png").unlink()
+    assert folder.scan(str(root), "images", cache).digest() == before.digest()
+    assert {entry.path for entry in cache.entries("cache")} == kept, "what is no longer there is not kept"
+
+
+def test_known_pieces_are_not_read_again(tmp_path: Path, small_pieces: None, monkeypatch: pytest.MonkeyPatch):
+    root, cache = put(tmp_path / "root", *(f"{n:03d}.png" for n in range(30))), Store(tmp_path / "store")
+    first = folder.scan(str(root), "images", cache).digest()
+    gets, get = [], Store.get
+    monkeypatch.setattr(Store, "get", lambda self, path: gets.append(path) or get(self, path))
+    assert folder.scan(str(root), "images", cache).digest() == first
+    assert [path.rsplit("/", 1)[1] for path in gets] == ["index.parquet"]
+
+
+TREES = st.sets(
+    st.lists(st.sampled_from(["a", "a-b", "a.b", "b", "train", "val", "train-2", "Ä"]), min_size=1, max_size=4).map(
+        lambda names: "/".join(names) + ".png"
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(names=TREES)
+def test_the_order_is_that_of_split_and_id(names: set[str], small_pieces_once: None, tmp_path_factory):
+    """Whatever lies beside the folders, and however names of files and folders sort."""
+    root = put(tmp_path_factory.mktemp("tree"), *names, content=picture())
+    listed = folder.scan(str(root), "images")
+    found = [(item.split, item.id) for item in listed.items]
+    split = any(name.startswith("train/") for name in names)
+    wanted = [tuple(name.split("/", 1)) if split and "/" in name else ("all", name) for name in names]
+    assert found == sorted(wanted)
+    assert [piece.items for piece in listed.pieces] == [len(items) for items in listed.each()]
+
+
+@pytest.fixture(scope="module")
+def small_pieces_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.datasets.remembered.MEAN", 2)
+        patch.setattr("pipeline.datasets.remembered.MOST", 6)
+        yield
 
 
 # URLs -----------------------------------------------------------------------------------------------------------------

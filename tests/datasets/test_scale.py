@@ -9,6 +9,7 @@ from raster_files import BANDS, geotiff
 from rasterio.transform import Affine
 
 from pipeline.api import run
+from pipeline.artifacts.features import view_pieces
 from pipeline.config import PipelineConfig, validate
 from pipeline.core.errors import ConfigError
 from pipeline.core.store import Store
@@ -93,7 +94,7 @@ def scaled(tmp_path: Path, vit: str, views: dict, **dataset) -> PipelineConfig:
 
 
 def table_of(config: PipelineConfig) -> list[dict]:
-    return run(config).artifact("features").read_table("views.parquet").to_pylist()
+    return view_pieces(run(config).artifact("features")).read().to_pylist()
 
 
 def names(config: PipelineConfig) -> dict[str, str]:

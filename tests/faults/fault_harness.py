@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts.features import Tokens, read_mean
+from pipeline.artifacts.features import Rows, Tokens
 from pipeline.artifacts.masks import decode_png, read_masks
 from pipeline.core.artifact import Artifact
 from pipeline.core.catalog import every_artifact
 from pipeline.core.gc import collect
+from pipeline.core.pieces import files_of_pieces
 from pipeline.core.runs import find_run
 from pipeline.core.store import Store
 from pipeline.core.verify import verify
@@ -132,7 +133,8 @@ def strays(store: Store) -> list[str]:
         if not artifact.exists:
             continue
         named = {f"{artifact.root}/spec.json", f"{artifact.root}/manifest.json"}
-        files = [artifact.manifest["files"], *(artifact.marker(part)["files"] for part in artifact.markers())]
+        pieces = {facts["path"]: facts for facts in files_of_pieces(artifact, artifact.manifest["files"])}
+        files = [pieces, artifact.manifest["files"], *(artifact.marker(part)["files"] for part in artifact.markers())]
         named |= {artifact.data(facts["path"]) for group in files for facts in group.values()}
         named |= {f"{artifact.root}/parts/{part}.json" for part in artifact.markers()}
         found += [
@@ -149,7 +151,7 @@ def _same_features(one: Artifact, other: Artifact) -> list[str]:
     cosine = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
     found = [] if np.nanmin(cosine) >= SAME_COSINE else [f"a token's cosine is {np.nanmin(cosine)}"]
     found += [] if (np.isnan(a) == np.isnan(b)).all() else ["holes differ"]
-    return found + _close("mean", read_mean(one), read_mean(other))
+    return found + _close("mean", Rows(one, "mean").read(rows), Rows(other, "mean").read(rows))
 
 
 def _same_masks(one: Artifact, other: Artifact) -> list[str]:

@@ -263,11 +263,12 @@ def test_a_removal_that_was_cut_short(place: Place, alone: Reference, monkeypatc
     monkeypatch.setattr(gc, "PATIENCE", 0.1)
     delete, left = Store.delete, [0]
 
-    def failing(self: Store, path: str) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        delete(self, path)
+    def failing(self: Store, *paths: str) -> None:
+        for path in paths:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            delete(self, path)
 
     for number in (0, 1, 4, 9, 16, 25):
         left[0] = number

@@ -97,7 +97,7 @@ def test_planes_are_images_of_their_own(tmp_path):
     path = ome_zarr(tmp_path / "images/a.zarr", [stack, stack[:, ::2, :, ::2, ::2]], "tzcyx", channels=NAMES)
     expected = [{"t": t, "z": z} for t in range(2) for z in range(3)]
     assert planes(Folder(str(path.parent), "a.zarr", 0)) == [(keys, 150, 221) for keys in expected]
-    items, _ = scan(str(tmp_path), "images")
+    items = scan(str(tmp_path), "images").items
     assert [item.id for item in items] == [f"a#t={keys['t']},z={keys['z']}.zarr" for keys in expected]
     assert len({item.sha256 for item in items}) == 1
     for n, item in enumerate(items, 1):
@@ -123,17 +123,18 @@ def test_series_of_bioformats2raw(tmp_path):
 def test_a_folder_is_listed_once_and_named_by_its_content(tmp_path):
     for version in ("0.4", "0.5"):
         ome_zarr(tmp_path / f"images/{version}.zarr", [CYX], version=version)
-    items, notes = scan(str(tmp_path), "images")
+    found = scan(str(tmp_path), "images")
+    items, notes = found.items, found.notes
     assert [item.path for item in items] == ["images/0.4.zarr", "images/0.5.zarr"]
     assert [item.error for item in items] == ["", ""]
     assert "more than three channels" in notes[0]
     for name in ("0.4.zarr/.zattrs", "0.5.zarr/zarr.json"):
         edit(tmp_path / "images" / name, lambda meta: meta.update(note="changed"))
     chunk = next(path for path in (tmp_path / "images/0.5.zarr/0/c").rglob("*") if path.is_file())
-    after, _ = scan(str(tmp_path), "images")
+    after = scan(str(tmp_path), "images").items
     assert all(a.sha256 != b.sha256 for a, b in zip(items, after, strict=True))
     chunk.unlink()
-    last, _ = scan(str(tmp_path), "images")
+    last = scan(str(tmp_path), "images").items
     assert [a.sha256 == b.sha256 for a, b in zip(after, last, strict=True)] == [True, False]
 
 

@@ -151,7 +151,7 @@ def test_planes_are_listed_as_images(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images/cells.tif").write_bytes(tiff(EIGHT, imagej=True))
     (tmp_path / "images/one.tif").write_bytes(tiff(SCENE, photometric="rgb"))
-    items, _ = scan(str(tmp_path), "images")
+    items = scan(str(tmp_path), "images").items
     assert [item.id for item in items] == [*(f"cells#t={t},z={z}.tif" for t in range(2) for z in range(3)), "one.tif"]
     assert {(item.height, item.width) for item in items} == {GREY.shape}
     image = open_source(str(tmp_path), items[4].path, items[4].sha256, items[4].size, reading([2], ALL))
@@ -185,7 +185,7 @@ def test_the_planes_of_a_label_map(tmp_path):
     for options in ({}, {"truncate": True}):
         data = tiff(labels, imagej=True, metadata={"axes": "ZYX"}, **options)
         (tmp_path / "labels/cells.tif").write_bytes(data)
-        items, _ = scan(str(tmp_path), "labels")
+        items = scan(str(tmp_path), "labels").items
         assert [item.id for item in items] == [*(f"cells#z={z}.tif" for z in range(3)), "other#z=1.png"]
         for label, item in zip((*labels, labels[0]), items, strict=True):
             assert np.array_equal(read_label(str(tmp_path), item.path, item.sha256, item.size), label)

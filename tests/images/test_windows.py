@@ -259,7 +259,7 @@ def test_one_client_per_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(files, "local_folder", lambda url: None)
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(encode(SCENE, "PNG"))
-    items, _ = scan(str(tmp_path), "images")
+    items = scan(str(tmp_path), "images").items
     for item in items * 2:
         open_source(str(tmp_path), item.path, item.sha256, item.size).pixels()
     assert len(items) == 2

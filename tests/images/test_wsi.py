@@ -74,7 +74,7 @@ def test_no_scale(mpp, tmp_path):
 def test_a_slide_that_changes_is_noticed(tmp_path):
     path = slide(tmp_path / "a.svs", [SCENE])
     os.utime(path, (OLD, OLD))
-    (item,), _ = scan(str(tmp_path), "images")
+    (item,) = scan(str(tmp_path), "images").items
     image = open_source(str(tmp_path), item.path, item.sha256, item.size)
     image.read((0, 0, 64, 64), (64, 64))
     os.utime(path, (OLD + 9, OLD + 9))
@@ -130,11 +130,11 @@ def test_the_parts_of_a_mirax_slide(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(
             b"[HIERARCHICAL]\r\nINDEXFILE = ../../secret\r\n" if name.endswith("ini") else b"x"
         )
-    items, _ = scan(str(tmp_path), "images")
+    items = scan(str(tmp_path), "images").items
     assert [item.path for item in items] == ["a.mrxs", "b.png"]
     assert "names the part '../../secret', which is not in its folder" in items[0].error
     (tmp_path / "a/Data0000.dat").write_bytes(b"other")
-    (after, _), _ = scan(str(tmp_path), "images")
+    after, _ = scan(str(tmp_path), "images").items
     assert after.sha256 != items[0].sha256
     monkeypatch.setattr(wsi, "local_folder", lambda url: None)
     monkeypatch.setattr(files, "local_folder", lambda url: None)
@@ -160,7 +160,8 @@ def test_the_files_of_a_dicom_series_are_one_image(tmp_path):
     for name, series in (("s/1.dcm", "1.2.3"), ("s/2.dcm", "1.2.3"), ("s/3.dcm", "1.2.4"), ("t/1.dcm", "1.2.3")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(dicom(series, name.encode()))
-    items, notes = scan(str(tmp_path), "images")
+    found = scan(str(tmp_path), "images")
+    items, notes = found.items, found.notes
     assert [item.path for item in items] == ["s/1.dcm", "s/3.dcm", "t/1.dcm"]
     assert all("cannot be opened by OpenSlide" in item.error for item in items)
     assert "3 of 3 images cannot be read" in notes[0]

@@ -1,13 +1,26 @@
 """The size of views where the config leaves it to the images."""
 
-import pyarrow as pa
+import numpy as np
 import pytest
 
-from pipeline.artifacts.views import ViewParams, view_size
+from pipeline.artifacts.views import Shapes, ViewParams, view_size
 
 
-def images(*sizes: tuple[int, int]) -> pa.Table:
-    return pa.Table.from_pylist([{"split": "train", "height": height, "width": width} for height, width in sizes])
+def images(*sizes: tuple[int, int]) -> Shapes:
+    """The shapes of images that come in two pieces."""
+    found = Shapes()
+    for some in (sizes[:1], sizes[1:]):
+        if some:
+            found.add(*np.asarray(some).T)
+    return found
+
+
+def test_the_median_is_that_of_all_images():
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 7, 8):
+        sizes = rng.integers(1, 9, (count, 2))
+        found = images(*map(tuple, sizes.tolist()))
+        assert [found.median(0), found.median(1)] == np.median(sizes, axis=0).tolist()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.api import open_features, run
-from pipeline.artifacts.features import Rows, Tokens, arrays, read_center, read_mean
+from pipeline.artifacts.features import Rows, Tokens, arrays, read_center
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import DamageError, render
@@ -32,9 +32,14 @@ def read(artifact: Artifact) -> np.ndarray:
     return tokens.read(np.arange(tokens.shape[0]))
 
 
+def means(artifact: Artifact) -> np.ndarray:
+    mean = Rows(artifact, "mean")
+    return mean.read(np.arange(mean.shape[0]))
+
+
 def read_everything(artifact: Artifact) -> None:
     read(artifact)
-    read_mean(artifact)
+    means(artifact)
     read_center(artifact, "dataset")
 
 
@@ -66,7 +71,7 @@ def test_tokens_are_read_as_before(coded: Make, finished):
     values, wanted = read(artifact), read(plain)
     assert (values.dtype, values.shape) == (np.float16, wanted.shape)
     assert 0.99 < similar(values, wanted, read_center(plain, "dataset")) < 0.9999
-    np.testing.assert_allclose(read_mean(artifact), read_mean(plain), atol=1e-5)
+    np.testing.assert_allclose(means(artifact), means(plain), atol=1e-5)
     np.testing.assert_allclose(read_center(artifact, "dataset"), read_center(plain, "dataset"), atol=1e-5)
     scattered = np.array([9, 3, 3, 13, 0])
     np.testing.assert_array_equal(Tokens(artifact).read(scattered), values[scattered])
@@ -94,7 +99,8 @@ def test_an_undecodable_image_is_nan(coded: Make, corpus: Path, tmp_path: Path):
     path = root / "images/train/02.png"
     path.write_bytes(path.read_bytes()[:200])
     artifact = made(coded(root=root, features={"max_failed_fraction": 0.3}))
-    assert artifact.manifest["missing_rows"] == [2]
+    (marker,) = artifact.each_marker()
+    assert (marker["missing"], artifact.manifest["failed_images"]) == ([2], 1)
     assert list(np.flatnonzero(np.isnan(read(artifact)).any(axis=(1, 2, 3)))) == [2]
     assert np.isnan(read(artifact)[2]).all()
 
@@ -163,7 +169,7 @@ def test_a_grown_corpus_copies_rows_as_they_are_stored(
 
 
 def test_parts_without_a_marker_are_computed_again(coded: Make, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(features, "PART", 4)
+    monkeypatch.setattr("pipeline.artifacts.features.MOST_VIEWS", 4)
     config = coded()
     artifact = made(config)
     before = read(artifact)
@@ -178,7 +184,7 @@ def test_parts_without_a_marker_are_computed_again(coded: Make, monkeypatch: pyt
 
 
 def test_worker_processes_give_the_same_values(coded: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(features, "PART", 4)
+    monkeypatch.setattr("pipeline.artifacts.features.MOST_VIEWS", 4)
     alone = made(coded())
     other = made(coded(store=tmp_path / "other", execution={"executor": "processes", "workers": 2}))
     assert alone.fingerprint == other.fingerprint

@@ -62,7 +62,7 @@ def test_tiles_are_what_the_whole_image_is(kind, tmp_path, vit, monkeypatch):
     for upsampling in ("guided", "bilinear"):
         predict, images, _ = predictor(made.store, made.record)
         predict.params = predict.params.model_copy(update={"upsampling": upsampling})
-        (image,) = images.table.slice(0, 1).to_pylist()
+        image = images.row(0)
         whole, _ = predict(0, image)
         assert whole is not None
         assert len(np.unique(whole)) > 1
@@ -126,6 +126,7 @@ def test_an_image_that_is_cut_short_goes_on_where_it_stopped(tmp_path, vit, monk
         calls.append((index, kept[0].start, kept[1].start))
         return real(self, index, image, kept)
 
+    monkeypatch.setattr(masks, "PART_PIXELS", 8 * SIZE[0] * SIZE[1])
     monkeypatch.setattr(masks.Predictor, "_tile", stop)
     with pytest.raises(KeyboardInterrupt):
         done(root, tmp_path / "store", vit, VIEWS["native"])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.api import run
 from pipeline.artifacts.clusters import Clusters, fewer, find_tree, look, read_clusters
-from pipeline.artifacts.features import Tokens, read_center, training_views
+from pipeline.artifacts.features import Tokens, read_center, training_views, view_pieces
 from pipeline.artifacts.head import TrainedHead, open_head
 from pipeline.artifacts.sampling import sample
 from pipeline.config import PipelineConfig, reference, validate
@@ -53,7 +53,7 @@ def until(config: PipelineConfig, name: str) -> Artifact:
 
 def training_tokens(artifact: Artifact) -> np.ndarray:
     """Raw tokens of all training views, (view, row, column, channel) float16."""
-    return Tokens(artifact).read(training_views(artifact.read_table("views.parquet")))
+    return Tokens(artifact).read(training_views(artifact))
 
 
 def test_the_registry_is_what_a_config_may_choose():
@@ -302,7 +302,7 @@ def test_regrouping_sees_codes_and_colours_of_the_same_places(
             opened.ensure(node)
         made = {node.stage.name: node.artifact(opened.store) for node in opened.nodes}
     codes, colours = given
-    table = made["features"].read_table("views.parquet")
+    table = view_pieces(made["features"]).read()
     rows = [view for view in table.to_pylist() if view["training"] and view["path"] != f"images/train/{lost.name}"]
     assert codes.shape[:3] == colours.shape[:3] == (len(rows), *codes.shape[1:3])
     np.testing.assert_allclose(np.linalg.norm(codes, axis=-1), 1, atol=1e-5)
@@ -383,7 +383,7 @@ def test_a_heads_own_clusters_are_taken(make_config: Make, monkeypatch: pytest.M
 class Picky(NoHead):
     def encode(self, tokens: Tensor) -> Codes:
         assert torch.isfinite(tokens).all()
-        assert len(tokens) <= stage.PART
+        assert len(tokens) <= stage.BLOCK
         return Codes(tokens, tokens[..., :3])
 
 

@@ -38,9 +38,9 @@ class Lake:
 
 def drawn(monkeypatch: pytest.MonkeyPatch, limit: int) -> Codes:
     monkeypatch.setattr(sampling, "Tokens", Lake)
-    monkeypatch.setattr(sampling, "training_views", lambda table: np.arange(1000))
+    monkeypatch.setattr(sampling, "training_views", lambda features: np.arange(1000))
     work = SimpleNamespace(tick=lambda *progress: None)
-    features = SimpleNamespace(read_table=lambda *names: None)
+    features = SimpleNamespace()
     both = lambda tokens: Codes(tokens.astype(np.float32), tokens[..., :3].astype(np.float32))  # noqa: E731
     return sampling.sample(features, limit, 0, work, both)  # type: ignore[arg-type]
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pipeline.api import open_features, run
 from pipeline.artifacts import feature_layout
+from pipeline.artifacts.features import open_group, training_views, view_pieces
 from pipeline.artifacts.head import TrainedHead
 from pipeline.artifacts.masks import decode_png, encode_png, ignore_value, mask_dtype, read_masks
 from pipeline.backbones.vit import create_backbone
@@ -33,7 +34,6 @@ from pipeline.planning import STAGES, nodes, plan
 from pipeline.results import Run
 from pipeline.session import session
 from pipeline.stages import features, head, masks
-from pipeline.stages.features import open_group, training_views
 
 NAMES = [stage.name for stage in STAGES if stage.name not in ("reading", "suggestion", "classes")]  # K is given
 UNLABELLED = [name for name in NAMES if name not in ("labels", "probe")]
@@ -54,7 +54,7 @@ def decoded_masks(done: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def views(done: Run) -> list[dict[str, Any]]:
-    return done.artifact("features").read_table("views.parquet").to_pylist()
+    return view_pieces(done.artifact("features")).read().to_pylist()
 
 
 def write(path: Path, pixels: np.ndarray) -> None:
@@ -427,7 +427,7 @@ def test_a_label_of_another_size_is_named(corpus: Path, make_config: Make, tmp_p
 
 
 def test_features_without_a_marker_are_computed_again(make_config: Make, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(features, "PART", 4)
+    monkeypatch.setattr("pipeline.artifacts.features.MOST_VIEWS", 4)
     config = make_config()
     with session(config) as opened:
         dataset, feature = (node for node in opened.nodes if node.stage.name in ("dataset", "features"))
@@ -452,7 +452,7 @@ def test_features_without_a_marker_are_computed_again(make_config: Make, monkeyp
 
 
 def test_features_of_small_parts_equal_those_of_one(make_config: Make, finished, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(features, "PART", 3)
+    monkeypatch.setattr("pipeline.artifacts.features.MOST_VIEWS", 2)
     config = make_config(execution={"batch_size": 2})
     mine, whole = tokens(run(config)), tokens(finished)
     assert np.isfinite(mine).all()
@@ -469,7 +469,7 @@ def test_features_laid_out_by_several_runs_at_once(make_config: Make, tmp_path: 
 
             def lay_out(job: Job = job, together: threading.Barrier = together) -> None:
                 together.wait()
-                feature_layout.create(job, 14, (64, 64), features.PART, 1)
+                feature_layout.create(job, 14, (64, 64), 4, 1)
 
             with ThreadPoolExecutor(3) as pool:
                 for future in [pool.submit(lay_out) for _ in range(3)]:
@@ -584,7 +584,7 @@ def test_tokens_are_those_of_the_window(finished, corpus: Path, vit: Path):
 
 def test_the_center_is_the_mean_training_token(finished):
     opened = open_features(finished.config.store)
-    rows = training_views(opened.views)
+    rows = training_views(opened.artifact)
     every = np.asarray(opened.tokens[:], np.float64)
     assert len(rows) == 6
     np.testing.assert_allclose(opened.center, every[rows].mean((0, 1, 2)), atol=1e-3)
@@ -595,7 +595,7 @@ def test_the_center_is_the_mean_training_token(finished):
 def test_masks_average_the_mirror_image(finished):
     """The plane of an image is the mean of its codes and its mirror image's, turned back."""
     artifact = finished.artifact("features")
-    table = artifact.read_table("views.parquet")
+    table = view_pieces(artifact).read()
     plain, mirrored = (
         next(r for r in table.to_pylist() if r["split"] == "val" and r["mirrored"] == side) for side in (False, True)
     )

@@ -10,7 +10,7 @@ from corpora import picture, small
 from raster_files import geotiff, slide, tissue
 
 from pipeline.api import run
-from pipeline.artifacts.features import Tokens
+from pipeline.artifacts.features import Tokens, view_pieces
 from pipeline.config import validate
 from pipeline.numerics.views import Window, merge, shares, uncovered
 from pipeline.results import Run
@@ -29,7 +29,7 @@ def write_stack(path: Path, planes: np.ndarray) -> None:
 
 def means(of: Run) -> dict[str, np.ndarray]:
     """The mean token of each image's plain view."""
-    views = of.artifact("features").read_table("views.parquet").to_pylist()
+    views = view_pieces(of.artifact("features")).read().to_pylist()
     tokens = Tokens(of.artifact("features")).read(np.arange(len(views))).astype(np.float32)
     return {row["id"]: tokens[n].mean((0, 1)) for n, row in enumerate(views) if not row["mirrored"]}
 
@@ -61,7 +61,7 @@ def test_views_without_content_are_left_out(kind, tmp_path, vit):
             geotiff(tmp_path / f"images/{number}.tif", scene, nodata=0, tiled=True, blockxsize=64, blockysize=64)
     features = {"views": {"kind": "sliding", "size": [64, 64], "overlap": 0.0}}
     found = done(tmp_path / "images", tmp_path / "store", vit, features=features)
-    views = found.artifact("features").read_table("views.parquet").to_pylist()
+    views = view_pieces(found.artifact("features")).read().to_pylist()
     assert [view["view"] for view in views] == list(range(len(views)))
     starts = {(view["y0"], view["x0"]) for view in views}
     assert {(y, x) for y in range(128, 384, 64) for x in range(128, 384, 64)} <= starts

@@ -1,0 +1,283 @@
+"""Does a large corpus cost more per image than a small one? `python benchmarks/scale.py`.
+
+Every command of a run on generated corpora of several sizes, each in a session of processes of its own: seconds, CPU
+seconds, the peak memory of its largest process, objects and bytes. `features` is killed half-way and run again; then a
+hundredth more images come. Writes benchmarks/scale.json and docs/scale.md.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from scale_corpus import BACKBONE, SIDE, VAL, write_corpus, write_weights  # beside this file
+from scale_page import page, plot  # beside this file
+
+Json = dict[str, Any]
+HERE = Path(__file__).parent
+STAGES = (
+    "dataset",
+    "labels",
+    "features",
+    "neighbours",
+    "head",
+    "clusters",
+    "probe",
+    "baseline",
+    "masks",
+    "scores",
+    "report",
+)
+PER_VIEW = ("features", "masks", "scores")
+"""Stages whose seconds per image must not grow."""
+POLL = 0.1
+"""Seconds between two looks at the processes of a command."""
+
+
+def measure(folder: Path, views: int, stages: tuple[str, ...], labels: bool) -> Json:
+    """What every command takes on a corpus of so many images, made in `folder`."""
+    config = prepare(folder, views, labels)
+    store = folder / "store"
+    found: Json = {"views": views, "stages": {}}
+    found["plan"] = command(["plan", str(config)])
+    for stage in stages:
+        if stage in ("labels", "probe") and not labels:
+            continue
+        words = ["run", str(config), "--stage", stage]
+        before = count(store)
+        halved = {}
+        if stage == "features":
+            halved = command(words, until=lambda: parts(store, "features") >= 0.5 * planned_parts(store, "features"))
+            halved["parts"] = parts(store, stage)
+        begun = time.monotonic()
+        marked = first_marker(store, stage, halved.get("parts"), begun)
+        row = command(words)
+        if halved:
+            found["resume"] = {
+                "parts_kept": halved["parts"],
+                "start_s": marked(),
+                "parts_run": parts(store, stage) - halved["parts"],
+            }
+            row = {**row, **{name: row[name] + halved[name] for name in ("seconds", "cpu")}}
+            row["memory"] = max(row["memory"], halved["memory"])
+        after = count(store)
+        row |= {"objects": after[0] - before[0], "bytes": after[1] - before[1]}
+        found["stages"][stage] = row
+        print(f"{views:>8} {stage:<11} {row}", file=sys.stderr, flush=True)
+    found["second_plan"] = command(["plan", str(config)])
+    found["status"] = command(["status", "--store", str(store)])
+    if "masks" in stages:
+        out = folder / "exported"
+        found["export"] = command(["export", "latest", "--out", str(out), "--split", "val", "--store", str(store)])
+        found["export"]["images"] = min(VAL, views)
+        shutil.rmtree(out, ignore_errors=True)
+    found["store"] = dict(zip(("objects", "bytes"), count(store), strict=True))
+    if "features" in stages:
+        more = max(1, views // 100)
+        write_corpus(folder / "data", views + more, views, labels)
+        grown = {"images": more, "plan": command(["plan", str(config)])}
+        for stage in ("dataset", "features"):
+            grown[stage] = command(["run", str(config), "--stage", stage])
+        newest = max(store.glob("artifacts/features/*/manifest.json"), key=lambda path: path.stat().st_mtime)
+        facts = json.loads(newest.read_text())
+        found["grown"] = grown | {"copied": facts["copied"], "items": facts["items"]}
+    return found
+
+
+def prepare(folder: Path, views: int, labels: bool) -> Path:
+    """The corpus, the weights and the config of a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "data/written").exists():
+        write_corpus(folder / "data", views, labels=labels)
+        (folder / "data/written").touch()
+    data = {
+        "store": str(folder / "store"),
+        "dataset": {"root": str(folder / "data")},
+        "features": {
+            "backbone": BACKBONE,
+            "weights": str(write_weights(folder / "tiny.safetensors")),
+            "views": {"size": [SIDE, SIDE]},
+            "mirror": "none",
+        },
+        "head": {"steps": 200},
+        "clusters": {"k": 8},
+        "masks": {"splits": ["train", "val"]},
+        "execution": {"device": "cpu", "precision": "fp32", "batch_size": 64, "workers": 2},
+    }
+    config = folder / "config.json"
+    config.write_text(json.dumps(data))
+    return config
+
+
+def command(words: list[str], until: Callable[[], bool] | None = None) -> Json:
+    """{"seconds", "cpu", "memory" (MiB of the largest process), "processes"} of a stegoflow command. `until`: it is
+    killed with SIGKILL, all of its processes, once that is true. CalledProcessError where it fails."""
+    code = "from pipeline.cli.main import main; main()"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = time.monotonic()
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *words], start_new_session=True, stdout=subprocess.DEVNULL, env=environment
+    )
+    peaks: dict[int, float] = {}
+    cpu: dict[int, float] = {}
+    killed = False
+    while child.poll() is None:
+        for pid in session(child.pid):
+            look(pid, peaks, cpu)
+        if until is not None and until():
+            for pid in list(session(child.pid)):
+                with_no_error(os.kill, pid, signal.SIGKILL)
+            child.wait()
+            killed = True
+            break
+        time.sleep(POLL)
+    seconds = time.monotonic() - started
+    if child.returncode and not killed:
+        raise subprocess.CalledProcessError(child.returncode, words)
+    return {
+        "seconds": round(seconds, 2),
+        "cpu": round(sum(cpu.values()), 2),
+        "memory": round(max(peaks.values(), default=0.0), 1),
+        "processes": len(peaks),
+    }
+
+
+def session(leader: int) -> Iterator[int]:
+    """The processes of a session."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if os.getsid(int(name)) == leader:
+                    yield int(name)
+            except ProcessLookupError:
+                continue
+
+
+def look(pid: int, peaks: dict[int, float], cpu: dict[int, float]) -> None:
+    """Note the peak memory in MiB and the CPU seconds of a process."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    if "VmHWM:" in status:
+        peaks[pid] = int(status.split("VmHWM:")[1].split()[0]) / 1024
+        cpu[pid] = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def with_no_error(function: Callable[..., Any], *args: Any) -> None:
+    try:
+        function(*args)
+    except ProcessLookupError:
+        return
+
+
+def parts(store: Path, stage: str) -> int:
+    """Finished parts of a stage's artifacts."""
+    return sum(len(os.listdir(path)) for path in store.glob(f"artifacts/{stage}/*/parts"))
+
+
+def planned_parts(store: Path, stage: str) -> float:
+    """Parts that a stage will have: as many as its array has shards. Infinite where there is none yet."""
+    for path in store.glob(f"artifacts/{stage}/*/data/features.zarr/tokens/zarr.json"):
+        try:
+            facts = json.loads(path.read_text())
+        except ValueError:
+            return float("inf")
+        return -(-facts["shape"][0] // facts["chunk_grid"]["configuration"]["chunk_shape"][0])
+    return float("inf")
+
+
+def first_marker(store: Path, stage: str, before: int | None, begun: float) -> Callable[[], float | None]:
+    """A function that says after how many seconds the first further part was finished."""
+    if before is None:
+        return lambda: None
+    found: list[float] = []
+
+    def watch() -> None:
+        while time.monotonic() - begun < 3600:
+            if parts(store, stage) > before:
+                found.append(round(time.monotonic() - begun, 2))
+                return
+            time.sleep(POLL)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return lambda: found[0] if found else None
+
+
+def count(store: Path) -> tuple[int, int]:
+    """Objects below a store, and their bytes."""
+    objects = size = 0
+    for parent, _, names in os.walk(store):
+        objects += len(names)
+        size += sum(os.stat(os.path.join(parent, name)).st_size for name in names)
+    return objects, size
+
+
+def compare(runs: list[Json]) -> Json:
+    """The largest corpus beside the smallest."""
+    small, large = runs[0], runs[-1]
+    both = [name for name in STAGES if name in small["stages"] and name in large["stages"]]
+    commands = ("plan", "second_plan", "status", "export")
+    memory = {name: large["stages"][name]["memory"] / small["stages"][name]["memory"] for name in both}
+    memory |= {name: large[name]["memory"] / small[name]["memory"] for name in commands if name in large}
+    each = {
+        name: (large["stages"][name]["cpu"] / large["views"]) / (small["stages"][name]["cpu"] / small["views"])
+        for name in PER_VIEW
+        if name in both
+    }
+    peak = [
+        max(
+            [run["stages"][name]["memory"] for name in both] + [run[name]["memory"] for name in commands if name in run]
+        )
+        for run in (small, large)
+    ]
+    return {
+        "views_max": large["views"],
+        "memory_ratio": round(peak[1] / peak[0], 3),
+        "memory_ratio_by_command": {name: round(value, 3) for name, value in memory.items()},
+        "seconds_per_view_ratio": round(max(each.values(), default=0.0), 3),
+        "seconds_per_view_ratio_by_stage": {name: round(value, 3) for name, value in each.items()},
+        "second_plan_s": large["second_plan"]["seconds"],
+        "stages": {str(run["views"]): run["stages"] for run in runs},
+        "runs": runs,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What a run takes on corpora of several sizes.")
+    parser.add_argument("--views", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--folder", type=Path, help="keep corpora and stores here, and use those that are there")
+    parser.add_argument("--labels", action=argparse.BooleanOptionalAction, default=True, help="with label maps")
+    parser.add_argument("--stages", default=",".join(STAGES), help="only these, with commas between")
+    parser.add_argument("--out", type=Path, default=HERE / "scale.json")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        where = args.folder or Path(scratch)
+        runs = [
+            measure(where / str(views), views, tuple(args.stages.split(",")), args.labels)
+            for views in sorted(args.views)
+        ]
+    found = compare(runs)
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    if args.out == HERE / "scale.json":
+        write_page(found)
+
+
+def write_page(found: Json) -> None:
+    docs = HERE.parent / "docs"
+    (docs / "scale.md").write_text(page(found), encoding="utf-8")
+    (docs / "scale.svg").write_text(plot(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
