@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from scale_corpus import BACKBONE, SIDE, VAL, write_corpus, write_weights  # beside this file
@@ -39,6 +40,8 @@ STAGES = (
 )
 PER_VIEW = ("features", "masks", "scores")
 """Stages whose seconds per image must not grow."""
+ENOUGH = 16
+"""Parts from which on the time of an item says something."""
 POLL = 0.1
 """Seconds between two looks at the processes of a command."""
 
@@ -70,7 +73,7 @@ def measure(folder: Path, views: int, stages: tuple[str, ...], labels: bool) -> 
             row = {**row, **{name: row[name] + halved[name] for name in ("seconds", "cpu")}}
             row["memory"] = max(row["memory"], halved["memory"])
         after = count(store)
-        row |= {"objects": after[0] - before[0], "bytes": after[1] - before[1]}
+        row |= {"objects": after[0] - before[0], "bytes": after[1] - before[1], "item_ms": item_ms(store, stage)}
         found["stages"][stage] = row
         print(f"{views:>8} {stage:<11} {row}", file=sys.stderr, flush=True)
     found["second_plan"] = command(["plan", str(config)])
@@ -197,6 +200,18 @@ def planned_parts(store: Path, stage: str) -> float:
     return float("inf")
 
 
+def item_ms(store: Path, stage: str) -> float | None:
+    """Milliseconds of an item inside of a part, the median over the parts: starting a process is no part of it. None
+    for a stage of less than `ENOUGH` parts: the first parts of each process load what the others find loaded."""
+    found = []
+    for path in store.glob(f"artifacts/{stage}/*/parts/*.json"):
+        start, stop = map(int, path.stem.split("-"))
+        facts = json.loads(path.read_text())
+        if "seconds" in facts and not facts.get("copied"):
+            found.append(1000 * facts["seconds"] / (stop - start))
+    return round(median(found), 3) if len(found) >= ENOUGH else None
+
+
 def first_marker(store: Path, stage: str, before: int | None, begun: float) -> Callable[[], float | None]:
     """A function that says after how many seconds the first further part was finished."""
     if before is None:
@@ -231,9 +246,9 @@ def compare(runs: list[Json]) -> Json:
     memory = {name: large["stages"][name]["memory"] / small["stages"][name]["memory"] for name in both}
     memory |= {name: large[name]["memory"] / small[name]["memory"] for name in commands if name in large}
     each = {
-        name: (large["stages"][name]["cpu"] / large["views"]) / (small["stages"][name]["cpu"] / small["views"])
+        name: large["stages"][name]["item_ms"] / small["stages"][name]["item_ms"]
         for name in PER_VIEW
-        if name in both
+        if name in both and small["stages"][name]["item_ms"] and large["stages"][name]["item_ms"]
     }
     peak = [
         max(
@@ -245,7 +260,7 @@ def compare(runs: list[Json]) -> Json:
         "views_max": large["views"],
         "memory_ratio": round(peak[1] / peak[0], 3),
         "memory_ratio_by_command": {name: round(value, 3) for name, value in memory.items()},
-        "seconds_per_view_ratio": round(max(each.values(), default=0.0), 3),
+        "seconds_per_view_ratio": round(max(each.values()), 3) if each else None,
         "seconds_per_view_ratio_by_stage": {name: round(value, 3) for name, value in each.items()},
         "second_plan_s": large["second_plan"]["seconds"],
         "stages": {str(run["views"]): run["stages"] for run in runs},

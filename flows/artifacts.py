@@ -1,18 +1,23 @@
 """What a finished flow run shows in Prefect's UI: scores, a picture of some masks, where the report lies."""
 
 import html
+import os
 import re
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pipeline.artifacts.scores import NAMES, PROTOCOLS
+from pipeline.core.errors import Command
 from pipeline.report.raster import jpeg
 from pipeline.results import Run
 
 PICTURES = 4
 """Images in the contact sheet."""
+LINK = "STEGOFLOW_STORE_LINK"
+"""The environment variable that says under which address browsers find the store's folder or prefix."""
 
 
 def publish(done: Run) -> None:
@@ -30,9 +35,16 @@ def publish(done: Run) -> None:
             text = f"![masks]({jpeg(np.asarray(sheet))})\n\n" + ", ".join(escape(name) for name in names)
             create_markdown_artifact(text, key="masks", description="Images, their groups, and those of the baseline")
     if "report" in stages:
-        create_markdown_artifact(
-            f"Open in a browser: {escape(done.report)}", key="report", description=f"The report of run {done.id}"
-        )
+        create_markdown_artifact(where(done), key="report", description=f"The report of run {done.id}")
+
+
+def where(done: Run) -> str:
+    """Markdown that leads to a run's report: a link where the store has an address, else its path or URL."""
+    made = done.artifact("report")
+    if base := os.environ.get(LINK):
+        return f"[Open the report]({base.rstrip('/')}/{quote(made.data(made.file('report.html')['path']))})"
+    command = str(Command("open", done.id, store=done.store.shown))
+    return f"Open in a browser: {escape(done.report)}\n\nOr run: {escape(command)}"
 
 
 def score_table(value: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from prefect import State, flow
 
+from flows.parameters import Config, run_name
+
 StageName = Literal[
     "dataset",
     "labels",
@@ -24,21 +26,14 @@ StageName = Literal[
 """The stages of pipeline.planning.STAGES, spelled out: the UI makes a menu of them."""
 
 
-@flow(name="stage", persist_result=False)
-def stage(
-    stage: StageName,
-    config: str,
-    set: list[str] = [],  # noqa: B006
-    store: str | None = None,
-) -> dict[str, Any] | State:
+@flow(name="stage", flow_run_name=run_name, persist_result=False)
+def stage(stage: StageName, config: Config) -> dict[str, Any] | State:
     """Run one stage of a config. Its inputs must exist: run the stages before it first.
 
     Args:
         stage: The stage to run.
-        config: Path of a YAML file, relative to the folder that the worker was started in, such as my.yaml.
-        set: Changes to the file, as on the command line: "clusters.k=20", "dataset.root=/data/street".
-        store: Where artifacts live, instead of the file's `store`: a folder, or a URL such as s3://bucket/prefix.
+        config: What `stegoflow config my.yaml` prints. Paths are those of the machine that the worker runs on.
     """
     from flows.tasks import run_stages  # seconds of imports, which deploying does without
 
-    return run_stages(config, set, store, stage)
+    return run_stages(config, stage)

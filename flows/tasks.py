@@ -14,14 +14,18 @@ from prefect import State, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import FailedRun
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.artifacts import publish
+from flows.parameters import described
+from flows.running import Log, end_with_worker, refuse_more_tries, tag, turn_at
 from pipeline.api import finish
-from pipeline.config import load
+from pipeline.config import PipelineConfig, validate
 from pipeline.core.artifact import shown
 from pipeline.core.engine import Node, Outcome
 from pipeline.core.errors import StegoflowError
+from pipeline.core.store import open_store, redact
 from pipeline.session import Session, session
 from pipeline.terminal import render_error
 
@@ -33,27 +37,40 @@ LOGGED_EVERY = 10.0
 """Seconds between two log lines, at least."""
 
 
-def run_stages(config: str, changes: list[str], store: str | None, stage: str | None = None) -> dict[str, Any] | State:
-    """Run all stages of a config, or one, as tasks of the flow run that this is called in.
+def run_stages(config: Any, stage: str | None = None) -> dict[str, Any] | State:
+    """Run all stages of a config's data, or one, as tasks of the flow run that this is called in.
 
     Returns what `stegoflow run --json` prints, or a failed state whose message says what is wrong and what to do next.
     """
     logging.getLogger("prefect.flow_runs").addFilter(_is_news)
+    log = get_run_logger()
+    end_with_worker(log)
     try:
-        with session(load(config, changes, store), stage=stage, progress=ProgressBars()) as opened:
-            get_run_logger().info("run %s: %d stages in %s", opened.id, len(opened.nodes), opened.store.shown)
-            outcomes = []
-            for node in opened.nodes:
-                state = ensure(opened, node)
-                if not state.is_completed():
-                    return Failed(message=f"{node.stage.name}: {state.message}")
-                outcomes.append(Outcome(**state.result()))
-            done = finish(opened, outcomes)
-            publish(done)
-            return done.summary()
+        refuse_more_tries()
+        checked = validate(config)
+        store = open_store(checked.store)
+        with turn_at(store.shown, log):
+            log.info("looking at the images in %s and at what exists in %s", redact(checked.dataset.root), store.shown)
+            return _run(checked, stage, log)
     except StegoflowError as error:
-        get_run_logger().error(render_error(error))
+        log.error(render_error(error))
         return Failed(message=render_error(error))
+
+
+def _run(config: PipelineConfig, stage: str | None, log: Log) -> dict[str, Any] | State:
+    facts = {"id": str(flow_run.id), "name": str(flow_run.name)}
+    with session(config, stage=stage, progress=ProgressBars(), flow_run=facts) as opened:
+        log.info("run %s: %d stages", opened.id, len(opened.nodes))
+        tag({**described(config.model_dump()), "run": opened.id}, log)
+        outcomes = []
+        for node in opened.nodes:
+            state = ensure(opened, node)
+            if not state.is_completed():
+                return Failed(message=f"{node.stage.name}: {state.message}")
+            outcomes.append(Outcome(**state.result()))
+        done = finish(opened, outcomes)
+        publish(done)
+        return done.summary()
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -105,7 +122,7 @@ class ProgressBars:
             self.updated = now
             self._show(100 * done / max(1, total), text, logger)
 
-    def _show(self, percent: float, text: str, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+    def _show(self, percent: float, text: str, logger: Log) -> None:
         try:
             if self.artifact is None:
                 self.artifact = create_progress_artifact(percent, description=text)  # type: ignore[assignment]

@@ -47,7 +47,7 @@ def finish(opened: Session, outcomes: Sequence[Outcome]) -> Run:
 def open_run(store: str | Path | Store, run: str = "latest") -> Run:
     """A run of a store: its id, the beginning of one, its name, or `latest`. NotFoundError where there is none."""
     opened = open_existing(store)
-    return Run(opened, find_run(opened, run))
+    return Run(opened, find_run(opened, run, "masks"))
 
 
 def open_features(store: str | Path | Store, ref: str = "latest") -> Features:

@@ -51,16 +51,18 @@ def names_of(store: Store) -> dict[str, list[str]]:
 
 
 def run_facts(record: dict[str, Any], finished: dict[str, Artifact]) -> dict[str, Any]:
-    """What tells a run from others: {"written", "dataset", "head", "k", "miou", "pinned"}. K and the mIoU in percent
-    (of the masks with CRF, where there are such) are None where the run has not come that far; without labels there is
-    no mIoU."""
+    """What tells a run from others: {"written", "dataset", "head", "k", "said", "miou", "pinned"}. K, what a person
+    said ({"groups", "points"} in its annotation) and the mIoU in percent (of the masks with CRF, where there are such)
+    are None where the run has not come that far, or has none; without labels there is no mIoU."""
     config = record["config"]
-    k, miou = config["clusters"]["k"], None
+    k, miou, said = config["clusters"]["k"], None, None
     try:
         if "suggestion" in finished:
             k = finished["suggestion"].manifest["k"]
         if "masks" in finished:
             k = finished["masks"].manifest["clusters"]
+        if "classes" in finished:
+            said = {name: finished["classes"].manifest[name] for name in ("groups", "points")}
         if "scores" in finished:
             miou = product(finished["scores"].read_json("scores.json")["scores"]).get("miou")
     except DamageError:  # `verify` names it
@@ -70,6 +72,7 @@ def run_facts(record: dict[str, Any], finished: dict[str, Artifact]) -> dict[str
         "dataset": config["dataset"]["root"],
         "head": config["head"]["method"],
         "k": k,
+        "said": said,
         "miou": miou,
         "pinned": record["pinned"],
     }
@@ -90,7 +93,8 @@ def show(store: Store, ref: str) -> dict[str, Any]:
 
     Of a run: its record, and "annotation" (what a person gave, or None),
     "names", "k", "miou", "scores" (by method, {"accuracy", "miou"} or None), "protocol",
-    "report" (a path or URL), "images" (by split); "stages" {stage: {"fingerprint", "state", "items", "seconds"}}.
+    "report" (a path or URL), "images" (by split), "view" (height and width); "stages" {stage: {"fingerprint", "state",
+    "items", "seconds"}}.
     """
     try:
         record = find_run(store, ref)
@@ -105,7 +109,10 @@ def show(store: Store, ref: str) -> dict[str, Any]:
         if facts["state"] == "finished":
             finished[stage] = artifact
             stages[stage]["seconds"] = artifact.manifest["seconds"]
-    found: dict[str, Any] = {"images": {}, "protocol": None, "scores": {}, "report": None, "annotation": None}
+    found: dict[str, Any] = {"images": {}, "view": None, "protocol": None, "scores": {}, "report": None}
+    found["annotation"] = None
+    if "features" in finished:
+        found["view"] = finished["features"].manifest["view"]
     if "dataset" in finished:
         found["images"] = finished["dataset"].manifest["splits"]
     if "scores" in finished:

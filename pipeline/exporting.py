@@ -61,7 +61,7 @@ def export(store: str | Path | Store, run: str, out: str | Path, **choices: Unpa
     where what is asked for does not exist.
     """
     opened = open_existing(store)
-    record = find_run(opened, run)
+    record = find_run(opened, run, "masks")
     check_empty(Path(out), choices.get("overwrite", False))
     return {"run": record["run"], **write(chosen(opened, record, **choices), Path(out), **_writing(choices))}
 

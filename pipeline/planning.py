@@ -48,8 +48,7 @@ STAGES: tuple[Stage, ...] = tuple(
 )
 """Every stage, in an order that runs inputs first.
 
-To add one: its file in `stages/` (Params, compute, STAGE), its params in `config.PipelineConfig`, its module here, its
-rates in `forecast.py`, its name in `flows/stage.py`, its row in storage_layout.md; then `make acknowledge`."""
+To add one: docs/extending.md."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def segment(
     Returns {"run", "format", "written", "out", "skipped"}, as `export` does.
     """
     opened = open_existing(store)
-    record = find_run(opened, run)
+    record = find_run(opened, run, "clusters")
     if format := writing.get("format"):
         check(format)
     check_empty(Path(out), writing.get("overwrite", False))
@@ -55,7 +55,7 @@ def segment(
         opened,
         record,
         dataset={"root": str(images), "layout": "folder"},
-        features={"views": views},
+        features={"views": views, "max_failed_fraction": 1.0},
         masks={} if crf is None else {"crf": crf},
     )
     with (

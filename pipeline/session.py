@@ -56,10 +56,12 @@ def session(
     progress: Progress = silent,
     pins: dict[str, str] | None = None,
     until: str | None = None,
+    flow_run: dict[str, str] | None = None,
 ) -> Iterator[Session]:
     """Open a run: plan it, write `runs/<id>.json`, open the executor.
 
-    `stage` names a single stage to run, whose inputs must exist; `until` a stage that is wanted with what it needs.
+    `stage` names a single stage to run, whose inputs must exist; `until` a stage that is wanted with what it needs;
+    `flow_run`, {"id", "name"}, is the one of Prefect's that this run is in.
     """
     store = open_store(config.store)
     store.mark()
@@ -83,19 +85,23 @@ def session(
         if not node.artifact(store).exists:
             require_all(node.params.packages())
     stages = {**(pins or {}), **{node.stage.name: node.fingerprint for node in planned}}
-    run_id = begin_run(store, _recorded(config), stages, pinned=sorted(pins or {}))
+    run_id = begin_run(store, _recorded(config, planned), stages, pinned=sorted(pins or {}), flow_run=flow_run)
     RUN.set(run_id)
     log.info("%s in %s", ", ".join(node.stage.name for node in wanted), store.shown)
     with open_executor(config.execution) as executor:
         yield Session(run_id, config, store, wanted, executor, progress)
 
 
-def _recorded(config: PipelineConfig) -> dict[str, Any]:
-    """The config as a run's record keeps it: what a config may set, without whatever may hold a password."""
+def _recorded(config: PipelineConfig, planned: list[Node]) -> dict[str, Any]:
+    """The config as a run's record keeps it: what a config may set, without whatever may hold a password. An
+    annotation that was `newest` is the version that was it when the run was planned."""
     data = config.model_dump(mode="json", exclude={"store": True, "execution": {"dask_address", "dask_options"}})
     for stage in STAGES:
         data[stage.name] = settings(getattr(config, stage.name))
     data["dataset"]["root"] = redact(config.dataset.root)
+    for node in planned:
+        if "annotation" in node.roots:
+            data["classes"]["annotation"] = node.roots["annotation"].location
     return data
 
 

@@ -64,6 +64,7 @@ def test_an_annotation_is_read_as_it_is_written():
 
 
 def test_nothing_is_an_annotation():
+    assert parse("classes: [a, b]", "f") == parse("classes: [{name: a}, {name: b}]", "f")
     assert parse("", "f") == Annotation() == parse(dump(Annotation()), "f") == parse("classes:\ngroups:\n", "f")
 
 

@@ -241,6 +241,19 @@ def test_latest_is_the_newest_run_that_changed_something(
     assert facts["run"] == other.id, "it says which run it is"
 
 
+def test_latest_has_what_is_asked_for(
+    finished: Run, copied: Path, make_config: Callable[..., PipelineConfig], tmp_path: Path
+):
+    """A run of some stages, or one that was killed, hides no masks; asked for by its id, the error names the other."""
+    partial = run(make_config(neighbours={"k": 2}), until="neighbours")
+    assert find_run(Store(copied), "latest")["run"] == partial.id
+    assert open_run(copied).id == finished.id
+    assert pipeline.export(copied, "latest", tmp_path / "out")["run"] == finished.id
+    with pytest.raises(ConfigError, match="no finished masks") as raised:
+        pipeline.export(copied, partial.id, tmp_path / "other")
+    assert finished.id in str(raised.value.next)
+
+
 def test_latest_of_damaged_records(finished: Run, copied: Path, make_config: Callable[..., PipelineConfig]):
     """An old record that is damaged says nothing of newer runs; the newest one may have been wanted."""
     newest = run(make_config(report={"images": 1}))

@@ -22,7 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from pipeline.artifacts.images import Images
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import Command, ConfigError
 from pipeline.core.fingerprint import digest
 from pipeline.numerics.palette import palette
 from pipeline.numerics.tree import Tree, parents
@@ -264,7 +264,7 @@ def check(annotation: Annotation, tree: Tree, images: Images, clusters: str | No
         if not 0 <= node < count:
             raise ConfigError(
                 f"{annotation.where('group', node)}: node {node} is not one of the tree's {count}, 0 to {count - 1}",
-                next="see `stegoflow groups RUN --cut N` for nodes",
+                next=("the ids of ", Command("groups", "RUN", cut="N"), " are nodes"),
             )
     for number, point in enumerate(annotation.points):
         _check_point(point, images, annotation.where("point", number))

@@ -109,7 +109,8 @@ class Reader:
     def classes(self, node: yaml.Node) -> dict[str, ClassName]:
         found: dict[str, ClassName] = {}
         for item in self.items(node, "classes"):
-            fields = self.fields(item, "a class", ("name",), ("color",))
+            alone = {"name": item} if isinstance(item, yaml.ScalarNode) else None  # `- gland`
+            fields = alone or self.fields(item, "a class", ("name",), ("color",))
             name = self.clean(fields["name"], "a name", clean_name)
             if name in found:
                 raise self.wrong(fields["name"], f"there are two classes {name!r}")

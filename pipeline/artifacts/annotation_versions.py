@@ -104,9 +104,10 @@ def find(ref: str, clusters: Artifact) -> Annotation:
         data = Path(ref).read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"classes.annotation: {ref}: {error.strerror}", next=Set("classes.annotation", "FILE")
+            f"annotation {ref}: {error.strerror}",
+            next=("name a YAML file; ", Command("annotation", "RUN"), " prints one to begin with"),
         ) from None
     try:
         return parse(data.decode(), ref)
     except UnicodeDecodeError:
-        raise ConfigError(f"{ref} is not UTF-8 text", next=Set("classes.annotation", "FILE")) from None
+        raise ConfigError(f"{ref} is not UTF-8 text", next="save it as UTF-8") from None

@@ -10,13 +10,15 @@ import numpy as np
 from pipeline.core.artifact import Artifact
 from pipeline.numerics.kmeans import normalise
 
+STAGE, VERSION = "search", 2
+"""What an index is called in a store, and its version: `gc` keeps those beside the runs that they were made of."""
 SHARE = 0.2
 """Of the corpus that is looked through, cell by cell, the nearest cells first."""
 FEW = 400_000
 """Patches that are all looked through, whatever their cells."""
 TYPES = {"I8": np.int8, "U16": np.uint16, "I32": np.int32, "F16": np.float16, "F32": np.float32}
 """Of safetensors, as far as `search` writes them."""
-KEPT = 4
+KEPT = 8
 """Images whose best patches are compared by all components, per image that is wanted."""
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.facts import hub_file
 from pipeline.backbones.packaged import PACKAGED_BACKBONE, fits_packaged, packaged_file
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, Set, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,12 +85,16 @@ def from_hub(backbone: str, cfg: dict[str, Any]) -> Path:
         except Exception as error:  # httpx, TLS, proxy, Xet and disk errors have no common base
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
             break
-    other = f"backbone: {PACKAGED_BACKBONE} with weights: packaged and block: 8"
+    packaged: list[Step] = [Set("features.weights", "packaged"), " ", Set("features.block", 8)]
+    other: list[Step] = [] if fits_packaged(backbone) else [Set("features.backbone", PACKAGED_BACKBONE), " "]
     raise ConfigError(
         f"the weights of {backbone} cannot be had from the hub's {repo}: {reason}",
-        next=f"{'weights: packaged with block: 8' if fits_packaged(backbone) else other}; or where there is a network "
-        f"`hf download {repo} {names[0]} --local-dir .` (`hf auth login` first if it is gated), "
-        f"then weights: ./{names[0]}",
+        next=(
+            *(*other, *packaged),
+            f"; or where there is a network `hf download {repo} {names[0]} --local-dir .` (`hf auth login` first if it "
+            "is gated), then ",
+            Set("features.weights", f"./{names[0]}"),
+        ),
     )
 
 

@@ -3,16 +3,18 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+from cyclopts import Parameter
+
 from pipeline.cli.options import Flag, Json, StoreURL, open_existing, print_json
 from pipeline.core.errors import ConfigError
 from pipeline.terminal import visible
 
 
-def groups(run: str, /, *, cut: int | None = None, store: StoreURL = None, json: Json = False) -> int:
+def groups(run: str = "latest", /, *, cut: int | None = None, store: StoreURL = None, json: Json = False) -> int:
     """List a run's groups, with patches that show what they are.
 
-    With --json a list of {"id", "share", "parent", "examples"}. The id is a node of the tree, which an annotation
-    names; a group's position here is its number in `export` with the same --cut.
+    `group` is its number in masks, reports and `export` with the same --cut; `id` is its node of the tree, which an
+    annotation names. With --json a list of {"id", "share", "parent", "examples"} in the order of the numbers.
 
         stegoflow groups latest --cut 50
 
@@ -39,9 +41,10 @@ def groups(run: str, /, *, cut: int | None = None, store: StoreURL = None, json:
 
 def annotate(
     run: str,
-    file: str,
+    file: str | None = None,
     /,
     *,
+    other: Annotated[str | None, Parameter(name="--from")] = None,
     after: int | None = None,
     merge: Annotated[bool, Flag] = False,
     store: StoreURL = None,
@@ -53,6 +56,7 @@ def annotate(
     lists) and `points: [{split: train, image: a/b.png, y: 120, x: 33, class: gland}]`. Earlier versions are kept.
 
         stegoflow annotate latest mine.yaml --after 3
+        stegoflow annotate latest --from best
 
     Parameters
     ----------
@@ -60,6 +64,9 @@ def annotate(
         A run's id or name, or `latest`.
     file
         The YAML file.
+    other
+        In place of FILE, what was said of this run of the same images, with other clusters, another head or seed: each
+        group gets the name that most of its patches had there; points stay as they are.
     after
         The version that it was made from, 0 for none: exit status 2 where there is a newer one by now. It is stored all
         the same.
@@ -71,11 +78,20 @@ def annotate(
     from pipeline.core.runs import find_run, run_artifact
 
     opened = open_existing(store)
-    record = find_run(opened, run)
+    record = find_run(opened, run, "clusters")
     if merge and after is None:
         raise ConfigError("--merge needs the version that FILE was made from", next="--after N")
-    path = str(Path(file).absolute())  # `12` and `newest` are files here
-    found = find(path, run_artifact(opened, record, "clusters"))
+    kept: dict[str, float] = {}
+    lost = 0
+    if file is not None and other is None:
+        path = str(Path(file).absolute())  # `12` and `newest` are files here
+        found = find(path, run_artifact(opened, record, "clusters"))
+    elif other is not None and file is None:
+        from pipeline.carrying import carried
+
+        found, kept, lost = carried(opened, record, find_run(opened, other, "clusters"))
+    else:
+        raise ConfigError("annotate reads FILE or --from RUN", next="name one of them")
     conflicts: list[str] = []
     if merge and after is not None:
         number, found, conflicts = annotations.save_merged(opened, record, found, after)
@@ -83,11 +99,20 @@ def annotate(
         number = annotations.save(opened, record, found, after)
     counts = {"classes": len(found.classes), "groups": len(found.groups), "points": len(found.points)}
     if json:
-        return print_json({"run": record["run"], "version": number, **counts, "conflicts": conflicts})
+        more = {} if other is None else {"kept": kept, "lost": lost}
+        return print_json({"run": record["run"], "version": number, **counts, "conflicts": conflicts, **more})
+    from pipeline.cli.tables import command
+
     print(f"version {number}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    for name, share in kept.items():
+        print(
+            visible(f"  {name}: " + (f"{share:.0%} of its patches have it again" if share else "no group is mostly it"))
+        )
+    if lost:
+        print(f"  points left out, whose image is not there or has another size: {lost}")
     for text in conflicts:
         print(visible(f"  both changed {text}"))
-    print("next: stegoflow run CONFIG --set classes.annotation=newest")
+    print(f"next: {command('run CONFIG --set classes.annotation=newest', store or './store')}")
     return 0
 
 
@@ -110,7 +135,7 @@ def annotation(run: str, /, *, version: int | None = None, store: StoreURL = Non
     from pipeline.core.runs import find_run
 
     opened = open_existing(store)
-    record = find_run(opened, run)
+    record = find_run(opened, run, "clusters")
     if version is None:
         number, found = annotations.newest(opened, record) or (0, Annotation(clusters=record["stages"]["clusters"]))
     else:

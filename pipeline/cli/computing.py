@@ -91,6 +91,7 @@ def plan(
     if json:
         return print_json({"stages": [asdict(row) for row in rows]})
     from pipeline.cli.tables import console, plan_table
+    from pipeline.core.artifact import shown
     from pipeline.forecast import MACHINE
 
     out = console()
@@ -102,8 +103,8 @@ def plan(
             left_out = " (those of nodata and slide glass are left out)" if row.bound.startswith("at most") else ""
             print(f"views: {f'{row.bound} {row.items:,}'.strip()}, mirrored ones among them{left_out}")
     for row in rows if why else ():
-        nearest = f", compared with {row.nearest}" if row.nearest else ""
-        print(f"{row.stage} {row.fingerprint}: {row.action}{nearest}")
+        nearest = f", compared with {shown(row.nearest)}" if row.nearest and row.action == "run" else ""
+        print(f"{row.stage} {shown(row.fingerprint)}: {row.action}{nearest}")
         for change in row.changes or [row.why]:
             print(f"    {visible(change)}")
     built_in = [row.stage for row in rows if row.action == "run" and not row.measured]

@@ -8,6 +8,7 @@ from rich.text import Text
 from pipeline.api import NEWEST_REPORT
 from pipeline.cli.tables import command, console, near, scores_table, table
 from pipeline.core.store import open_store
+from pipeline.datasets.finding import some
 from pipeline.terminal import duration, visible
 
 MOST_GROUPS = 12
@@ -30,6 +31,11 @@ def show_end(result: dict[str, Any], seconds: float, store: str) -> None:
         out.print(found)
         out.print()
     lines = [f"run      {result['run']}, {duration(seconds)}", f"stages   {stages_line(result['stages'])}"]
+    if result["classes"]:
+        names, points = (sum(row[what] for row in result["classes"]) for what in ("groups", "points"))
+        lines.insert(1, f"person   groups named: {names}, points: {points}")
+    if result["failed"]:
+        lines.append(f"skipped  {counted(result['failed'])} that cannot be decoded: {visible(some(result['failed']))}")
     if result["report"]:
         lines.append(f"report   {near(visible(open_store(store).path_of(NEWEST_REPORT)))}")
         lines.append(f"next     {command('open', store)}")
@@ -39,6 +45,11 @@ def show_end(result: dict[str, Any], seconds: float, store: str) -> None:
         lines.append(f"next     {command('status', store)}")
     for line in lines:
         out.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def counted(images: list[str]) -> str:
+    """`1 image`, `12 images`"""
+    return f"{len(images):,} image" + "s" * (len(images) != 1)
 
 
 def groups_table(shares: list[float], classes: list[dict[str, Any]] | None = None) -> Table:

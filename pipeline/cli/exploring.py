@@ -44,7 +44,7 @@ def explore(
     from pipeline.core.runs import find_run
 
     opened = open_existing(store)
-    record = find_run(opened, run)
+    record = find_run(opened, run, "masks")
     if out is not None:
         from pipeline.explore.single import write_page
 

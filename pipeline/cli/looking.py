@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from pipeline.cli.options import Flag, Json, StoreURL, open_existing, print_json
+from pipeline.cli.options import Flag, Json, Sets, StoreURL, open_existing, print_json
 from pipeline.core.errors import ConfigError
 from pipeline.terminal import duration, size, visible
 
@@ -63,6 +63,27 @@ def params(section: str | None = None, /) -> int:
 
     print(reference(section))
     return 0
+
+
+def config(file: str, /, *, set: Sets = None, store: StoreURL = None) -> int:
+    """Print a config, with changes, as the one JSON object that a Prefect flow takes.
+
+    Checked, with paths made absolute. Prefect's UI shows it to everyone: no password may stand in it.
+
+        stegoflow config my.yaml --set clusters.k=20
+
+    Parameters
+    ----------
+    file
+        YAML file; `stegoflow init my.yaml` writes one.
+    """
+    from pipeline.config import load
+    from pipeline.core.store import refuse_secrets
+
+    loaded = load(file, set, store)
+    for url in (loaded.store, loaded.dataset.root, loaded.execution.dask_address or ""):
+        refuse_secrets(url)
+    return print_json(loaded.model_dump(mode="json", exclude_unset=True))
 
 
 def doctor(config: str | None = None, /, *, store: StoreURL = None, json: Json = False) -> int:
@@ -143,22 +164,33 @@ def show(ref: str, /, *, config: Annotated[bool, Flag] = False, store: StoreURL 
     ref
         A run's id or name, `latest`, or a fingerprint; the beginning is enough.
     config
-        Also the config of the run, or the params of the artifact, as YAML.
+        Print the config of the run as a file that makes it again, and nothing else; of an artifact its params.
     """
     from pipeline.cataloguing import show as read_ref
 
-    facts = read_ref(open_existing(store), ref)
+    opened = open_existing(store)
+    facts = read_ref(opened, ref)
     if json:
         return print_json(facts)
+    if config:
+        return _print_config(facts, opened.url)
     if "run" in facts:
         _show_run(facts)
     else:
         _show_artifact(facts)
-    if config:
-        import yaml
+    return 0
 
-        data = facts["config"] if "run" in facts else facts["params"]
-        print("\n" + "\n".join(map(visible, yaml.safe_dump(data, sort_keys=False, allow_unicode=True).splitlines())))
+
+def _print_config(facts: dict[str, Any], store: str) -> int:
+    import yaml
+
+    made_by = facts.get("environment", {})
+    what = f"run {facts['run']}" if "run" in facts else f"params of {facts['stage']} {facts['fingerprint']}"
+    print(f"# {what}, by stegoflow {made_by.get('stegoflow', '?')}, commit {made_by.get('commit', 'unknown')}")
+    if facts.get("pinned"):
+        print(f"# taken from another run, by `stegoflow segment`: {', '.join(facts['pinned'])}")
+    data = {"store": store, **facts["config"]} if "run" in facts else facts["params"]
+    print("\n".join(map(visible, yaml.safe_dump(data, sort_keys=False, allow_unicode=True).splitlines())))
     return 0
 
 
@@ -168,12 +200,14 @@ def _show_run(facts: dict[str, Any]) -> None:
     splits = ", ".join(f"{count:,} {split}" for split, count in facts["images"].items())
     features = facts["config"]["features"]
     views = features.get("views", {})
+    size = views.get("size") or facts["view"]
     seen = f"{features['backbone']}, weights {_weights(features['weights'])}, " if "backbone" in features else ""
     rows = {
         "run": facts["run"] + (f" ({', '.join(facts['names'])})" if facts["names"] else ""),
         "date": f"{date(facts['written'])} UTC",
         "data": near(facts["dataset"]) + (f": {splits}" if splits else ""),
-        "backbone": f"{seen}{views.get('kind', 'whole')} views of {'×'.join(map(str, views.get('size', [])))} px",
+        "backbone": f"{seen}{views.get('kind', 'whole')} views"
+        + (f" of {'×'.join(map(str, size))} px" if size else ""),
         "head": facts["head"] + (" (of another run)" if facts["pinned"] else ""),
         "K": str(facts["k"]) if facts["k"] is not None else "not known yet",
     }

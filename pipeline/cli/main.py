@@ -23,7 +23,13 @@ none is given), neighbours, head, clusters, classes (where groups were named), p
 report.""",
 )
 COMMANDS: dict[tuple[str, str], tuple[Callable[..., int], ...]] = {
-    ("Begin", "stegoflow init my.yaml"): (looking.init, looking.params, looking.doctor, computing.demo),
+    ("Begin", "stegoflow init my.yaml"): (
+        looking.init,
+        looking.params,
+        looking.config,
+        looking.doctor,
+        computing.demo,
+    ),
     ("Run", "stegoflow run my.yaml --set clusters.k=20"): (
         computing.plan,
         computing.run,

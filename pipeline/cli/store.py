@@ -91,7 +91,7 @@ def retract(
 def gc(*, store: str, grace: str = "1d", delete: Annotated[bool, Flag] = False, json: Json = False) -> int:
     """Find what no run wants, and remove it with --delete.
 
-    What a run or a name wants is never touched.
+    What a run or a name wants is never touched, nor the search index of a run that was explored.
 
         stegoflow gc --store store --delete
 
@@ -104,11 +104,18 @@ def gc(*, store: str, grace: str = "1d", delete: Annotated[bool, Flag] = False, 
     delete
         Remove it. Without this, nothing is changed.
     """
+    from pipeline.artifacts import search
     from pipeline.core.gc import collect
 
     opened = open_existing(store)
     with reporting() as progress:
-        found = collect(opened, _seconds(grace), delete=delete, progress=lambda a, b: progress("gc", a, b, "artifacts"))
+        found = collect(
+            opened,
+            _seconds(grace),
+            delete=delete,
+            progress=lambda a, b: progress("gc", a, b, "artifacts"),
+            companions={search.STAGE: search.VERSION},
+        )
     total = sum(row.bytes for row in found)
     if json:
         rows = [row._asdict() for row in found]

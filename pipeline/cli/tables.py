@@ -46,14 +46,14 @@ def scores_table(scores: dict[str, Any], protocol: str) -> Table | None:
 
 def groups_table(groups: list[dict[str, Any]], annotation: Annotation) -> Table:
     """Groups (`cuts.examples`) with their names in an annotation, and one patch of each."""
-    made = table("id", right=("share",))
+    made = table("group", "id", right=("share of patches",))
     for name in ("parent", "name", "such as (y, x)"):
         made.add_column(name, overflow="fold")
-    for row in groups:
+    for number, row in enumerate(groups):
         name, best = annotation.groups.get(row["id"], ""), next(iter(row["examples"]), None)
         place = f"{best['split']}/{best['image']} ({best['y']}, {best['x']})" if best else "–"
         parent = "–" if row["parent"] is None else row["parent"]
-        made.add_row(cell(row["id"]), f"{row['share']:.1%}", cell(parent), cell(name), cell(place))
+        made.add_row(str(number), cell(row["id"]), f"{row['share']:.1%}", cell(parent), cell(name), cell(place))
     return made
 
 
@@ -81,7 +81,8 @@ def runs_table(facts: dict[str, Any]) -> Table:
         made.add_column(name, no_wrap=True)
     made.add_column("data", overflow="fold")
     made.add_column("head")
-    for name in ("K", "mIoU", "stages"):
+    said = any(row.get("said") for row in facts["runs"])
+    for name in ("K", *(("names + points",) if said else ()), "mIoU", "stages"):
         made.add_column(name, justify="right", no_wrap=True)
     for row in facts["runs"]:
         if "damaged" in row:
@@ -91,7 +92,8 @@ def runs_table(facts: dict[str, Any]) -> Table:
         data = near(row["dataset"]) + (" (segment)" if row["pinned"] else "")
         text = [row["run"], ", ".join(row["names"]), date(row["written"]), data, row["head"]]
         counts = f"{row['finished']} of {row['planned']}"
-        made.add_row(*map(cell, text), "–" if row["k"] is None else str(row["k"]), miou, counts)
+        given = ["{groups} + {points}".format(**row["said"]) if row["said"] else "–"] if said else []
+        made.add_row(*map(cell, text), "–" if row["k"] is None else str(row["k"]), *given, miou, counts)
     return made
 
 

@@ -6,15 +6,12 @@ names that their content decides, and their digests stand in the marker or manif
 
 import hashlib
 import json
-import os
-import platform
 import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from importlib.metadata import version as installed
 from typing import Any
 
 import pyarrow as pa
@@ -240,13 +237,6 @@ def read_record(store: Store, path: str) -> dict[str, Any]:
         text = f"{store.path_of(path)} is damaged: its bytes are not those that were written"
         raise DamageError(text, next=Command("verify", store=store.shown))
     return json.loads(body)
-
-
-def environment() -> dict[str, str]:
-    """What computed an artifact: recorded in its manifest, never hashed."""
-    packages = ("stegoflow", "torch", "timm", "zarr", "numpy", "scikit-learn")
-    found = {name: installed(name) for name in packages}
-    return {**found, "python": platform.python_version(), "machine": platform.machine(), "cores": str(os.cpu_count())}
 
 
 def retracting(artifact: Artifact) -> Command:

@@ -24,6 +24,10 @@ CONNECT = 20
 """Seconds that a Dask scheduler has to answer, and to come back."""
 POLL = 0.02
 """Seconds between two looks at what Dask has finished."""
+GATHER = 5.0
+"""Seconds that a result, which is small, has to come from its worker."""
+SAY_EVERY = 30.0
+"""Seconds between two log lines about workers that are not there."""
 
 
 class Dask:
@@ -37,6 +41,9 @@ class Dask:
         self.retries = execution.retries
         self.client: Any = None
         self.cluster: Any = None
+        self.asked = 0.0
+        self.seen = "none was seen"
+        """Which workers there were when last asked."""
 
     @property
     def workers(self) -> int:
@@ -75,12 +82,17 @@ class Dask:
                 return
             while client.scheduler_comm is connection and not finished.has_ready():
                 time.sleep(POLL)
+                self._look_for_workers(len(running))
             if client.scheduler_comm is not connection:
                 continue
             future = next(finished)
-            result, error = self._outcome(future)
+            outcome = self._outcome(future)
             if client.scheduler_comm is not connection:
                 continue
+            if outcome is None:
+                finished.add(future)
+                continue
+            result, error = outcome
             item = running.pop(future)
             if error is None:
                 yield item, result
@@ -92,14 +104,17 @@ class Dask:
             else:
                 raise error
 
-    def _outcome(self, future: Any) -> tuple[Any, BaseException | None]:
-        """The result of a future that has ended, or why there is none."""
+    def _outcome(self, future: Any) -> tuple[Any, BaseException | None] | None:
+        """The result of a future that has ended, or why there is none; None where it was lost with its worker, and Dask
+        computes it again."""
         from distributed.client import CancelledError
 
         if future.status == "error":
             return None, future.exception()
         try:
-            return future.result(), None
+            return future.result(timeout=GATHER), None
+        except TimeoutError:
+            return None if future.status != "error" else (None, future.exception())
         except (OSError, CancelledError):
             return None, OSError(f"the Dask scheduler at {self.where} lost the result")
 
@@ -114,6 +129,38 @@ class Dask:
                 f"the Dask scheduler at {self.where} is gone",
                 next=("start it again, or add ", Set("execution.executor", "processes"), f"; {GO_ON}"),
             )
+
+    def _look_for_workers(self, waiting: int) -> None:
+        """Log, each SAY_EVERY seconds, that no worker is left; how many parts wait for one."""
+        now = time.monotonic()
+        if now - self.asked < SAY_EVERY:
+            return
+        self.asked = now
+        workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
+        if workers:
+            names = sorted(str(worker.get("name", address)) for address, worker in workers.items())
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            self.seen = f"{', '.join(names[:3])}{more} at {time.strftime('%H:%M:%S')}"
+        else:
+            log.warning(
+                "no Dask worker is left at %s: %d parts wait for one to join (last seen: %s)",
+                self.where, waiting, self.seen,
+            )  # fmt: skip
+
+    def _wait_for_a_worker(self) -> None:
+        """Wait until the first worker has joined; TimeoutError after `execution.wait_for_workers` seconds."""
+        limit, started = self.execution.wait_for_workers, time.monotonic()
+        while True:
+            waited = time.monotonic() - started
+            left = SAY_EVERY if limit is None else min(SAY_EVERY, limit - waited)
+            if left <= 0:
+                raise TimeoutError(f"no worker joined for {limit:g} seconds (execution.wait_for_workers)")
+            try:
+                return self.client.wait_for_workers(1, timeout=left)
+            except TimeoutError:
+                if self.client.status != "running":
+                    raise OSError("its scheduler is gone") from None
+                log.warning("waiting for a Dask worker at %s, for %.0f s by now", self.where, waited + left)
 
     def _client(self) -> Any:
         if self.client is None:
@@ -133,7 +180,7 @@ class Dask:
                         options = {"n_workers": execution.worker_count(), "threads_per_worker": 1, **options}
                     self.cluster = kind(**options)
                     self.client = Client(self.cluster)
-                self.client.wait_for_workers(1, timeout=300)
+                self._wait_for_a_worker()
             except (OSError, ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
                 reason = first_line(error)
                 for text in _texts(execution.dask_options):

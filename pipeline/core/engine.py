@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from pipeline.core.artifact import PART_NAME, Artifact, environment, record, shown
+from pipeline.core.artifact import PART_NAME, Artifact, record, shown
+from pipeline.core.environment import environment
 from pipeline.core.errors import StageError
 from pipeline.core.execution import Execution
 from pipeline.core.executors import Executor

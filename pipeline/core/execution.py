@@ -27,6 +27,9 @@ class Execution(Params):
     """The class of cluster to start, such as `dask_jobqueue.SLURMCluster` or `dask_cuda.LocalCUDACluster`."""
     dask_options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of that class."""
+    wait_for_workers: float | None = Field(None, gt=0)
+    """Seconds that a run waits for the first Dask worker; by default without end, since a job may queue for days. The
+    log says each 30 seconds that it waits."""
     retries: int = Field(3, ge=0)
     """How often a part is tried again after an I/O error (1, 5, then 25 seconds later) or the loss of its worker."""
 

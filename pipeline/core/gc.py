@@ -7,7 +7,7 @@ the collector finds the artifact wanted and leaves it, or the run waits until it
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
@@ -88,21 +88,27 @@ def remove(chain: list[Artifact], wanted: Callable[[Artifact], bool] = lambda ar
 
 
 def collect(
-    store: Store, grace: float, *, delete: bool, progress: Callable[[int, int], None] = lambda done, total: None
+    store: Store,
+    grace: float,
+    *,
+    delete: bool,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    companions: Mapping[str, int] | None = None,
 ) -> list[Removal]:
     """Remove (or only list) what no run wants and nothing has touched for `grace` seconds:
 
-    - artifacts that no run planned, finished or not;
+    - artifacts that no run planned, finished or not; but of `companions`, {stage: version} that no run plans, those
+      whose inputs runs planned;
     - in finished artifacts, objects that neither manifest nor markers name: what a killed or overtaken run wrote;
     - in a local folder, files that a killed writer left half written, and empty folders.
 
     A damaged run record stops it (DamageError): what that run wanted cannot be known.
     """
     found: list[Removal] = []
-    kept = planned(store)
+    wanted = _wanted(store, companions or {})
     artifacts = list(every_artifact(store))
     for number, artifact in enumerate(artifacts, 1):
-        if (artifact.stage, artifact.fingerprint) in kept:
+        if wanted(artifact):
             strays = [entry for entry in _strays(artifact, store.entries(artifact.root)) if _old(entry, grace)]
             if strays and delete:
                 strays = _remove_strays(artifact, strays)
@@ -114,7 +120,7 @@ def collect(
         for entry in store.entries(artifact.root):
             objects, size, old = objects + 1, size + entry.size, old and _old(entry, grace)
         if old:
-            gone = not delete or remove([artifact], lambda a: (a.stage, a.fingerprint) in planned(store))
+            gone = not delete or remove([artifact], lambda a: _wanted(store, companions or {})(a))
             if gone and objects:  # an empty folder is removed and not listed
                 found.append(Removal(artifact.root, "planned by no run", objects, size))
         progress(number, len(artifacts))
@@ -129,6 +135,22 @@ def collect(
                 store.delete(entry.path)
             found.append(Removal(entry.path, "removal that was cut short", 1, entry.size))
     return found
+
+
+def _wanted(store: Store, companions: Mapping[str, int]) -> Callable[[Artifact], bool]:
+    """Whether a run planned an artifact, or all that a companion was made from."""
+    kept = planned(store)
+
+    def wanted(artifact: Artifact) -> bool:
+        if (artifact.stage, artifact.fingerprint) in kept or artifact.stage not in companions:
+            return (artifact.stage, artifact.fingerprint) in kept
+        try:
+            spec = artifact.spec
+        except (FileNotFoundError, DamageError):
+            return False
+        return spec["version"] == companions[artifact.stage] and kept.issuperset(spec["inputs"].items())
+
+    return wanted
 
 
 def _strays(artifact: Artifact, entries: Iterable[Entry]) -> list[Entry]:

@@ -11,10 +11,11 @@ A field is one of
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 
 class Params(BaseModel):
@@ -33,14 +34,43 @@ class Params(BaseModel):
             raise ValidationError.from_exception_data(cls.__name__, found)
         return data
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The schema of what a config may say here, for forms and for whoever checks a config before it is run."""
+        reference = handler(core)
+        schema = handler.resolve_ref_schema(reference)
+        fields = {name: schema["properties"][name] for name in settable(cls)}
+        for field in fields.values():
+            if "oneOf" in field:  # a section that does not say which of its models it means may fit several
+                field["anyOf"] = field.pop("oneOf")
+                del field["discriminator"]
+            if isinstance(field.get("default"), dict):  # the fields have their own
+                del field["default"]
+        schema["properties"] = fields
+        return reference
+
     def packages(self) -> dict[str, str]:
         """The optional packages that these values need: import name → the setting that asks for it."""
         return {}
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What a field is, beside its type. Callable, since pydantic writes all else into JSON schemas."""
+
+    role: str = "plain"
+    path: str = ""
+    optional: bool = False
+    resolver: Callable[[Any], Any] | None = None
+    suggested_by: str | None = None
+
+    def __call__(self, schema: dict[str, Any]) -> None:
+        pass
+
+
 def unhashed(default: Any = ..., **limits: Any) -> Any:
     """A field that never enters a fingerprint. `limits` are those of pydantic (`ge`, `le`)."""
-    return Field(default, json_schema_extra={"role": "unhashed"}, **limits)
+    return Field(default, json_schema_extra=_Facts("unhashed"), **limits)
 
 
 def later(**limits: Any) -> Any:
@@ -51,34 +81,33 @@ def later(**limits: Any) -> Any:
 
 def suggested(by: str, **limits: Any) -> Any:
     """A field, None by default, whose value the artifact of stage `by` holds where a config gives none."""
-    return Field(None, json_schema_extra={"suggested_by": by}, **limits)
+    return Field(None, json_schema_extra=_Facts(suggested_by=by), **limits)
 
 
 def borrowed(path: str, *, optional: bool = False) -> Any:
     """A field that takes its value from `path` ("stage.field") of the config and is hashed here too; an `optional` one
     where it is not None, so that artifacts keep the names that they had before there was such a field."""
-    return Field(None, json_schema_extra={"role": "borrowed", "path": path, "optional": optional})
+    return Field(None, json_schema_extra=_Facts("borrowed", path, optional))
 
 
 def derived(resolver: Callable[[Any], Any]) -> Any:
     """A field that `resolver(section)` computes when a run is planned; a config cannot set it."""
-    facts: dict[str, Any] = {"role": "derived", "resolver": resolver}
-    return Field(None, json_schema_extra=facts)
+    return Field(None, json_schema_extra=_Facts("derived", resolver=resolver))
 
 
 def role(model: type[BaseModel], field: str) -> str:
     """'plain', 'unhashed', 'borrowed' or 'derived'."""
-    return str(_facts(model, field).get("role", "plain"))
+    return _facts(model, field).role
 
 
-def _facts(model: type[BaseModel], field: str) -> dict[str, Any]:
+def _facts(model: type[BaseModel], field: str) -> _Facts:
     extra = model.model_fields[field].json_schema_extra
-    return extra if isinstance(extra, dict) else {}
+    return extra if isinstance(extra, _Facts) else _Facts()
 
 
 def source_of(model: type[BaseModel], field: str) -> str:
     """Where a config sets a borrowed field: "stage.field"."""
-    return str(_facts(model, field)["path"])
+    return _facts(model, field).path
 
 
 def borrowed_from(model: type[BaseModel], path: str) -> list[str]:
@@ -147,7 +176,7 @@ def resolve(section: Params, config: BaseModel) -> Params:
             owner, field = _owner(config, source_of(model, name))
             update[name] = getattr(owner, field)
         elif kind == "derived":
-            update[name] = _facts(model, name)["resolver"](section)
+            update[name] = _facts(model, name).resolver(section)  # type: ignore[misc]  # a derived field has one
         elif isinstance(inner := getattr(section, name), Params):
             update[name] = resolve(inner, config)
     return section.model_copy(update=update)
@@ -173,7 +202,7 @@ def suggestions(params: Params, config: BaseModel) -> dict[str, bool]:
             missing = suggestions(value, config)
         else:
             owner, field = _owner(config, source_of(model, name)) if role(model, name) == "borrowed" else (params, name)
-            by = _facts(type(owner), field).get("suggested_by")
+            by = _facts(type(owner), field).suggested_by
             missing = {by: value is None} if by else {}
         for stage in missing:
             found[stage] = found.get(stage, False) or missing[stage]
@@ -184,5 +213,5 @@ def hashed(params: Params) -> dict[str, Any]:
     """The JSON-ready fields that decide an artifact's values, defaults included."""
     model = type(params)
     names = [name for name in model.model_fields if role(model, name) != "unhashed"]
-    there = [name for name in names if not _facts(model, name).get("optional") or getattr(params, name) is not None]
+    there = [name for name in names if not _facts(model, name).optional or getattr(params, name) is not None]
     return _dump(params, there, hashed)

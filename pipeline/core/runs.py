@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.core.artifact import Artifact, read_record, record
+from pipeline.core.environment import environment
 from pipeline.core.errors import Command, ConfigError, DamageError, NotFoundError
 from pipeline.core.store import Store
 
@@ -21,11 +22,18 @@ RUN_TIME = "%Y%m%d-%H%M%S"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
 
 
-def begin_run(store: Store, config: dict[str, Any], stages: dict[str, str], *, pinned: list[str] | None = None) -> str:
+def begin_run(
+    store: Store,
+    config: dict[str, Any],
+    stages: dict[str, str],
+    *,
+    pinned: list[str] | None = None,
+    flow_run: dict[str, str] | None = None,
+) -> str:
     """Write the record of a run that is about to start; its id. From here on its artifacts are wanted.
 
-    `pinned` are the stages whose artifacts were given (`segment`). Ids sort by time of start, also where the clock was
-    set back in between.
+    `pinned` are the stages whose artifacts were given (`segment`); `flow_run` is {"id", "name"} of the one of Prefect's
+    that this run is in. Ids sort by time of start, also where the clock was set back in between.
     """
     known = runs(store)
     now = time.strftime(RUN_TIME, time.gmtime())
@@ -33,9 +41,13 @@ def begin_run(store: Store, config: dict[str, Any], stages: dict[str, str], *, p
         newest = time.mktime(time.strptime(known[-1][:15], RUN_TIME)) - time.timezone
         now = time.strftime(RUN_TIME, time.gmtime(newest + 1))
     run_id = f"{now}-{secrets.token_hex(2)}"
-    content = {"run": run_id, "config": config, "pinned": pinned or [], "stages": stages}
+    content = {"run": run_id, "config": config, "pinned": pinned or [], "stages": stages, "environment": environment()}
+    if flow_run:
+        content["flow_run"] = flow_run
     if not store.create(f"runs/{run_id}.json", record("run", content)):
-        return begin_run(store, config, stages, pinned=pinned)  # one in 65536 of the runs in the same second
+        return begin_run(
+            store, config, stages, pinned=pinned, flow_run=flow_run
+        )  # one in 65536 of the runs in the same second
     return run_id
 
 
@@ -44,16 +56,17 @@ def runs(store: Store) -> list[str]:
     return sorted(entry.path.rsplit("/", 1)[-1][: -len(".json")] for entry in store.entries("runs"))
 
 
-def find_run(store: Store, ref: str) -> dict[str, Any]:
-    """The record of a run: by its id, the beginning of one, its name, or `latest`: the newest that changed something.
+def find_run(store: Store, ref: str, having: str | None = None) -> dict[str, Any]:
+    """The record of a run: by its id, the beginning of one, its name, or `latest`: the newest that changed something,
+    of those that have finished the stage `having`, where any has.
 
     A run of `segment` is not `latest`, nor one whose artifacts are all those of an earlier run."""
-    return read_run(store, _run_id(store, ref))
+    return read_run(store, _run_id(store, ref, having))
 
 
 def read_run(store: Store, run: str) -> dict[str, Any]:
-    """The record of a run by its whole id: {"run", "config", "pinned", "stages"}. DamageError where it is not what was
-    written, FileNotFoundError where it was forgotten."""
+    """The record of a run by its whole id: {"run", "config", "pinned", "stages", "environment"}, and "flow_run" of one
+    that Prefect ran. DamageError where it is not what was written, FileNotFoundError where it was forgotten."""
     try:
         return read_record(store, f"runs/{run}.json")
     except DamageError as error:
@@ -61,11 +74,12 @@ def read_run(store: Store, run: str) -> dict[str, Any]:
         raise DamageError(error.message, next=way) from None
 
 
-def _run_id(store: Store, ref: str) -> str:
+def _run_id(store: Store, ref: str, having: str | None = None) -> str:
     known = runs(store)
     if ref in known:
         return ref
-    hits = _newest_change(store, known) if ref == "latest" else [run for run in known if run.startswith(ref)]
+    latest = ref == "latest"
+    hits = _newest_change(store, known, having) if latest else [run for run in known if run.startswith(ref)]
     if not hits and (named := names(store).get(ref)):
         hits = [named]
     status = Command("status", store=store.shown)
@@ -76,10 +90,11 @@ def _run_id(store: Store, ref: str) -> str:
     return hits[0]
 
 
-def _newest_change(store: Store, known: list[str]) -> list[str]:
-    """Of runs in the order of their start, the last that is no run of `segment` and differs from all before it."""
+def _newest_change(store: Store, known: list[str], having: str | None) -> list[str]:
+    """Of runs in the order of their start, the last that is no run of `segment` and differs from all before it; of
+    those that have finished the stage `having`, where any has."""
     seen: set[frozenset[tuple[str, str]]] = set()
-    newest: list[str] = []
+    changed: list[tuple[str, str]] = []
     for run in known:
         try:
             record = read_run(store, run)
@@ -92,17 +107,19 @@ def _newest_change(store: Store, known: list[str]) -> list[str]:
         stages = frozenset(record["stages"].items())
         if not record["pinned"] and stages not in seen:
             seen.add(stages)
-            newest = [run]
-    return newest
+            changed.append((run, record["stages"].get(having or "", "none")))
+    there = (run for run, name in reversed(changed) if having and Artifact(store, having, name).exists)
+    return [next(there, changed[-1][0])] if changed else []
 
 
 def run_artifact(store: Store, run: dict[str, Any], stage: str) -> Artifact:
     """A stage's artifact of a run, which must exist."""
     artifact = Artifact(store, stage, run["stages"].get(stage, "none"))
     if not artifact.exists:
-        raise NotFoundError(
-            f"run {run['run']} has no finished {stage}", next="run its config again: finished parts are kept"
-        )
+        other = _newest_change(store, runs(store), stage)
+        has = bool(other) and Artifact(store, stage, read_run(store, other[0])["stages"].get(stage, "none")).exists
+        way = f"run {other[0]} has" if has else "run its config again: finished parts are kept"
+        raise NotFoundError(f"run {run['run']} has no finished {stage}", next=way)
     return artifact
 
 

@@ -119,7 +119,8 @@ class Memory:
     def add(self, piece: Piece, found: list[tuple[str, Facts]], passing: set[str]) -> None:
         """Remember what was found in the files of a piece, in the store; but of the paths that are `passing` in this
         process alone."""
-        table = pa.Table.from_pylist([{"path": path, **facts._asdict()} for path, facts in found])
+        columns = zip(*(facts for _, facts in found), strict=True)
+        table = pa.table({"path": [path for path, _ in found], **dict(zip(Facts._fields, columns, strict=True))})
         if passing or self.cache is None:
             self._held[piece.name] = table
         if self.cache is not None:
@@ -158,7 +159,8 @@ class Memory:
             if self.cache is None:
                 raise FileNotFoundError(name)
             table = from_parquet(self.cache.get(self._path(name)))
-        return [(row.pop("path"), Facts(**row)) for row in table.to_pylist()]
+        columns = (table[name].to_pylist() for name in ("path", *Facts._fields))
+        return [(path, Facts(*facts)) for path, *facts in zip(*columns, strict=True)]
 
     def _read_index(self) -> list[Piece]:
         if self.cache is None:

@@ -138,8 +138,11 @@ def application(service: Service) -> Starlette:
     def propose(ask: Propose) -> Any:
         return {"place": service.propose(json.dumps(ask.annotation))}
 
+    def shares(ask: Propose) -> Any:
+        return service.shares(json.dumps(ask.annotation))
+
     def view(ask: View) -> Any:
-        service.view = ask.model_dump()
+        service.keep_view(ask.n, ask.open)
         return {}
 
     def export(ask: Export) -> Any:
@@ -176,6 +179,7 @@ def application(service: Service) -> Starlette:
                     ("annotation", edit, Edit),
                     ("classify", classify, Classify),
                     ("next", propose, Propose),
+                    ("shares", shares, Propose),
                     ("view", view, View),
                     ("export", export, Export),
                 )

@@ -13,7 +13,7 @@ def node_colours(clusters: Clusters) -> list[str]:
     larger part."""
     tree, cut = clusters.tree, clusters.cut()
     count, share = len(tree.sizes), shares(tree)
-    colours = ["#" + bytes(colour).hex() for colour in palette(min(4096, count))]
+    colours = ["#" + bytes(colour).hex() for colour in palette(min(2048, count))]
     number = np.full(2 * count - 1, -1)
     number[cut.nodes] = np.arange(len(cut.nodes))
     following = len(cut.nodes)

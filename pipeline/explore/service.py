@@ -1,5 +1,6 @@
 """What the explorer does, apart from HTTP: facts of a run, groups, search, the annotation, exports."""
 
+import json
 import os
 import threading
 from contextlib import suppress
@@ -33,8 +34,8 @@ class Service:
         self.corpus = Corpus(store, record, keep_index=not self.read_only)
         self.teaching = Teaching(self.corpus)
         self.exports = Exports(store, record, read_only=self.read_only)
-        self.view: dict[str, Any] | None = None
-        """How the page last showed the tree; what it means is not known here."""
+        self.view: dict[str, Any] | None = self._kept_view()
+        """How the page last showed the tree: {"n", "open"}."""
 
     def start(self) -> None:
         """Begin to make the search index, where the store has none."""
@@ -48,6 +49,26 @@ class Service:
             split, image = self.corpus.images.name(0)
             said = Annotation().with_point(split, image, 0, 0, "x").with_point(split, image, 1, 1, "y")
             self.teaching.pixels(self.teaching.classes(said), 0)
+
+    @property
+    def _view_path(self) -> str:
+        return f"cache/explore/{self.record['stages']['clusters']}.json"
+
+    def _kept_view(self) -> dict[str, Any] | None:
+        """The view that an earlier page left, None where there is none that fits."""
+        try:
+            found = json.loads(self.store.get(self._view_path))
+            n, nodes = int(found["n"]), [int(node) for node in found["open"]]
+        except (FileNotFoundError, StoreError, ValueError, TypeError, KeyError):
+            return None
+        count = 2 * len(self.corpus.clusters.vectors) - 1
+        return {"n": n, "open": nodes} if 0 < n <= count and all(0 <= node < count for node in nodes) else None
+
+    def keep_view(self, n: int, nodes: list[int]) -> None:
+        """Remember how the page shows the tree, for the page that comes next and for the next server."""
+        self.view = {"n": n, "open": nodes}
+        if not self.read_only:
+            self.store.put(self._view_path, json.dumps(self.view).encode())
 
     def close(self) -> None:
         """Stop what runs in the background."""
@@ -132,7 +153,20 @@ class Service:
         index = self.corpus.indexing.index
         query = plane["numbers"][y * columns + x].astype(np.float32) * plane["scale"][y * columns + x]
         found = index.table.find(query / np.linalg.norm(query).clip(1e-12), max(1, min(count, 200)))
-        return [self._place(one) for one in found]
+        return [{**self._place(one), **self._middle(one)} for one in found]
+
+    def _middle(self, found: Found) -> dict[str, int]:
+        """The pixel in the middle of a patch, `py` and `px`."""
+        place = found.place
+        (rows, columns), (height, width) = self.corpus.plane(place.image)["shape"], self.corpus.images.size(place.image)
+        return {
+            "py": int((2 * place.y + 1) * height // (2 * rows)),
+            "px": int((2 * place.x + 1) * width // (2 * columns)),
+        }
+
+    def shares(self, text: str) -> dict[str, Any]:
+        """How much of some images each class of an annotation, JSON, has: {"shares", "images"}."""
+        return self.teaching.shares(parse(text, "edit"))
 
     def groups(self, nodes: list[int], count: int) -> dict[str, Any]:
         """Of some nodes of the tree: how many patches of the corpus they have, and typical ones."""

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from pipeline.stages.classes import find_classes
 from pipeline.stages.classes import seen as points_of
 
 LOOKED = 48
-"""Images that are looked through for the next patch."""
+"""Images that are looked through for the next patch, and for the shares of classes."""
 NONE = 65535
 """What a map holds where there is no class."""
 
@@ -55,6 +56,8 @@ class Teaching:
         self._descriptors = KeptDescriptors(corpus)
         self._fitted: Kept[Classes] = Kept(4)
         self._shown: Counter[int] = Counter()
+        self._asked: set[Place] = set()
+        """Patches that were proposed. None is proposed twice: a person may not be able to say what it is."""
         self._lock = threading.Lock()
 
     def classes(self, annotation: Annotation) -> Classes:
@@ -82,6 +85,15 @@ class Teaching:
         cut = classes.cut
         return classes.label(self.corpus.upsampled(row, classes.vectors, cut), NONE).astype(np.uint16)
 
+    def shares(self, annotation: Annotation) -> dict[str, Any]:
+        """The share of patches that each class has, in order, and in how many images that was found: {"shares",
+        "images"}. The images are evenly spaced."""
+        classes, count = self.classes(annotation), len(annotation.names)
+        each = [self.patches(classes, row).ravel() for row in self._looked(0)]
+        found = np.concatenate([np.zeros(0, np.uint16), *each])
+        shares = np.bincount(found[found != NONE], minlength=count) / max(1, len(found))
+        return {"shares": np.round(shares, 5).tolist(), "images": sum(len(one) > 0 for one in each)}
+
     def propose(self, annotation: Annotation) -> Found | None:
         """Where to look next: in one of `LOOKED` images, drawn by how much is in doubt in it, the patch that is most.
         Where nothing is said, a typical patch of the largest group. `score` is how doubtful it is. None where no image
@@ -104,7 +116,10 @@ class Teaching:
         (chosen,) = propose(np.concatenate(doubts), image, cell, seen, points, 1, sum(self._shown.values()))
         row = rows[int(chosen)]
         self._shown[row] += 1
-        return Found(*most_doubtful(row, *found[row]))
+        asked = [(place.y, place.x) for place in self._asked if place.image == row]
+        place, score = most_doubtful(row, *found[row], asked)
+        self._asked.add(place)
+        return Found(place, score)
 
     def _looked(self, turn: int) -> list[int]:
         """Rows of some images, others at every turn."""
@@ -120,9 +135,12 @@ class Teaching:
         return seen, np.bincount(nearest, minlength=len(self.corpus.clusters.vectors))
 
 
-def most_doubtful(row: int, codes: np.ndarray, doubts: np.ndarray) -> tuple[Place, float]:
+def most_doubtful(
+    row: int, codes: np.ndarray, doubts: np.ndarray, asked: Iterable[tuple[int, int]] = ()
+) -> tuple[Place, float]:
     """The patch of an image that is most in doubt, among the half of patches (rows, columns, D) most like those around
-    them: a patch on a border is of two classes for good reason. codes: unit vectors."""
+    them: a patch on a border is of two classes for good reason. codes: unit vectors; asked: (y, x) of patches that
+    somebody was asked about already."""
     rows, columns = doubts.shape
     around = np.zeros((rows, columns))
     for dy, dx in ((0, 1), (1, 0)):
@@ -130,5 +148,7 @@ def most_doubtful(row: int, codes: np.ndarray, doubts: np.ndarray) -> tuple[Plac
         around[dy:, dx:] += cosine
         around[: rows - dy, : columns - dx] += cosine
     inner = np.where(around >= np.median(around), doubts, -1)
+    for place in asked:
+        inner[place] = -2
     y, x = np.unravel_index(int(inner.argmax()), inner.shape)
     return Place(row, int(y), int(x)), float(doubts[y, x])

@@ -1,11 +1,12 @@
 """From named prototypes and points to a classifier over classes. Arrays in, arrays out, always the same ones.
 
 With names alone a code has the class of its nearest prototype, and none where that has no name. Points add a linear
-correction to each class: logistic regression on the points, from what the names say (of a class without a name, the
-mean of its points). That counts less the more points there are. Every prototype counts as half a point of its class (of
-a class of its own, nothing, where it has no name), less where points in its group disagree with its name. A class
-without a prototype and a point has no vector, so that it wins nothing. How this was chosen:
-docs/decisions/028-annotation.md.
+correction to each class: logistic regression on the points, beside what the names say (of a class without a name, the
+mean of its points). Names count less the more points there are: a point says what is wrong, and only many say what is
+right. A point that the names outweigh all the same claims what is hardly different from it. Every prototype counts as
+half a point of its class (of a class of its own, nothing, where it has no name), less where points in its group
+disagree with its name. A class without a prototype and a point has no vector, so that it wins nothing. How this was
+chosen: docs/decisions/028-annotation.md and 036-first-points.md.
 """
 
 import numpy as np
@@ -14,9 +15,11 @@ from pipeline.numerics.kmeans import normalise
 
 SCALE = 20.0
 """Of cosines, as in `pipeline.numerics.prototypes`."""
-STRENGTH, FADE = 30.0, 10
-"""Scale of the cosines to prototypes from which the correction starts, before there is a point; so many points halve
-it."""
+STRENGTH, FEW = 200.0, 10
+"""Scale of the cosines to prototypes that the correction is fitted to, divided by the number of points. Where there are
+names it is added to (1 + FEW / points) times these: without points names alone decide."""
+CLAIM = 0.02
+"""By how much the vector of a point that names outweigh is longer than it must be to win at this point."""
 RIDGE = 10.0
 """Times half the squared length of the correction, beside the summed loss of the points."""
 PRIOR = 0.5
@@ -48,12 +51,27 @@ def fit(
     bare = classes[~np.isin(classes, named)]
     means = np.stack([points[wanted == one].sum(0) for one in bare]) if len(bare) else vectors[:0]
     origins, member = np.concatenate([vectors, normalise(means)]), np.append(named, bare)
-    strength = STRENGTH / (1 + len(wanted) / FADE)
+    strength = STRENGTH / len(wanted)
     start = strength * np.stack([(data @ origins[member == one].T).max(1) for one in classes], 1)
     weight = np.append(np.ones(len(points)), PRIOR * trust(vectors, named, group, points, wanted))
     change = logistic(SCALE * data, target, weight, RIDGE, start)
-    moved = origins * strength / SCALE + change[np.searchsorted(classes, member)]
-    return moved.astype(np.float32), member
+    change = change[np.searchsorted(classes, member)]
+    if not len(vectors):
+        return (origins * strength / SCALE + change).astype(np.float32), member
+    return claimed(origins * (strength * (1 + FEW / len(wanted)) / SCALE) + change, member, points, wanted)
+
+
+def claimed(
+    vectors: np.ndarray, member: np.ndarray, points: np.ndarray, wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors and classes of a classifier, and one more for every point that has another class by these: the point
+    itself, just long enough to win there. It wins what is nearer to it than, in proportion, to what won before."""
+    products = points @ vectors.T
+    own = np.where(member == wanted[:, None], products, -np.inf).max(1)
+    best = products.max(1)
+    wrong = own < best
+    more = points[wrong] * (1 + CLAIM) * best[wrong, None].clip(0)
+    return np.concatenate([vectors, more]).astype(np.float32), np.append(member, wanted[wrong])
 
 
 def trust(

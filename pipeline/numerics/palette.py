@@ -6,18 +6,24 @@ import numpy as np
 _FIRST = ("e69f00", "56b4e9", "009e73", "f0e442", "0072b2", "d55e00", "cc79a7")
 
 
+DARK = 0.45
+"""Lightness in OKLab, 0..1, above which colours are."""
+
+
 def palette(k: int) -> np.ndarray:
     """K distinct colours, uint8 (k, 3); always the same, and palette(j) is the beginning of palette(k).
 
     Seven fixed colours, then repeatedly the colour farthest from all before, from black and from white in OKLab (the
-    idea of Glasbey et al. 2007, Colour displays for categorical images). Raises ValueError outside 0..4096.
+    idea of Glasbey et al. 2007, Colour displays for categorical images), none too dark to be told from others on a
+    screen. Raises ValueError outside 0..2048.
     """
     levels = np.arange(0, 256, 17, dtype=np.uint8)
     candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
-    if not 0 <= k <= 4096:
-        raise ValueError(f"palette of {k} colours: 0 to 4096 are possible")
+    if not 0 <= k <= 2048:
+        raise ValueError(f"palette of {k} colours: 0 to 2048 are possible")
     colours = [np.array(list(bytes.fromhex(code)), np.uint8) for code in _FIRST[:k]]
     places = _oklab(candidates)
+    candidates, places = candidates[places[:, 0] > DARK], places[places[:, 0] > DARK]
     taken = _oklab(np.array([(0, 0, 0), (255, 255, 255), *colours], np.uint8))
     nearest = np.linalg.norm(places[:, None] - taken, axis=-1).min(axis=1)
     while len(colours) < k:

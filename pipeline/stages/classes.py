@@ -90,7 +90,7 @@ def seen(annotation: Annotation, images: Images, descriptors: PointDescriptors) 
 
 STAGE = Stage(
     "classes",
-    version=1,
+    version=2,
     encoding=1,
     inputs=("dataset", "features", "head", "clusters"),
     roots=("annotation",),

@@ -82,7 +82,8 @@ class DatasetParams(Params):
 def table(items: list[folder.Item]) -> pa.Table:
     """A table of images: (split, id, path, sha256, size in bytes, height, width in pixels, error, and whether pixels
     may be without content)."""
-    return pa.Table.from_pylist([item._asdict() for item in items], schema=SCHEMA)
+    columns = zip(*items, strict=True) if items else [()] * len(SCHEMA)
+    return pa.table(dict(zip(folder.Item._fields, columns, strict=True)), schema=SCHEMA)
 
 
 def compute(job: Job, work: Work) -> dict[str, Any]:

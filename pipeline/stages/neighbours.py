@@ -21,7 +21,8 @@ class NeighboursParams(Params):
     k: int = Field(7, ge=1)
     """Neighbours kept per view; the head draws one of them at each step."""
     exact_below: int = Field(200_000, ge=0)
-    """Up to this many views the search is exact; above, an IVF index is probed until its recall on a sample is 0.98."""
+    """Up to this many views the search is exact; above, an IVF index is probed until its recall on a sample is 0.98. Of
+    more than 100 000 training views a sample of so many is searched."""
     center: str = borrowed("head.center")
 
     def packages(self) -> dict[str, str]:

@@ -3,7 +3,7 @@
 Artifact: `basis.safetensors` with `basis` (D, C) float32 and `center` (D,) float32; one file per part of images,
 `tokens/<part>.safetensors`, with `shape` (image, 2) int32, the rows and columns of each image's plane (0, 0 of one that
 could not be decoded), and for their positions, image after image: `numbers` (n, C) int8 and `scale` (n,) float32 of the
-centred token (`pipeline.numerics.compact`), `coarse` (n, 64) int8, the first of these numbers once more, so that a
+centred token (`pipeline.numerics.compact`), `coarse` (n, 32) int8, the first of these numbers once more, so that a
 search reads no others; `nearest` and `second` (n,) uint16, the two nearest prototypes, the cosine of the first,
 `cosine` (n,) float16, and by how much that is larger than that of the second, `lead` (n,) float16.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from pipeline.artifacts import search
 from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.features import Tokens, read_center, training_views
 from pipeline.artifacts.head import open_head
@@ -23,7 +24,7 @@ from pipeline.core.params import Params
 from pipeline.numerics.compact import basis, compact
 from pipeline.numerics.kmeans import normalise
 
-COARSE = 64
+COARSE = 32
 """Components that a search compares first."""
 PART = 32
 """Images per part."""
@@ -108,8 +109,8 @@ class Indexer:
 
 
 STAGE = Stage(
-    "search",
-    version=1,
+    search.STAGE,
+    version=search.VERSION,
     encoding=1,
     inputs=("dataset", "features", "head", "clusters"),
     params=SearchParams,

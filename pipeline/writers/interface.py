@@ -78,8 +78,8 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def class_colours(k: int) -> np.ndarray:
-    """(k, 3) uint8: `palette`, which repeats after 4096 colours."""
-    return np.resize(palette(min(k, 4096)), (k, 3))
+    """(k, 3) uint8: `palette`, which repeats after 2048 colours."""
+    return np.resize(palette(min(k, 2048)), (k, 3))
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline.api import open_run
-from pipeline.artifacts.annotation import Annotation, parse
+from pipeline.api import open_run, run
+from pipeline.artifacts.annotation import Annotation, naming, parse
 from pipeline.artifacts.features import view_pieces
+from pipeline.config import validate
 from pipeline.core.store import Store
 from pipeline.results import Run
 
@@ -141,7 +142,42 @@ def test_exports_speak_of_classes(call, kept: Run, corpus: Path, tmp_path: Path)
     out = call("run", str(tmp_path / "my.yaml"), "--set", "classes.annotation=newest", *where)[1]
     assert "2 classes, by their share" in out
     assert "<b>low" in out
+    assert "person   groups named: 3, points: 0" in out
+    assert "3 + 0" in call("status", *where)[1]
+    said = [row["said"] for row in json.loads(call("status", *where, "--json")[1])["runs"]]
+    assert said == [None] + 3 * [{"groups": 3, "points": 0}], "of the run, segment, and the run again"
     assert "3 groups and 0 points" in call("show", made["run"], *where)[1]
     assert call("export", made["run"], "--cut", "4", "--out", str(tmp_path / "cut"), *where)[0] == 0
     four = np.asarray(Image.open(tmp_path / "cut" / "00.png"))
     assert four.max() < 4
+
+
+def test_names_are_carried_to_another_run_of_the_same_images(call, kept: Run):
+    where = ("--store", kept.store.url)
+    config = {**kept.config.model_dump(mode="json", exclude_unset=True), "store": kept.store.url}
+    config["clusters"] = {**config["clusters"], "k": kept.clusters.k + 1, "seed": 7}
+    other = run(validate(config), until="clusters")
+    assert other.artifact("clusters").fingerprint != kept.artifact("clusters").fingerprint
+    assert call("annotate", other.id, "--from", kept.id, *where)[0] == 2, "nothing was said yet"
+    nodes = kept.clusters.cut().nodes.tolist()
+    kept.name(nodes[0], "low", "#123456")
+    kept.merge(nodes[:2], "low")
+    kept.point("train/00.png", 10, 11, "spot")
+    assert call("annotate", other.id, *where)[0] == 2
+    status, out, err = call("annotate", other.id, "--from", kept.id, *where, "--json")
+    assert status == 0, err
+    said, made = other.annotation, json.loads(out)
+    assert (said.names, said.colors[0]) == (["low", "spot"], "#123456")
+    assert [one.key for one in said.points] == [("train", "00.png", 10, 11)]
+    assert (made["lost"], list(made["kept"])) == (0, ["low"])
+    before, now = (named_share(run, "low") for run in (kept, other))
+    assert made["kept"]["low"] > 0.6
+    assert now == pytest.approx(before, abs=0.2)
+    assert "of its patches have it again" in call("annotate", other.id, "--from", kept.id, *where)[1]
+
+
+def named_share(run: Run, name: str) -> float:
+    """The share of training patches in groups of a name."""
+    tree, groups = run.clusters.tree, run.annotation.groups
+    named = np.array([groups.get(node) == name for node in naming(tree, groups)[: len(tree.sizes)].tolist()])
+    return float(tree.sizes[named].sum() / tree.sizes.sum())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import configs
+from pipeline import configs, run
 from pipeline.cli import doctor, looking
 from pipeline.config import load, validate
 from pipeline.core.runs import begin_run, find_run
@@ -54,12 +54,38 @@ def test_show_a_run(call, store, finished):
     assert str(Path(finished.report).name) in out
     for row in finished.summary()["stages"]:
         assert row["fingerprint"][:12] in out
-    longer = call("show", "latest", "--store", store, "--config")[1]
-    shown = yaml.safe_load(longer[longer.index("\ndataset:") :])
-    assert shown["clusters"]["k"] == 4
     facts = json.loads(call("show", finished.id, "--store", store, "--json")[1])
     assert facts["config"]["clusters"]["k"] == facts["k"] == 4
     assert facts["images"] == {"train": 6, "val": 4}
+
+
+def test_show_a_run_whose_views_follow_the_images(call, make_config):
+    result = run(make_config(features={"views": {"size": None}}), until="features")
+    status, out, _ = call("show", result.id, "--store", result.config.store)
+    height, width = result.artifact("features").manifest["view"]
+    assert (status, f"views of {height}×{width} px" in out) == (0, True)
+
+
+def test_the_config_of_a_run_makes_it_again(call, store, finished, tmp_path):
+    status, text, _ = call("show", finished.id, "--store", store, "--config")
+    assert status == 0
+    assert text.startswith(f"# run {finished.id}, by stegoflow ")
+    (tmp_path / "again.yaml").write_text(text)
+    rows = json.loads(call("plan", str(tmp_path / "again.yaml"), "--json")[1])["stages"]
+    assert {row["stage"]: row["fingerprint"] for row in rows} == finished.record["stages"]
+    assert {row["action"] for row in rows} == {"reuse"}
+
+
+def test_a_config_as_flows_take_it(call, config, store):
+    """One JSON object with what the file and --set say, which means the same artifacts."""
+    status, out, _ = call("config", config, "--set", "clusters.k=5")
+    assert status == 0
+    data = json.loads(out)
+    assert data["clusters"]["k"] == 5
+    assert "suggestion" not in data, "the file does not mention it"
+    assert validate(data) == load(config, ["clusters.k=5"])
+    assert call("config", config, "--set", "store=s3://KEY:SECRET@bucket")[0] == 2
+    assert call("config", config, "--set", "clusters.kk=5")[0] == 2
 
 
 def test_show_an_artifact(call, store, finished):

@@ -224,7 +224,7 @@ def test_a_field_renames_what_it_decides(field: str, finished, make_config, tmp_
     assert not rows[first].why.endswith(" runs"), "the first stage to run has a reason of its own"
     for name in wanted - owners:
         assert rows[name].why.endswith(" runs"), rows[name].why
-        assert rows[name].items is not None, "the nearest artifact says what it will cost"
+        assert rows[name].items is not None, f"{name} lacks a row in forecast.ITEMS"
 
 
 @pytest.mark.parametrize(

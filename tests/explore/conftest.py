@@ -51,7 +51,8 @@ def explorer(explored: Run) -> Iterator[Explorer]:
 
 @pytest.fixture
 def said(explored: Run) -> Callable[[], Annotation]:
-    """Nothing is said before a test; called, this gives what the store holds."""
+    """Nothing is said before a test, and nothing opened; called, this gives what the store holds."""
+    explored.store.put(f"cache/explore/{explored.record['stages']['clusters']}.json", b"null")
     annotations.save(explored.store, explored.record, Annotation())
 
     def newest() -> Annotation:
@@ -68,7 +69,7 @@ def open_page(chromium: Any, explorer: Explorer, said: Any) -> Iterator[Callable
     contexts, errors = [], []
 
     def opened(hash: str = "#/", url: str | None = None, **options: Any) -> Any:
-        explorer.service.view = None
+        explorer.service.view = None  # whatever another test has opened
         context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
         context.set_default_timeout(8000)
         contexts.append(context)

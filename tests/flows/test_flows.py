@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,75 +31,87 @@ ODD = "_a_ [b](c) <i>&`|.png"
 
 
 class Prefect:
-    """A server of its own, a process work pool, both deployments and a worker; records and logs below `home`."""
+    """Server, work pool, automations, deployments and worker, started by the lines of docs/cluster.md themselves, in a
+    folder that holds flows/ and configs; records and logs below `home`."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.home, self.folder = home, folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.home, self.api = home, f"http://127.0.0.1:{self.port}/api"
+            self.port = str(free.getsockname()[1])
+        self.api = f"http://127.0.0.1:{self.port}/api"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         self.env = {
             **inherited,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
             "PREFECT_HOME": str(home),
             "PREFECT_API_URL": self.api,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": "false",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "DO_NOT_TRACK": "1",
+            "COLUMNS": "500",  # no line of a log is broken in two
+            "STEGOFLOW_STORE_LINK": "https://store.example/a",
         }
-        self.started: list[subprocess.Popen[bytes]] = []
+        self.started: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """`prefect WORDS` in the background, its output in a file of `home`."""
-        with (self.home / f"{words[0]}-{len(self.started)}.log").open("wb") as log:
-            command = [sys.executable, "-m", "prefect", *words]
-            process = subprocess.Popen(
-                command,
-                cwd=ROOT,
+    def start(self, name: str, line: str) -> subprocess.Popen[bytes]:
+        """A line of bash in the background, its output in a file of `home`."""
+        line = line.replace("4200", self.port)
+        with (self.home / f"{name}.log").open("wb") as log:
+            self.started[name] = subprocess.Popen(
+                ["bash", "-euo", "pipefail", "-c", line],
+                cwd=self.folder,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        self.started.append(process)
-        return process
+        return self.started[name]
 
-    def finish(self, process: subprocess.Popen[bytes]) -> str:
-        """What it printed, once it has ended well."""
-        status = process.wait(timeout=200)
-        text = (self.home / f"{process.args[3]}-{self.started.index(process)}.log").read_text()  # type: ignore[index]
-        assert status == 0, text + self.logs("worker")
-        return text
+    def finish(self, name: str, status: int = 0) -> str:
+        """What a line printed, once it has ended."""
+        found = self.started[name].wait()
+        assert found == status, self.log(name) + self.log("set up")
+        return self.log(name)
 
-    def logs(self, kind: str) -> str:
-        return "".join(path.read_text() for path in self.home.glob(f"{kind}-*.log"))
+    def log(self, name: str) -> str:
+        return (self.home / f"{name}.log").read_text()
 
-    def schedule(self, name: str, deployment: str, **parameters: str) -> subprocess.Popen[bytes]:
-        """`prefect deployment run`, as README.md and docs/cluster.md have it; `name` is the flow run's."""
-        words = [word for key, value in parameters.items() for word in ("-p", f"{key}={value}")]
-        return self.start("deployment", "run", deployment, *words, "--flow-run-name", name, "--watch")
+    def worker(self) -> psutil.Process:
+        """The process of `prefect worker start`."""
+        family = psutil.Process(self.started["set up"].pid).children(recursive=True)
+        return next(process for process in reversed(family) if {"worker", "start"} <= set(process.cmdline()))
 
     def ask(self, kind: str, filters: dict[str, Any]) -> list[dict[str, Any]]:
         return httpx.post(f"{self.api}/{kind}/filter", json=filters).raise_for_status().json()
 
     def flow_run(self, name: str) -> dict[str, Any]:
-        return self.ask("flow_runs", {"flow_runs": {"name": {"any_": [name]}}})[0]
+        """The flow run that a line scheduled."""
+        for _ in range(600):
+            if found := re.search(r"UUID: (\S+)", self.log(name)):
+                return httpx.get(f"{self.api}/flow_runs/{found[1]}").raise_for_status().json()
+            time.sleep(0.1)
+        raise AssertionError(self.log(name))
 
     def states(self, name: str, count: int) -> dict[str, str]:
         """The final state of each of a flow run's `count` task runs; the server learns of them a little later."""
+        id = self.flow_run(name)["id"]
         for _ in range(100):
-            found = self.ask("task_runs", {"flow_runs": {"name": {"any_": [name]}}})
+            found = self.ask("task_runs", {"flow_runs": {"id": {"any_": [id]}}})
             states = {run["name"]: run["state_name"] for run in found if run["state_type"] == "COMPLETED"}
             if len(states) == count:
                 break
             time.sleep(0.1)
         return states
 
+    def working(self, name: str) -> tuple[str, str]:
+        """When a flow run began its first stage, and when it ended its last."""
+        found = self.ask("task_runs", {"flow_runs": {"id": {"any_": [self.flow_run(name)["id"]]}}})
+        return min(run["start_time"] for run in found), max(run["end_time"] for run in found)
+
     def artifacts(self, name: str) -> dict[str, Any]:
         """Key → content of what a flow run published."""
-        found = self.ask("artifacts", {"flow_runs": {"name": {"any_": [name]}}})
+        found = self.ask("artifacts", {"flow_runs": {"id": {"any_": [self.flow_run(name)["id"]]}}})
         return {
             made["key"]: json.loads(made["data"]) if made["type"] == "table" else made["data"]
             for made in found
@@ -106,37 +120,43 @@ class Prefect:
 
     def stop(self) -> None:
         """End everything that was started and all that it started."""
-        family = []
-        for process in reversed(self.started):  # the server last
-            if process.poll() is None:
-                family += psutil.Process(process.pid).children(recursive=True)
-                process.terminate()
-        for process in self.started:
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        family = [
+            child
+            for process in self.started.values()
+            if process.poll() is None
+            for child in psutil.Process(process.pid).children(recursive=True)
+        ]
+        for child in family:
+            with suppress(psutil.NoSuchProcess):
+                child.terminate()
+        psutil.wait_procs(family, timeout=10)
+        for process in self.started.values():
+            process.kill()
+            process.wait()
         for child in family:
             if child.is_running():
                 child.kill()
 
 
+def blocks(page: Path, section: str) -> list[str]:
+    """The bash blocks of a section of a page."""
+    text = page.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return [text[found.end() :].partition("```")[0] for found in re.finditer("```bash\n", text)]
+
+
+SET_UP, RUNS = blocks(ROOT / "docs/cluster.md", "Prefect")
+ALL_STAGES, ONE_STAGE = RUNS.splitlines()
+
+
 @pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
-    started = Prefect(tmp_path_factory.mktemp("prefect"))
+def prefect(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Iterator[Prefect]:
+    started = Prefect(tmp_path_factory.mktemp("prefect"), config.parent)
+    ready = started.home / "ready"
     try:
-        server = started.start("server", "start", "--host", "127.0.0.1", "--port", str(started.port))
-        for _ in range(600):
-            assert server.poll() is None, started.logs("server")
-            try:
-                if httpx.get(f"{started.api}/health").is_success:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        started.finish(started.start("work-pool", "create", "local", "--type", "process"))
-        started.start("worker", "start", "--pool", "local", "--limit", "2")
-        started.finish(started.start("--no-prompt", "deploy", "--all", "--prefect-file", "flows/prefect.yaml"))
+        process = started.start("set up", f"{SET_UP}\ntouch {ready}\nwait")
+        while not ready.exists():
+            assert process.poll() is None, started.log("set up")
+            time.sleep(0.1)
         yield started
     finally:
         started.stop()
@@ -159,8 +179,9 @@ def config(tmp_path_factory: pytest.TempPathFactory, corpus: Path, vit: Path) ->
         "report": {"images": 2, "patches": 2},
         "execution": {"executor": "processes", "workers": 1, "device": "cpu", "precision": "fp32"},
     }
-    path = folder / "tiny.yaml"
+    path = folder / "my.yaml"
     path.write_text(yaml.safe_dump(content))
+    (folder / "flows").symlink_to(ROOT / "flows")
     return path
 
 
@@ -170,27 +191,26 @@ def store(config: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wrong(prefect: Prefect, config: Path, store: Path) -> subprocess.Popen[bytes]:
+def lost(prefect: Prefect) -> str:
     """A run that cannot be done, beside the first one."""
-    given = {"config": str(config), "store": str(store)}
-    return prefect.schedule("wrong", "stage/local", stage="masks", set='["clusters.kk=3"]', **given)
+    data = json.dumps({"dataset": {"root": "/no/such"}, "store": "other"})
+    prefect.start("lost", f"prefect deployment run segment/local -p config='{data}' --watch")
+    return "lost"
 
 
 @pytest.fixture(scope="module")
-def first(prefect: Prefect, config: Path, store: Path, wrong: subprocess.Popen[bytes]) -> str:
+def first(prefect: Prefect, lost: str) -> str:
     """The name of a finished run of every stage."""
-    prefect.finish(prefect.schedule("first", "segment/local", config=str(config), store=str(store)))
+    prefect.start("first", ALL_STAGES)
+    prefect.finish("first")
     return "first"
 
 
 @pytest.fixture(scope="module")
-def later(prefect: Prefect, config: Path, store: Path, first: str) -> dict[str, subprocess.Popen[bytes]]:
-    """Two runs after the first, side by side: the same again, and one stage of it."""
-    same = {"config": str(config), "store": str(store)}
-    return {
-        "again": prefect.schedule("again", "segment/local", **same),
-        "one": prefect.schedule("one", "stage/local", stage="report", set='["report.images=1"]', **same),
-    }
+def later(prefect: Prefect, first: str) -> None:
+    """Two runs after the first: the same again, and one stage of it. One waits for the other."""
+    prefect.start("again", ALL_STAGES)
+    prefect.start("one", ONE_STAGE)
 
 
 def test_a_deployed_run_makes_every_artifact(prefect: Prefect, store: Path, first: str) -> None:
@@ -201,7 +221,15 @@ def test_a_deployed_run_makes_every_artifact(prefect: Prefect, store: Path, firs
     assert all(Artifact(opened, stage, name).exists for stage, name in made.items())
 
 
-def test_it_shows_scores_pictures_and_where_the_report_lies(prefect: Prefect, store: Path, first: str) -> None:
+def test_flow_run_and_run_know_each_other(prefect: Prefect, store: Path, first: str) -> None:
+    found = prefect.flow_run(first)
+    record = find_run(Store(str(store)), runs(Store(str(store)))[0])
+    assert found["name"] == "corpus K=4 stegoflow"
+    assert record["flow_run"] == {"id": found["id"], "name": found["name"]}
+    assert {"stegoflow", "data:corpus", "k:4", "head:stegoflow", f"run:{record['run']}"} <= set(found["tags"])
+
+
+def test_it_shows_scores_pictures_and_the_report(prefect: Prefect, store: Path, first: str) -> None:
     shown = prefect.artifacts(first)
     assert sorted(shown) == ["masks", "report", "scores"]
     assert [row["what"] for row in shown["scores"]][:2] == ["groups", "groups + CRF"]
@@ -210,23 +238,40 @@ def test_it_shows_scores_pictures_and_where_the_report_lies(prefect: Prefect, st
     assert picture.startswith("![masks](data:image/jpeg;base64,")
     assert len(picture) < 500_000
     assert r"\_a\_ \[b\]\(c\) &lt;i&gt;&amp;\`\|\.png" in names
-    fingerprint = find_run(Store(str(store)), runs(Store(str(store)))[0])["stages"]["report"]
-    assert f"{fingerprint}/data/report." in shown["report"].replace("\\", "")
+    link = re.fullmatch(r"\[Open the report\]\(https://store.example/a/(.*)\)", shown["report"])
+    assert link is not None
+    assert (store / link[1]).read_bytes() == (store / "report.html").read_bytes()
 
 
-def test_a_mistake_ends_the_run_as_a_sentence(prefect: Prefect, wrong: subprocess.Popen[bytes]) -> None:
-    assert wrong.wait(timeout=200) == 1
-    state = prefect.flow_run("wrong")["state"]
+def test_a_mistake_ends_the_run_as_a_sentence(prefect: Prefect, lost: str, first: str) -> None:
+    assert "is not a folder" in prefect.finish(lost, 1), "--watch shows the log"
+    state = prefect.flow_run(lost)["state"]
     assert state["type"] == "FAILED"
-    assert "clusters.kk: unknown field; did you mean k?" in state["message"]
+    assert "/no/such" in state["message"]
     assert "next: " in state["message"]
-    assert "Traceback" not in prefect.logs("worker")
+    assert "Traceback" not in prefect.log(lost)
 
 
-def test_a_second_run_reuses_every_stage(prefect: Prefect, later: dict[str, subprocess.Popen[bytes]]) -> None:
-    prefect.finish(later["again"])
+def test_a_second_run_reuses_every_stage(prefect: Prefect, later: None) -> None:
+    prefect.finish("again")
     assert prefect.states("again", len(NAMES)) == dict.fromkeys(NAMES, "Reused")
     assert sorted(prefect.artifacts("again")) == ["masks", "report", "scores"]
+
+
+def test_a_single_stage_runs_alone(prefect: Prefect, later: None) -> None:
+    prefect.finish("one")
+    assert prefect.states("one", 1) == {"report": "Completed"}
+    assert list(prefect.artifacts("one")) == ["report"]
+    assert prefect.flow_run("one")["name"] == "corpus K=4 stegoflow: report"
+
+
+def test_runs_in_a_store_take_turns(prefect: Prefect, later: None) -> None:
+    for name in ("again", "one"):
+        prefect.finish(name)
+    one, other = sorted((prefect.working(name) for name in ("again", "one")), key=lambda span: span[0])
+    assert one[1] <= other[0]
+    assert "waiting for another run in this store" in prefect.log("again") + prefect.log("one")
+    assert any("config0-store-" in limit["name"] for limit in prefect.ask("v2/concurrency_limits", {}))
 
 
 def test_one_cluster_serves_the_whole_flow(prefect: Prefect, config: Path, store: Path, first: str) -> None:
@@ -236,9 +281,11 @@ def test_one_cluster_serves_the_whole_flow(prefect: Prefect, config: Path, store
 
     other = store.with_name("store-of-dask")
     with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
-        changes = ["execution.executor=dask", f"execution.dask_address={cluster.scheduler_address}"]
-        given = {"config": str(config), "store": str(other), "set": json.dumps(changes)}
-        prefect.finish(prefect.schedule("spread", "segment/local", **given))
+        changes = (
+            f"--store {other} --set execution.executor=dask --set execution.dask_address={cluster.scheduler_address}"
+        )
+        prefect.start("spread", ALL_STAGES.replace("my.yaml", f"my.yaml {changes}"))
+        prefect.finish("spread")
         events = [event for _, event in cluster.scheduler.get_events("all")]
         finished = sum(prefix.state_counts["memory"] for prefix in cluster.scheduler.task_prefixes.values())
     assert [event["action"] for event in events].count("add-client") == 1
@@ -246,25 +293,54 @@ def test_one_cluster_serves_the_whole_flow(prefect: Prefect, config: Path, store
     # of either store the oldest run: "latest" may be the single stage that runs beside this test
     here, there = (find_run(opened, runs(opened)[0])["stages"] for opened in (Store(str(store)), Store(str(other))))
     assert here == there
-    made, spread = ([Artifact(Store(str(folder)), name, here[name]) for name in NAMES] for folder in (store, other))
-    in_parts = [artifact for artifact in spread if artifact.stage in ("features", "masks", "scores")]
+    made, apart = ([Artifact(Store(str(folder)), name, here[name]) for name in NAMES] for folder in (store, other))
+    in_parts = [artifact for artifact in apart if artifact.stage in ("features", "masks", "scores")]
     assert finished == sum(len(artifact.markers()) for artifact in in_parts) > 0
     at = NAMES.index("scores")
-    assert made[at].file("scores.json")["sha256"] == spread[at].file("scores.json")["sha256"]
+    assert made[at].file("scores.json")["sha256"] == apart[at].file("scores.json")["sha256"]
 
 
-def test_a_single_stage_runs_alone(prefect: Prefect, later: dict[str, subprocess.Popen[bytes]]) -> None:
-    prefect.finish(later["one"])
-    assert prefect.states("one", 1) == {"report": "Completed"}
-    assert list(prefect.artifacts("one")) == ["report"]
+def test_a_wrong_config_is_refused_before_scheduling(prefect: Prefect) -> None:
+    """By the client that reads a file, and by the server for whoever asks it otherwise; its form has every field."""
+    deployments = {name: f"{prefect.api}/deployments/name/{name}/local" for name in ("segment", "stage")}
+    made = {name: httpx.get(url).raise_for_status().json() for name, url in deployments.items()}
+    prefect.start("wrong", ALL_STAGES.replace("my.yaml", "my.yaml --set clusters.kk=3"))
+    assert "clusters.kk: unknown field; did you mean k?" in prefect.finish("wrong", 1)
+    good = {"dataset": {"root": "/data"}}
+    for wrong, flow, parameters in (
+        ("kk", "segment", {"config": {**good, "clusters": {"kk": 3}}}),
+        ("dataset", "segment", {"config": {}}),
+        ("maskz", "stage", {"config": good, "stage": "maskz"}),
+    ):
+        url = f"{prefect.api}/deployments/{made[flow]['id']}/create_flow_run"
+        answer = httpx.post(url, json={"parameters": parameters})
+        assert answer.is_client_error
+        assert wrong in answer.text
+    schema = made["stage"]["parameter_openapi_schema"]
+    assert schema["properties"]["stage"]["enum"] == ALL
+    assert all(field["description"] for field in schema["properties"].values())
+    assert "restarts" in schema["definitions"]["ClustersParams"]["properties"]
+    assert "predicted" not in schema["definitions"]["FeaturesParams"]["properties"], "it is borrowed"
 
 
-def test_the_menu_of_stages_is_complete_and_checked_before_scheduling(prefect: Prefect) -> None:
-    deployment = httpx.get(f"{prefect.api}/deployments/name/stage/local").raise_for_status().json()
-    schema = deployment["parameter_openapi_schema"]["properties"]
-    assert schema["stage"]["enum"] == ALL
-    assert all(field["description"] for field in schema.values())
-    wrong = {"parameters": {"stage": "maskz", "config": "x.yaml"}}
-    answer = httpx.post(f"{prefect.api}/deployments/{deployment['id']}/create_flow_run", json=wrong)
-    assert answer.is_client_error
-    assert "maskz" in answer.text
+def test_a_run_ends_with_its_worker_and_is_tried_again(prefect: Prefect, later: None) -> None:
+    """SIGKILL of the worker in the middle of a stage: nobody is left to stop the run or to report it."""
+    for name in ("again", "one"):
+        prefect.finish(name)
+    prefect.start("killed", ALL_STAGES.replace("my.yaml", "my.yaml --set head.steps=1500"))
+    head = {"task_runs": {"name": {"any_": ["head"]}, "state": {"type": {"any_": ["RUNNING"]}}}}
+    while not prefect.ask("task_runs", head):
+        assert prefect.started["killed"].poll() is None, prefect.log("killed")
+        time.sleep(0.2)
+    worker = prefect.worker()
+    (run,) = worker.children()
+    worker.kill()
+    run.wait(timeout=30)
+    for limit in prefect.ask("v2/concurrency_limits", {}):  # a killed run holds its turn for a minute
+        httpx.delete(f"{prefect.api}/v2/concurrency_limits/{limit['id']}").raise_for_status()
+    prefect.start("worker", SET_UP.splitlines()[-1].replace("&", ""))
+    while (found := prefect.flow_run("killed"))["state"]["type"] != "COMPLETED":
+        assert found["state"]["type"] != "FAILED", found["state"]["message"]
+        time.sleep(0.5)
+    assert found["run_count"] == 2
+    assert "the worker that started this run is gone" in prefect.log("killed")

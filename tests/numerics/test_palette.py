@@ -1,4 +1,4 @@
-"""Colours are fixed, distinct and never black; ignored pixels are black in a map."""
+"""Colours are fixed, distinct and never dark; ignored pixels are black in a map."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
 MASK = np.array([[0, 1, 2, 255], [2, 1, 0, 0], [255, 255, 1, 1]], np.uint8)
 
 
-@pytest.mark.parametrize("k", [0, 1, 3, 7, 8, 27, 256, 4096])
+@pytest.mark.parametrize("k", [0, 1, 3, 7, 8, 27, 256, 2048])
 def test_colours_are_distinct_and_a_beginning_of_the_longer_list(k):
     colours = palette(k)
     assert colours.shape == (k, 3)
@@ -20,7 +20,7 @@ def test_colours_are_distinct_and_a_beginning_of_the_longer_list(k):
 
 def test_colours_are_fixed():
     assert palette(9).tolist()[:2] == [[230, 159, 0], [86, 180, 233]]
-    assert palette(9).tolist()[7:] == [[85, 17, 17], [0, 0, 136]]
+    assert palette(9).tolist()[7:] == [[153, 0, 255], [153, 0, 102]]
 
 
 def test_colours_are_far_apart():
@@ -33,9 +33,9 @@ def test_colours_are_far_apart():
     assert nearest(256) >= 17
 
 
-@pytest.mark.parametrize("k", [-1, 4097])
+@pytest.mark.parametrize("k", [-1, 2049])
 def test_impossible_number(k):
-    with pytest.raises(ValueError, match="4096 are possible"):
+    with pytest.raises(ValueError, match="2048 are possible"):
         palette(k)
 
 

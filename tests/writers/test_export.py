@@ -173,6 +173,6 @@ def test_the_command_line_takes_a_format(call, finished: Run, tmp_path: Path):
     assert (tmp_path / "out/annotations.json").is_file()
     status, _, err = call("export", finished.id, "--as", "jpeg", *where, "--overwrite")
     assert status == 2
-    assert "the formats are palette, png, geotiff" in err
+    assert "the formats are " + ", ".join(FORMATS) in " ".join(err.split())
     shown = call("export", "--help")[1]
     assert all(name in shown for name in FORMATS)

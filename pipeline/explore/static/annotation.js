@@ -65,10 +65,12 @@ export function withoutClass(said, name) {
 
 const samePlace = (a, b) => a.split === b.split && a.image === b.image && a.y === b.y && a.x === b.x;
 
-/** With a point, in the place of one at the same pixel. */
-export function withPoint(said, point) {
-  return { ...said, points: [...said.points.filter((one) => !samePlace(one, point)), point] };
+/** With points, each in the place of one at the same pixel. */
+export function withPoints(said, points) {
+  return { ...said, points: [...said.points.filter((one) => !points.some((other) => samePlace(one, other))), ...points] };
 }
+
+export const hasPoint = (said, point) => said.points.find((one) => samePlace(one, point));
 
 export function withoutPoint(said, point) {
   return { ...said, points: said.points.filter((one) => !samePlace(one, point)) };

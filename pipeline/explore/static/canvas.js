@@ -1,7 +1,7 @@
 // One image on a canvas: zoom, pan, its groups or a map of similarity over it, points, and the patch under the pointer.
 import { h } from "./dom.js";
 import { images } from "./images.js";
-import { heat, lone, outlined, painted, units } from "./paint.js";
+import { cover, heat, outlined, painted, units } from "./paint.js";
 import { source } from "./source.js";
 import { state } from "./state.js";
 import { similarity } from "./tokens.js";
@@ -166,9 +166,7 @@ export class Picture {
       const masks = this.masks();
       if (masks) {
         context.imageSmoothingEnabled = masks.smooth;
-        context.globalAlpha = state.outlines ? state.opacity * 0.35 : state.opacity;
-        context.drawImage(masks.fill, this.left, this.top, width, height);
-        context.globalAlpha = 1;
+        if (!masks.lines) cover(context, masks.fill, state.opacity, this.left, this.top, width, height);
         context.imageSmoothingEnabled = false;
         if (masks.lines) context.drawImage(masks.lines, this.left, this.top, width, height);
       }

@@ -32,6 +32,9 @@ export function fill(element, ...children) {
 export const percent = (share) =>
   share >= 0.0995 ? `${Math.round(100 * share)} %` : share >= 0.0005 ? `${(100 * share).toFixed(1)} %` : share > 0 ? "< 0.1 %" : "–";
 
+/** The share of a unit; one that was counted in some images is not exact. */
+export const shareOf = (unit) => (unit.counted ? `≈ ${percent(unit.share)}` : percent(unit.share));
+
 export const plural = (count, one, many = one + "s") => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
 /** Calls a function once, later, however often it is asked to. */

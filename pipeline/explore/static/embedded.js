@@ -65,7 +65,9 @@ export function embedded({ facts, images, typical, counts }) {
         const at = found.reduce((top, value, here) => (value > found[top] ? here : top), 0);
         return place(other, Math.floor(at / one.columns), at % one.columns, found[at]);
       });
-      return best.sort((a, b) => b.score - a.score).slice(0, 50);
+      const middle = (at, count, side) => Math.floor(((2 * at + 1) * side) / (2 * count));
+      const pixel = (one) => ({ ...one, py: middle(one.y, tokens[one.row].rows, images[one.row].height), px: middle(one.x, tokens[one.row].columns, images[one.row].width) });
+      return best.sort((a, b) => b.score - a.score).slice(0, 50).map(pixel);
     },
     picture: address,
     patchElement: (where, share, size) => {

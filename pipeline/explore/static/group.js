@@ -1,6 +1,6 @@
 // One class or group: what is typical of it, what is not, what lies beside it, and where it splits.
 import { askMerge, askName } from "./dialogs.js";
-import { fill, h, key, percent, plural } from "./dom.js";
+import { fill, h, key, percent, plural, shareOf } from "./dom.js";
 import { examples, patch, wantExamples } from "./examples.js";
 import { swatch } from "./groups.js";
 import { images } from "./images.js";
@@ -72,7 +72,7 @@ export function groupView() {
         state.writable && unit.kind === "class" && h("button", { onclick: () => state.unname(unit) }, "Remove the name ", key("Del"))),
       h("div", { class: "body" },
         h("header", { class: "head" }, swatch(unit, { large: true }), h("h1", {}, unit.name), state.writable && h("button", { class: unit.kind === "class" ? "" : "primary", onclick: () => askName(unit) }, unit.kind === "class" ? "Rename " : "Name it ", key("N")),
-          h("span", { class: "muted" }, `${percent(unit.share)} of all patches${facts ? `, in ${plural(facts.images, "image")}` : ""}`)),
+          h("span", { class: "muted" }, `${shareOf(unit)} of all patches${facts ? `, in ${plural(facts.images, "image")}` : ""}`)),
         !there ? h("p", { class: "muted" }, "No group has this name; its points decide where it is.") : null,
         there && !facts ? h("p", { class: "muted" }, "Looking…") : null,
         facts && there ? [

@@ -1,5 +1,5 @@
 // The list of classes and groups at the side of every view.
-import { fill, h, key, percent, plural } from "./dom.js";
+import { fill, h, key, percent, plural, shareOf } from "./dom.js";
 import { examples, patch, wantExamples } from "./examples.js";
 import { askMerge, askName } from "./dialogs.js";
 import { go } from "./route.js";
@@ -61,7 +61,7 @@ function row(unit) {
         if (dragged) state.merge(dragged, unit);
       },
     },
-    h("div", { class: "line" }, swatch(unit), h("span", { class: "name" }, unit.name), number(unit), notes.length ? h("span", { class: "note", title: notes.join(", ") }, notes.join(", ")) : null, h("span", { class: "share" }, unit.nodes.length ? percent(unit.share) : "")),
+    h("div", { class: "line" }, swatch(unit), h("span", { class: "name" }, unit.name), number(unit), notes.length ? h("span", { class: "note", title: notes.join(", ") }, notes.join(", ")) : null, h("span", { class: "share", title: unit.counted ? "Of the patches of 48 images at most, by names and points" : "" }, unit.nodes.length || unit.counted ? shareOf(unit) : "")),
     strip,
     h(
       "div",

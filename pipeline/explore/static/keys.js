@@ -30,7 +30,7 @@ export const KEYS = [
   ["Teach", [
     [["T"], "click patches to teach a class"],
     [["1", "… 9"], "choose a class"],
-    [["W"], "where next: the patch that would teach most"],
+    [["W"], "where next: the patch that would teach most; again to skip it"],
   ]],
   ["Everything", [
     [["Ctrl Z"], "undo"],

@@ -1,6 +1,6 @@
 // The frame of the page: its bar, its views, the keys, and what comes from the server by itself.
 import { askMerge, askName, notices, showKeys } from "./dialogs.js";
-import { fill, h } from "./dom.js";
+import { debounced, fill, h } from "./dom.js";
 import { forgetExamples, wantExamples } from "./examples.js";
 import { groupView } from "./group.js";
 import { sidebar } from "./groups.js";
@@ -173,6 +173,21 @@ async function watch() {
   }
 }
 
+/** Where there are points, how much each class has is counted by the server, in some images. */
+const count = debounced(400, async () => {
+  const { said } = state;
+  if (!source.shares || !said.points.length) return;
+  try {
+    const { shares } = await source.shares(said);
+    if (said !== state.said) return;
+    state.counted = new Map(said.classes.map((one, at) => [one.name, shares[at]]));
+    state.derive();
+    state.tell("examples");
+  } catch {
+    // the shares of names stay: what is wrong is said where the page draws classes
+  }
+});
+
 /** Show the page. */
 export async function begin() {
   let wanted = null;
@@ -200,5 +215,7 @@ export async function begin() {
   });
   arrive();
   document.documentElement.dataset.ready = "yes";
+  state.on("change", count);
+  count();
   if (source.live) watch();
 }

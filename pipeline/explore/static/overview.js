@@ -1,7 +1,7 @@
 // All images in a grid that is only made where it is seen, each with its groups over it.
 import { debounced, fill, h, plural } from "./dom.js";
 import { images } from "./images.js";
-import { painted, units } from "./paint.js";
+import { cover, painted, units } from "./paint.js";
 import { go } from "./route.js";
 import { source } from "./source.js";
 import { nothingSaid, state } from "./state.js";
@@ -56,11 +56,9 @@ class Tile {
     if (this.picture) context.drawImage(this.picture, 0, 0, canvas.width, canvas.height);
     const plane = images.plane(this.row);
     if (!plane || !plane.map.rows || !state.opacity) return;
-    context.globalAlpha = state.opacity;
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
-    context.drawImage(painted(plane.map, units(plane.map, plane.classes)), 0, 0, canvas.width, canvas.height);
-    context.globalAlpha = 1;
+    cover(context, painted(plane.map, units(plane.map, plane.classes)), state.opacity, 0, 0, canvas.width, canvas.height);
   }
 }
 

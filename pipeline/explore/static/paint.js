@@ -55,6 +55,18 @@ export function painted(map, found, only = lone(), canvas = document.createEleme
   return canvas;
 }
 
+/** Draw colours over a picture. The colour goes first, with the picture's light kept: over pink stain it would be seen as another
+ * one. Then its light, as strongly as `opacity` says. */
+export function cover(context, fill, opacity, ...box) {
+  context.globalCompositeOperation = "color";
+  context.globalAlpha = Math.min(1, 2 * opacity);
+  context.drawImage(fill, ...box);
+  context.globalCompositeOperation = "source-over";
+  context.globalAlpha = opacity ** 0.75; // dark colours over a light picture stay darker than light ones
+  context.drawImage(fill, ...box);
+  context.globalAlpha = 1;
+}
+
 /** A canvas with a line wherever two units meet. */
 export function outlined(map, found, only = lone()) {
   const { rows, columns } = map;

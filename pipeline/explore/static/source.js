@@ -43,6 +43,7 @@ export const server = {
   map: async (row) => unpackMaps(await bytes(`api/map/${row}`))[0],
   classify: async (annotation, rows, fine) => unpackMaps(await bytes("api/classify", posted({ annotation, rows, fine }))),
   next: (annotation) => post("api/next", { annotation }),
+  shares: (annotation) => post("api/shares", { annotation }),
   find: async (row, y, x) => (await post("api/find", { row, y, x })).found,
   groups: (nodes, count) => post("api/groups", { nodes, count }),
   group: (nodes, count) => post("api/group", { nodes, count }),

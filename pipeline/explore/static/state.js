@@ -1,9 +1,10 @@
 // What the page knows and shows: the annotation with its past, the cut of the tree, what is selected; and saving.
-import { classOf, cleaned, empty, namedBy, recoloured, renamed, withClass, withGroups, withoutClass, withoutPoint, withPoint } from "./annotation.js";
+import { classOf, cleaned, empty, namedBy, recoloured, renamed, withClass, withGroups, withoutClass, withoutPoint, withPoints } from "./annotation.js";
 import { source } from "./source.js";
 import { Tree } from "./tree.js";
 
 export const NONE = 0xffff;
+const SPARE = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#f0e442", "#56b4e9", "#e69f00"];
 
 class State extends EventTarget {
   /** Read what the server says of the run. */
@@ -59,6 +60,7 @@ class State extends EventTarget {
         groups.push({ key: `g:${node}`, kind: "group", name: `group ${node}`, of: whole === node ? null : whole, color: this.facts.colours[node], nodes: [node], share: tree.share(node) });
       }
     }
+    if (said.points.length && this.counted) for (const unit of classes) if (this.counted.has(unit.name)) Object.assign(unit, { share: this.counted.get(unit.name), counted: true });
     this.tellApart(classes, groups);
     classes.sort((a, b) => b.share - a.share);
     this.units = [...classes, ...groups];
@@ -212,18 +214,24 @@ class State extends EventTarget {
     if (wanted !== this.view.n) this.edit(this.said, { view: { ...this.view, n: wanted } });
   }
 
-  point(point) {
-    this.edit(withPoint(this.said, point));
+  points(points) {
+    this.edit(withPoints(this.said, points));
+  }
+
+  /** A colour that no class has. */
+  freshColour() {
+    const taken = new Set(this.said.classes.map((one) => one.color));
+    return [...SPARE, ...this.facts.colours].find((color) => !taken.has(color)) ?? "#888888";
   }
 
   unpoint(point) {
     this.edit(withoutPoint(this.said, point));
   }
 
-  newClass(text, color) {
+  newClass(text) {
     const name = cleaned(text);
     if (!name) return null;
-    if (!classOf(this.said, name)) this.edit(withClass(this.said, name, color));
+    if (!classOf(this.said, name)) this.edit(withClass(this.said, name, this.freshColour()));
     this.chosen = name;
     this.tell("look");
     return name;

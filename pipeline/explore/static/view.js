@@ -4,28 +4,21 @@ import { askClass, askName } from "./dialogs.js";
 import { fill, h, key, percent, plural } from "./dom.js";
 import { patch } from "./examples.js";
 import { images } from "./images.js";
-import { inkOn } from "./paint.js";
+import { classChips, similar } from "./found.js";
 import { go, route } from "./route.js";
 import { source } from "./source.js";
 import { state } from "./state.js";
-
-const SPARE = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#f0e442", "#56b4e9", "#e69f00"];
-
-/** A colour that no class has. */
-function fresh() {
-  const taken = new Set(state.said.classes.map((one) => one.color));
-  return SPARE.find((color) => !taken.has(color)) ?? state.facts.colours.find((color) => !taken.has(color)) ?? "#888888";
-}
 
 /** The view of one image: {element, enter, leave, keys}. */
 export function imageView() {
   const title = h("span", { class: "title" });
   const under = h("div", { class: "under" });
-  const results = h("div", { class: "results" });
+  const results = similar();
   const panel = h("div", { class: "panel" });
   let mode = "look";
   let found = null;
   let wanted = null;
+  let proposed = null; // the address of the patch that was proposed last
 
   const picture = new Picture({
     hover: (place) => describe(place),
@@ -62,6 +55,7 @@ export function imageView() {
     render();
     try {
       found = await source.find(image.row, place.y, place.x);
+      results.show(found);
     } catch (error) {
       found = null;
       state.tell("notice", error.message);
@@ -77,12 +71,20 @@ export function imageView() {
     if (!name) return addClass(() => teach(place));
     state.chosen = name;
     picture.pinned = null;
-    state.point({ ...picture.point(place), class: name });
+    if (route().place && location.hash === proposed) proposed = null;
+    state.points([{ ...picture.point(place), class: name }]);
+  }
+
+  /** A key of a class: what a click gives, or what the ticked patches are. */
+  function give(name) {
+    if (!name) return;
+    if (mode === "teach") state.set("chosen", name);
+    else if (found) results.give(name);
   }
 
   function addClass(then = () => {}) {
     if (!state.writable) return state.tell("notice", "This page is read-only.");
-    askClass((text) => state.newClass(text, fresh()) && then());
+    askClass((text) => state.newClass(text) && then());
   }
 
   async function next() {
@@ -91,12 +93,15 @@ export function imageView() {
       const place = (await source.next(state.said)).place;
       if (!place) return state.tell("notice", "There is nothing to propose yet: name a group or click a patch first.");
       setMode("teach");
-      go(`#/image/${place.row}/${place.y}/${place.x}`);
-      state.tell("notice", "This patch would teach most. Choose its class, then Space or a click. W shows another.");
+      proposed = `#/image/${place.row}/${place.y}/${place.x}`;
+      go(proposed);
     } catch (error) {
       state.tell("notice", error.message);
     }
   }
+
+  /** Whether the patch that was proposed is on the screen and has no class yet. */
+  const asked = () => proposed !== null && location.hash === proposed;
 
   async function toPoint(point) {
     let row = images.rowOf(point.split, point.image);
@@ -126,12 +131,8 @@ export function imageView() {
     const others = points.filter((one) => !here.includes(one));
     return [
       h("p", { class: "muted" }, classes.length === 1 && points.length ? "With a single class everything is that class: add another, such as background." : "Choose a class, then click patches that belong to it. All images follow."),
-      h("div", { class: "chips", role: "radiogroup", "aria-label": "Class that a click gives" },
-        classes.map((one, at) =>
-          h("button", { class: "chip", role: "radio", "aria-checked": String(one.name === chosen), style: one.name === chosen ? { background: one.color, color: inkOn(one.color), borderColor: one.color } : {}, onclick: () => state.set("chosen", one.name) },
-            h("span", { class: "swatch", style: { background: one.color } }), h("span", { class: "name" }, one.name), at < 9 ? h("kbd", {}, at + 1) : null)),
-        state.writable && h("button", { class: "chip add", onclick: () => addClass() }, "+ class")),
-      source.next && h("button", { class: "wide", onclick: next }, "Where next? ", key("W")),
+      classChips({ label: "Class that a click gives", chosen, give: (name) => state.set("chosen", name), add: () => addClass() }),
+      source.next && (asked() ? h("div", { class: "asked" }, h("p", {}, "The framed patch would teach most. Choose its class and press ", key("Space"), ", or click it."), h("button", { class: "wide", onclick: next }, "Skip: I cannot say ", key("W"))) : h("button", { class: "wide", onclick: next }, "Where next? ", key("W"))),
       h("h3", {}, points.length ? plural(points.length, "point") : "No points yet"),
       h("ul", { class: "points" }, [...here.reverse(), ...others.reverse()].slice(0, 300).map(pointRow)),
     ];
@@ -149,7 +150,7 @@ export function imageView() {
           h("p", { class: "muted" }, unit ? `${percent(unit.share)} of all patches` : ""),
           h("div", { class: "row" }, unit && state.writable && h("button", { class: "small", onclick: () => askName(unit) }, unit.kind === "class" ? "Rename" : "Name"), unit && h("button", { class: "small", onclick: () => go(`#/group/${encodeURIComponent(unit.key)}`) }, "Open")))),
       h("button", { class: "primary wide", id: "find", onclick: find }, "Find similar patches ", key("F")),
-      found === "asked" ? h("p", { class: "muted" }, "Looking…") : found ? [h("h3", {}, `${found.length} most similar, at most one an image`), fill(results, found.map((one) => h("span", { class: "result" }, patch(one, 66, { title: `${one.split}/${one.id}: ${one.score.toFixed(2)}` }), h("span", { class: "muted" }, one.score.toFixed(2)))))] : null,
+      found === "asked" ? h("p", { class: "muted" }, "Looking…") : found ? results.element : null,
     ];
   }
 
@@ -203,6 +204,7 @@ export function imageView() {
 
   function changed() {
     if (!element.isConnected) return;
+    results.render();
     picture.classify();
     images.classify();
     picture.repaint();
@@ -260,7 +262,7 @@ export function imageView() {
       "=": () => picture.zoom(1.5),
       "-": () => picture.zoom(1 / 1.5),
       0: () => picture.fit(),
-      ...Object.fromEntries([...Array(9).keys()].map((at) => [String(at + 1), () => mode === "teach" && state.said.classes[at] && state.set("chosen", state.said.classes[at].name)])),
+      ...Object.fromEntries([...Array(9).keys()].map((at) => [String(at + 1), () => give(state.said.classes[at]?.name)])),
     },
   };
 }
