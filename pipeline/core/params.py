@@ -76,7 +76,7 @@ def unhashed(default: Any = ..., **limits: Any) -> Any:
 def later(**limits: Any) -> Any:
     """A plain field, None by default, that is hashed where it is set: artifacts keep the names that they had before
     there was such a field."""
-    return Field(None, json_schema_extra={"optional": True}, **limits)
+    return Field(None, json_schema_extra=_Facts(optional=True), **limits)
 
 
 def suggested(by: str, **limits: Any) -> Any:
