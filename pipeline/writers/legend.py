@@ -7,6 +7,10 @@ from typing import Any
 from pipeline.writers.folder import Folder
 from pipeline.writers.interface import Legend
 
+HEAD = """<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark"><title>Legend</title>
+<style>body { font: 15px/1.6 system-ui, sans-serif; margin: 2em; } td { padding: 2px 10px; }
+td:nth-child(even) { text-align: right; font-variant-numeric: tabular-nums; }</style>"""
+
 
 def write_legend(out: Folder, legend: Legend, first: int, pixels: dict[int, int]) -> None:
     """Write both. first: the value of class 0 in the files; pixels: of each class that occurs, in all label maps."""
@@ -40,4 +44,4 @@ def _html(entries: list[dict[str, Any]]) -> str:
         f"<td>{escape(entry['name'])}</td><td>{100 * entry['share']:.1f} %</td></tr>"
         for entry in entries
     )
-    return f'<!doctype html><meta charset="utf-8"><title>Legend</title>\n<table>\n{rows}\n</table>\n'
+    return f"{HEAD}\n<table>\n{rows}\n</table>\n"

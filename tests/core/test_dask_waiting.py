@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,23 @@ def test_a_run_waits_for_its_first_worker(tmp_path: Path, monkeypatch, caplog):
     (tmp_path / "cluster").mkdir()
     made = Cluster(tmp_path / "cluster")
     try:
-        timer = threading.Timer(6, made.add_worker)
-        timer.start()
+        enough = lambda: caplog.text.count(f"worker at {made.address}, for") >= 2  # noqa: E731
+        thread = threading.Thread(target=join, args=(made, enough))
+        thread.start()
         outcome = on(made, tmp_path / "store", tmp_path / "log")
-        timer.join()
+        thread.join()
     finally:
         made.stop()
     assert outcome.parts_run == PARTS
-    said = [line for line in caplog.messages if line.startswith(f"waiting for a Dask worker at {made.address}")]
-    assert len(said) >= 2
+    assert caplog.text.count(f"waiting for a Dask worker at {made.address}, for") >= 2
+
+
+def join(made: Cluster, asked: Callable[[], bool]) -> None:
+    """Add a worker once it is asked for."""
+    deadline = time.monotonic() + 100
+    while not asked() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    made.add_worker()
 
 
 def test_a_limit_to_waiting(tmp_path: Path):
@@ -50,10 +59,7 @@ def test_no_worker_is_left(dask: Cluster, tmp_path: Path, monkeypatch, caplog): 
 
     def replace() -> None:
         dask.worker.kill()
-        deadline = time.monotonic() + 60
-        while "is left" not in caplog.text and time.monotonic() < deadline:
-            time.sleep(0.05)
-        dask.add_worker()
+        join(dask, lambda: "is left" in caplog.text)
 
     thread = when(log, lambda: len(done(log)) >= 6, replace)
     outcome = on(dask, tmp_path / "store", log)

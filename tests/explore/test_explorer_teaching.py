@@ -110,7 +110,10 @@ def test_several_similar_patches_are_given_a_class_at_once(open_page, said):
     assert (first.split, first.image, found[0][0]) == ("val", "01.png", "7")
     page.keyboard.press("Control+z")
     until(page, "document.querySelectorAll('.result .swatch').length === 0")
-    boxes.nth(5).check()
+    boxes.nth(5).focus()
+    page.keyboard.press("Space")
+    until(page, "document.querySelectorAll('.result.ticked').length === 1")
+    assert boxes.nth(5).evaluate("box => box === document.activeElement")
     page.keyboard.press("1")
     saved(page)
     assert len(said().points) == 1

@@ -151,3 +151,12 @@ def test_every_command_is_there_with_its_options(called: tuple[str, ...]) -> Non
         if subcommand(words) == called:
             options = [word for word in words if word.startswith("--") and word != "--no-prompt"]
             assert all(option in shown for option in options), words
+
+
+def test_readmes_lines_are_those_that_are_run() -> None:
+    """test_flows.py runs the section Prefect of docs/cluster.md."""
+    top = DOCKER.parent
+    lines = (top / "README.md").read_text().partition("## On a cluster")[2].split("```bash\n")[1].partition("```")[0]
+    prefect = (top / "docs/cluster.md").read_text().partition("## Prefect")[2].partition("## Dask")[0]
+    assert lines.splitlines()
+    assert all(line in prefect for line in lines.splitlines())

@@ -138,7 +138,7 @@ function onKey(event) {
   }
   if (typing) return event.key === "Escape" ? target.blur() : undefined;
   if (control || event.altKey) return;
-  const onButton = target instanceof HTMLButtonElement || target instanceof HTMLAnchorElement;
+  const onButton = target.matches("button, a, input[type=checkbox], input[type=radio]");
   if (onButton && (event.key === "Enter" || event.key === " ")) return;
   if (target instanceof HTMLInputElement && target.type === "range" && event.key.startsWith("Arrow")) return;
   const name = event.shiftKey && event.key.startsWith("Arrow") ? `Shift+${event.key}` : event.key.length === 1 ? event.key.toLowerCase() : event.key;
