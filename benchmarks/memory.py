@@ -29,7 +29,7 @@ SIDE = 160
 CLASSES = 4
 LARGE = (2000, 2000, 27)
 """Height and width in pixels, and clusters, of the mask with CRF that is made beside the model, at the end."""
-NAMES = [stage.name for stage in STAGES if stage.name not in ("suggestion", "classes")]  # K is given, no annotation
+NAMES = [stage.name for stage in STAGES if stage.name not in ("reading", "suggestion", "classes")]  # K is given
 
 
 def measure(images: int, folder: Path) -> dict[str, float]:

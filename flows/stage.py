@@ -10,6 +10,7 @@ from flows.parameters import Config, run_name
 StageName = Literal[
     "dataset",
     "labels",
+    "reading",
     "features",
     "suggestion",
     "neighbours",

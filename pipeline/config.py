@@ -23,6 +23,7 @@ from pipeline.stages.labels import LabelsParams
 from pipeline.stages.masks import MasksParams
 from pipeline.stages.neighbours import NeighboursParams
 from pipeline.stages.probe import ProbeParams
+from pipeline.stages.reading import ReadingParams
 from pipeline.stages.report import ReportParams
 from pipeline.stages.scores import ScoresParams
 from pipeline.stages.suggestion import SuggestionParams
@@ -35,6 +36,7 @@ class PipelineConfig(Params):
     """Where artifacts live: a folder, or an object-store URL such as s3://bucket/prefix."""
     dataset: DatasetParams
     labels: LabelsParams = LabelsParams()
+    reading: ReadingParams = ReadingParams()
     features: FeaturesParams = Field(default_factory=FeaturesParams)  # made when needed: it looks at the backbone
     suggestion: SuggestionParams = SuggestionParams()
     neighbours: NeighboursParams = NeighboursParams()

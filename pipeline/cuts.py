@@ -10,7 +10,8 @@ from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.descriptors import Descriptors
 from pipeline.artifacts.gallery import training_images, typical
 from pipeline.artifacts.images import ByImage, Images, Ranges
-from pipeline.artifacts.masks import mask_dtype, predicted_rows
+from pipeline.artifacts.mask_tiles import Rectangle, Tiled, grid, predicted_rows, tile_at
+from pipeline.artifacts.masks import mask_dtype
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError
 from pipeline.core.runs import run_artifact
@@ -90,11 +91,19 @@ def chosen_rows(masks: Artifact, images: Images, splits: Sequence[str]) -> Range
     return Ranges(*(images.splits[split] for split in known if split in splits))
 
 
-def read_map(predict: Predictor, images: Images, row: int) -> np.ndarray:
-    """The label map of an image without CRF; (0, 0) where its size is not known."""
+def read_map(predict: Predictor, images: Images, row: int) -> Any:
+    """The label map of an image without CRF; (0, 0) where its size is not known. That of a large image is `Tiled`, and
+    computed tile by tile."""
     image = images.row(row)
-    try:
-        mask, _ = predict(row, image)
-    except DecodeError:
-        mask, _ = predict.unknown(image)
+    height, width = image["height"], image["width"]
+
+    def read(kept: Rectangle | None = None) -> np.ndarray | None:
+        try:
+            return predict(row, image, kept)[0]
+        except DecodeError:
+            return predict.unknown(image, kept)[0]
+
+    if grid(height, width) != (1, 1):
+        return Tiled((height, width), mask_dtype(predict.count), lambda number: read(tile_at(height, width, number)))  # type: ignore[arg-type,return-value]
+    mask = read()
     return np.zeros((0, 0), mask_dtype(predict.count)) if mask is None else mask

@@ -30,6 +30,7 @@ class Rate(NamedTuple):
 RATES = {
     "dataset": Rate(0.1, 1e-4, 60),
     "labels": Rate(0.1, 1e-3, 50),
+    "reading": Rate(0.5, 0.05, 10),
     "features": Rate(3, 0.1, 406_000),  # a view of 23×23 tokens of 384 channels
     "suggestion": Rate(5, 0.02, 10),
     "neighbours": Rate(0.3, 1e-4, 45),
@@ -67,8 +68,8 @@ DECISIVE = (
 """Where one of these fields differs, the nearest artifact says nothing about the cost."""
 RECORDS = 4000
 """Bytes of what says how an artifact was made."""
-SAMPLED = {"whole": 500, "crops": 500, "sliding": 20}
-"""Images of a split whose views are counted, by the kind of view; the others are taken to be like them."""
+SAMPLED = 2000
+"""Images of a split whose views are counted; the others are taken to be like them."""
 MARKERS = 16
 """Markers of parts that are read to see what a part took."""
 
@@ -94,6 +95,15 @@ class Corpus(NamedTuple):
     tokens: int
     """Of a view."""
     channels: int
+    sampled: bool = False
+    """Whether the views of some images were counted, not of all."""
+    sparse: bool = False
+    """Whether views may be left out, of images that have nodata or slide glass."""
+
+    @property
+    def bound(self) -> str:
+        """What the number of views is, if not exact."""
+        return " ".join(["at most"] * self.sparse + ["about"] * self.sampled)
 
     def scaled(self, views: float) -> "Corpus":
         """A corpus with so many views and the same shares of everything."""
@@ -116,30 +126,43 @@ class Cost(NamedTuple):
 def survey(config: PipelineConfig, store: Store) -> Corpus:
     """Count images, views and labels below `dataset.root`, as far as possible from what was listed before."""
     from pipeline.artifacts.labels import stem
+    from pipeline.artifacts.view_reader import view_steps
     from pipeline.artifacts.views import Shapes, Splits, view_size, view_tables
     from pipeline.backbones.facts import describe
+    from pipeline.numerics.views import NATIVE, count_windows
     from pipeline.stages import dataset
 
     root, layout = config.dataset.root, config.dataset.layout
     listing = folder.scan(root, "images", store, layout=layout)
     counts = listing.splits
     views = config.features.views
-    steps = {split: -(-count // SAMPLED[views.kind]) for split, count in counts.items()}
+    stride = {split: -(-count // SAMPLED) for split, count in counts.items()}
     splits, shapes = Splits.of(counts, config.masks.splits), Shapes()
-    sample, at, pixels = [], dict.fromkeys(counts, 0), 0
+    sample, at, pixels, sparse = [], dict.fromkeys(counts, 0), 0, False
     for items in listing.each():
         split = items[0].split
-        sample += items[-at[split] % steps[split] :: steps[split]]
+        sample += items[-at[split] % stride[split] :: stride[split]]
         at[split] += len(items)
         pixels += sum(item.height * item.width for item in items)
+        sparse = sparse or any(item.sparse for item in items)
         if split in splits.training:
             shapes.add(np.asarray([item.height for item in items]), np.asarray([item.width for item in items]))
     patch, channels, _ = describe(config.features.backbone)
     size = view_size(shapes, views, patch)
+    each = [1] * len(sample)
+    if views.kind == "sliding":  # of many windows of one image that are alike, one is in the table
+        (said,) = config.dataset.model_dump(mode="json", include={"pixel_size"}).values()
+        steps = view_steps(root, dataset.table(sample), views, said) or [NATIVE] * len(sample)
+        each = [
+            count_windows(max(1, item.height), max(1, item.width), size, views.overlap, step)
+            for item, step in zip(sample, steps, strict=True)
+        ]
+        views = views.model_copy(update={"kind": "whole"})
     every = view_tables(dataset.table(sample), 0, views, size, config.features.mirror, splits)
     table = pa.concat_tables(piece for piece, _ in every)
     taken = Counter(item.split for item in sample)
     weight = np.asarray([counts[split] / taken[split] for split in table["split"].to_pylist()])
+    weight = weight * np.asarray(each)[np.asarray(table["image"])]
     mirrored, training = np.asarray(table["mirrored"]), np.asarray(table["training"])
     labels, maps = set[tuple[str, str]](), 0
     if folder.has_labels(root, layout):
@@ -160,6 +183,8 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
         megapixels=pixels / len(listing) / 1e6,
         tokens=size[0] // patch * (size[1] // patch),
         channels=channels,
+        sampled=len(sample) < len(listing),
+        sparse=sparse,
     )
 
 
@@ -187,6 +212,7 @@ def _tokens(corpus: Corpus, views: float, limit: int) -> float:
 ITEMS: dict[str, Callable[[Corpus, Any], float]] = {
     "dataset": lambda corpus, params: corpus.images,
     "labels": lambda corpus, params: corpus.maps,
+    "reading": lambda corpus, params: min(corpus.images, 256),
     "features": lambda corpus, params: corpus.rows,
     "suggestion": lambda corpus, params: min(corpus.training, params.views),
     "neighbours": lambda corpus, params: corpus.training,

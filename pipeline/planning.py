@@ -1,5 +1,6 @@
 """From a config to the artifacts that it means, and what a run of it would do."""
 
+import json
 import logging
 from collections.abc import Container
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from pipeline.core.changes import why
 from pipeline.core.engine import Node, Progress, Root, Stage, silent
 from pipeline.core.errors import ConfigError, render
 from pipeline.core.extras import require_all
+from pipeline.core.fingerprint import digest
 from pipeline.core.params import Params, resolve, suggestions
 from pipeline.core.store import Store, open_store
 from pipeline.datasets import folder
+from pipeline.datasets.scale import configured
 from pipeline.forecast import Corpus, cost, survey
 from pipeline.images import files
 from pipeline.stages import (
@@ -27,6 +30,7 @@ from pipeline.stages import (
     masks,
     neighbours,
     probe,
+    reading,
     report,
     scores,
     suggestion,
@@ -38,7 +42,7 @@ log = logging.getLogger("stegoflow")
 STAGES: tuple[Stage, ...] = tuple(
     module.STAGE
     for module in (
-        *(dataset, labels, features, suggestion, neighbours, head),
+        *(dataset, labels, reading, features, suggestion, neighbours, head),
         *(clusters, classes, probe, baseline, masks, scores, report),
     )
 )
@@ -68,6 +72,8 @@ class PlanRow:
     """Expected; 0 where the artifact is reused."""
     measured: bool
     """Whether the expectation comes from an artifact of the store, not from rates that are built in."""
+    bound: str = ""
+    """What `items` is where it is not exact: `at most` (views without content are left out), `about`, or both."""
 
 
 def nodes(
@@ -87,6 +93,8 @@ def nodes(
     pins = pins or {}
     files.has_folder(config.dataset.root, "images")  # refuses a root that is no folder, before weights are looked for
     params = {stage.name: resolve(getattr(config, stage.name), config) for stage in STAGES if stage.name not in pins}
+    if "reading" in params and not params["reading"].asked:  # type: ignore[attr-defined]
+        del params["reading"]
     reads = _reads({name: suggestions(section, config) for name, section in params.items()}, until)
     stages = [
         stage for stage in STAGES if stage.name in reads and (not stage.optional or available(params[stage.name]))
@@ -151,6 +159,8 @@ def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress:
     splits = set(images.splits)
     folder.predicted_splits(splits, config.masks.splits)  # refuses a split that is not there
     found = {"images": Root(root, images.digest())}
+    if config.features.views.scale and config.dataset.pixel_size:
+        found |= find_pixel_sizes(config, images)
     if wanted & {"labels", "training_labels"} and folder.has_labels(root, layout):
         maps = scan("labels", "label maps")
         description = folder.read_description(root, layout)
@@ -159,6 +169,15 @@ def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress:
             if chosen:
                 found[name] = Root(root, maps.digest(description, chosen))
     return found
+
+
+def find_pixel_sizes(config: PipelineConfig, images: folder.Listing) -> dict[str, Root]:
+    """The root `pixel_sizes`: what `dataset.pixel_size` says of these images, where it says anything. It decides the
+    windows of views that have a scale of their own."""
+    (said,) = config.dataset.model_dump(mode="json", include={"pixel_size"}).values()
+    known = configured(said)
+    sizes = [[item.path, size] for items in images.each() for item in items if (size := known(item.path))]
+    return {"pixel_sizes": Root(json.dumps(said), digest(sizes))} if sizes else {}
 
 
 def find_annotation(ref: str, clusters: Artifact) -> dict[str, Root]:
@@ -221,7 +240,8 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
             reason = "rate of the nearest artifact" if expected.measured else "built-in rate"
         running.add(node.stage.name)
         name = nearest.fingerprint if nearest else None
-        rows.append(PlanRow(node.stage.name, node.fingerprint, "run", reason, changes, name, *expected))
+        bound = corpus.bound if node.stage.name == "features" else ""
+        rows.append(PlanRow(node.stage.name, node.fingerprint, "run", reason, changes, name, *expected, bound))
     return rows
 
 

@@ -19,6 +19,7 @@ from pipeline.artifacts.labels import LabelMaps
 from pipeline.artifacts.masks import label_maps
 from pipeline.artifacts.neighbours import Neighbours, read_neighbours
 from pipeline.artifacts.scores import ANNOTATED, NAMES, Scores, read_scores
+from pipeline.artifacts.view_reader import corpus_reading
 from pipeline.config import PipelineConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Outcome
@@ -28,7 +29,6 @@ from pipeline.core.runs import run_artifact
 from pipeline.core.store import Store
 from pipeline.datasets.scale import configured
 from pipeline.images.formats import open_source
-from pipeline.images.reading import reading
 from pipeline.images.source import PixelSize
 from pipeline.report import notebook
 from pipeline.session import recorded_config
@@ -131,7 +131,8 @@ class Run:
     def images(self) -> ByImage[np.ndarray]:
         """Every image of the dataset, (height, width, 3) uint8. StageError where the file has changed."""
         images, dataset = self._images, self.record["config"]["dataset"]
-        seen = reading(dataset.get("channels"), dataset.get("values"))
+        params = dataset.get("channels"), dataset.get("values")
+        seen = corpus_reading(*params, self.artifact("reading") if "reading" in self.record["stages"] else None)
 
         def read(row: int) -> np.ndarray:
             return open_source(dataset["root"], *images.file(row), seen).pixels()

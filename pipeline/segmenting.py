@@ -47,7 +47,7 @@ def segment(
     place = local_folder(str(images))
     if place is not None and not place.is_dir():
         raise ConfigError(f"{images} is not a folder of images", next="name a folder of images")
-    wanted = [stage for stage in ("head", "clusters", "classes") if stage in record["stages"]]
+    wanted = [stage for stage in ("reading", "head", "clusters", "classes") if stage in record["stages"]]
     pins = {stage: run_artifact(opened, record, stage).fingerprint for stage in wanted}
     trained_on = run_artifact(opened, record, "features")
     views = {**trained_on.manifest["params"]["views"], "size": trained_on.manifest["view"]}

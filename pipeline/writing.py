@@ -10,10 +10,11 @@ import numpy as np
 
 from pipeline.artifacts.images import ByImage
 from pipeline.core.engine import Progress
+from pipeline.core.errors import ConfigError
 from pipeline.datasets.scale import configured
 from pipeline.images.formats import open_source
 from pipeline.images.pixels import DecodeError
-from pipeline.images.source import Source
+from pipeline.images.source import MAX_PIXELS, Source
 from pipeline.progress import watched
 from pipeline.writers import FORMATS, check, open_writer
 from pipeline.writers.folder import Folder, Journal, check_empty, file_names
@@ -83,6 +84,7 @@ def write(
     the formats of its field one strip."""
     name = format or input_format(what)
     check(name, what.scores is not None)
+    _check_large(what, name)
     writer, folder, legend = open_writer(name), Folder(out), what.legend
     names = [what.maps.images.name(row) for row in what.maps.rows]
     files = file_names(names, writer.suffix, len(what.maps.splits) > 1)
@@ -96,6 +98,19 @@ def write(
                 journal.add(_one(writer, folder, legend, image, what.maps.read(row)))
             shown("export", done, len(names), "label maps")
     return {"format": name, **_finish(writer, folder, legend, journal), "out": str(out)}
+
+
+def _check_large(what: Exported, format: str) -> None:
+    """ConfigError for images that are too large for a format that holds them whole, or for maps of scores."""
+    images = what.maps.images
+    for row in what.maps.rows:
+        height, width = images.size(row)
+        if height * width > MAX_PIXELS and (what.scores or FORMATS[format].whole):
+            size = f"{images.name(row)[1]} has {height * width / 1e6:,.0f} megapixels"
+            if what.scores:
+                raise ConfigError(f"--scores: {size}, too many to hold", next="leave --scores out")
+            streamed = ", ".join(name for name, one in FORMATS.items() if not one.whole)
+            raise ConfigError(f"--as {format}: {size}, too many to hold", next=f"--as one of {streamed}")
 
 
 def _one(writer: Writer, folder: Folder, legend: Legend, image: ImageFacts, ids: LabelMap) -> dict[str, Any]:

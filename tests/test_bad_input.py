@@ -306,19 +306,22 @@ def test_pages_are_images(zoo: Exported, status):
 
 
 @row("a tiled TIFF of more pixels than are decoded whole", 0)
-def test_an_image_that_is_read_by_windows_alone(tmp_path, vit, status, monkeypatch, caplog):
+def test_an_image_that_is_read_by_windows_alone(tmp_path, vit, status, monkeypatch):
     assert status == 0
     root = write_corpus(tmp_path / "corpus", train=3, val=1, labels=False)
     large, _ = picture(5, (300, 400))
     tifffile.imwrite(root / "images/val/large.tif", large, photometric="rgb", tile=(64, 64))
-    for name, limit in (("tiff.WINDOWED", 2000), ("source.MAX_PIXELS", 20_000), ("masks.MAX_PIXELS", 20_000)):
-        module = "stages" if name.startswith("masks") else "images"
-        monkeypatch.setattr(f"pipeline.{module}.{name}", limit)
+    limits = {"images.tiff.WINDOWED": 2000, "artifacts.mask_tiles.LARGE": 20_000, "artifacts.mask_tiles.TILE": 128}
+    limits |= dict.fromkeys(("images.source.MAX_PIXELS", "stages.masks.MAX_PIXELS", "writing.MAX_PIXELS"), 20_000)
+    for name, limit in limits.items():
+        monkeypatch.setattr(f"pipeline.{name}", limit)
     views = {"kind": "sliding", "size": [64, 64]}
     done = run_and_export(tmp_path, root, vit, features={"views": views}, execution={"executor": "serial"})
     assert done.failed == []
-    assert done.skipped == ["large.tif"]
-    assert "1 of 2 images get no mask" in caplog.text
+    assert done.skipped == []
+    assert done.mask("large.png").shape == (300, 400)
+    assert (done.mask("large.png") < 4).all()
+    assert "large.tif" in done.report
     tokens = done.run.artifact("features").manifest
     assert tokens["failed_images"] == 0
     assert tokens["items"] > 100

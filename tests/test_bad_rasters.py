@@ -177,6 +177,24 @@ def test_a_channel_that_is_missing(tmp_path, vit, status):
     refused(status, "run", config, named=("0.tif has no channel 'nir'", "1 blue, 2 green, 3 red", "dataset.channels"))
 
 
+DEGREES = {"crs": "EPSG:4326", "transform": Affine(1e-4, 0, 5, 0, -1e-4, 50)}
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("status", "gsd", "grid", "why"),
+    [
+        case("views.mpp or gsd, a pixel size missing or in degrees", 2, 10.0, DEGREES, "no length"),
+        case("views.mpp or gsd, much finer than a pixel", 2, 0.001, {}, "features.views.gsd is 10,000 times finer"),
+    ],
+)
+def test_a_scale_that_an_image_cannot_be_seen_at(tmp_path, vit, command, status, gsd, grid, why):
+    geotiff(tmp_path / "images/a.tif", DEEP, **grid)
+    features = {"views": {"size": [64, 64], "gsd": gsd}}
+    config = write_config(tmp_path, tmp_path / "images", vit, features=features)
+    refused(status, command, config, named=("a.tif", why, "dataset.pixel_size"))
+
+
 @pytest.mark.parametrize(
     ("status", "section", "named"),
     [

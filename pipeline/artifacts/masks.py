@@ -9,18 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.artifacts.images import ByImage, Images, Ranges
+from pipeline.artifacts.images import ByImage, Images
+from pipeline.artifacts.mask_tiles import Tiled, items_of, predicted_rows
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Part
 from pipeline.core.errors import ConfigError, Set
-
-ROWS = "images.json"
-"""Of a masks artifact: which rows of the table of images are predicted, as ranges [start, stop]."""
-
-
-def predicted_rows(masks: Artifact) -> Ranges:
-    """The rows of the table of images that masks were made of."""
-    return Ranges(*(range(*one) for one in masks.held(ROWS, Artifact.read_json)))
 
 
 def mask_dtype(clusters: int) -> type[np.unsignedinteger]:
@@ -49,14 +42,14 @@ def decode_png(data: bytes) -> np.ndarray:
 
 
 def read_masks(artifact: Artifact) -> Iterator[dict[str, Any]]:
-    """Every row of a masks artifact, part by part in the order of the images."""
+    """Every row of a masks artifact, part by part in the order of the images; of a large one a row for each tile."""
     for name in sorted(artifact.markers()):
         yield from artifact.read_table(f"masks/{name}.parquet").to_pylist()
 
 
 def mask_rows(artifact: Artifact, start: int, stop: int) -> list[dict[str, Any]]:
-    """The rows start..stop−1 of finished masks, in the order of the images."""
-    part, total = artifact.manifest["part"], artifact.manifest["items"]
+    """The rows start..stop−1 of finished masks, in the order of the images, of large ones tile by tile."""
+    part, total = artifact.manifest["part"], items_of(artifact).total
     rows = []
     for begin in range(start // part * part, stop, part):
         name = Part(begin, min(begin + part, total)).name
@@ -64,8 +57,27 @@ def mask_rows(artifact: Artifact, start: int, stop: int) -> list[dict[str, Any]]
     return rows
 
 
+def stored_map(masks: Artifact, position: int, column: str = "mask") -> tuple[dict[str, Any], Any]:
+    """Of the image at a position of `images.json` the facts (split, id, path, height, width) and the label map: an
+    array, for a large image `Tiled`; None where there is none."""
+    rows = items_of(masks).rows(position)
+    (first,) = mask_rows(masks, rows.start, rows.start + 1)
+    facts = {key: first[key] for key in ("split", "id", "path", "height", "width")}
+    if first[column] is None:
+        return facts, None
+    if len(rows) == 1:
+        return facts, decode_png(first[column])
+
+    def tile(number: int) -> np.ndarray:
+        (row,) = mask_rows(masks, rows.start + number, rows.start + number + 1)
+        return decode_png(row[column])
+
+    return facts, Tiled((facts["height"], facts["width"]), mask_dtype(masks.manifest["clusters"]), tile)
+
+
 def label_maps(masks: Artifact, images: Images, *, crf: bool | None = None) -> ByImage[np.ndarray]:
-    """The label map of each predicted image, (height, width) uint8 or uint16; (0, 0) for an image of unknown size.
+    """The label map of each predicted image, (height, width) uint8 or uint16; (0, 0) for an image of unknown size. That
+    of a large image is `Tiled`, which reads a window when it is sliced.
 
     With the CRF (`crf`), without it, or (None) with it where the run has it. ConfigError where the run has none.
     """
@@ -78,12 +90,10 @@ def label_maps(masks: Artifact, images: Images, *, crf: bool | None = None) -> B
     rows = predicted_rows(masks)
 
     def read(row: int) -> np.ndarray:
-        at = bisect_left(rows, row)
-        (found,) = mask_rows(masks, at, at + 1)
-        if (found["split"], found["id"]) != images.name(row):
-            raise masks.damaged(f"masks {masks.fingerprint} hold {found['id']} in the place of {images.name(row)[1]}")
-        data = found[column]
-        return np.zeros((0, 0), mask_dtype(masks.manifest["clusters"])) if data is None else decode_png(data)
+        facts, found = stored_map(masks, bisect_left(rows, row), column)
+        if (facts["split"], facts["id"]) != images.name(row):
+            raise masks.damaged(f"masks {masks.fingerprint} hold {facts['id']} in the place of {images.name(row)[1]}")
+        return np.zeros((0, 0), mask_dtype(masks.manifest["clusters"])) if found is None else found
 
     return ByImage(images, rows, read)
 

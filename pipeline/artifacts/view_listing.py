@@ -1,5 +1,6 @@
 """Making the table of views of a features artifact, piece by piece, from the table of images."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,14 +8,19 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.artifacts.images import Images
-from pipeline.artifacts.view_reader import ViewReader
+from pipeline.artifacts.view_reader import ViewReader, corpus_reading, view_steps
 from pipeline.artifacts.views import IMAGES, Shapes, Splits, numbered, view_tables, with_content
 from pipeline.core.engine import Job, Work
-from pipeline.images.reading import reading
+from pipeline.images.reading import Reading
 
 INDEX = pa.schema([("image", pa.int64()), ("images", pa.int64()), ("training", pa.int64())])
 """What the index says of a piece of the table of views: the first of its images, how many, and how many of its views
 are trained on."""
+
+
+def seen_by(job: Job) -> Reading:
+    """How images are read: as the params of features say, or the corpus."""
+    return corpus_reading(job.params.channels, job.params.values, job.inputs.get("reading"))
 
 
 def training_shapes(images: Images, splits: Splits) -> Shapes:
@@ -32,7 +38,8 @@ def tables(
     """The table of views, piece by piece, and what the index says of each."""
     params = job.params
     total, looked = job.inputs["dataset"].manifest["sparse"], 0
-    seen, root = reading(params.channels, params.values), job.roots["images"].location
+    seen, root = seen_by(job), job.roots["images"].location
+    said = json.loads(job.roots["pixel_sizes"].location) if "pixel_sizes" in job.roots else None
 
     def content(view: dict[str, Any], rows: int, columns: int) -> np.ndarray:
         return ViewReader(root, seen).content(view, rows, columns)
@@ -45,8 +52,8 @@ def tables(
     first = 0
     for start in range(0, len(images), IMAGES):
         some = images.pieces.rows(start, min(start + IMAGES, len(images)))
-        begun = start
-        for table, number in view_tables(some, start, params.views, size, params.mirror, splits):
+        begun, steps = start, view_steps(root, some, params.views, said)
+        for table, number in view_tables(some, start, params.views, size, params.mirror, splits, steps):
             sparse = np.flatnonzero(np.asarray(some["sparse"])) + start
             sparse = sparse[(sparse >= begun) & (sparse < begun + number)]
             table = numbered(with_content(table, sparse.tolist(), content, progress), first)

@@ -8,23 +8,50 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from pipeline.core.params import Params
+from pipeline.core.params import Params, later
 from pipeline.datasets import folder
-from pipeline.numerics.views import shares, windows
+from pipeline.numerics.views import NATIVE, shares, windows
 
 
 class ViewParams(Params):
     kind: Literal["whole", "crops", "sliding"] = "whole"
     """`whole`: each image resized to `size`. `crops`: STEGO's five crops of training images, whole images where masks
-    are made. `sliding`: windows of `size` pixels at native scale, for images much larger than the backbone's input."""
+    are made. `sliding`: windows of `size` pixels, for images much larger than the backbone's input, at native scale
+    unless `mpp` or `gsd` gives another; the default where one of them is set."""
     size: tuple[int, int] | None = None
     """Height and width of a view in pixels as the backbone sees it; multiples of its patch. None: `sliding` 322×322;
     otherwise by the training images, whole or cropped: their median size, but the shorter side is 322 pixels at least
     and 64 patches at most, and the longer twice the shorter at most; a square where a tenth of them lies across."""
     overlap: float = Field(0.25, ge=0, lt=0.9)
     """Share of a sliding window that it has in common with the next one."""
+    mpp: float | None = later(gt=0)
+    """Micrometres that a pixel of a sliding window measures. What a pixel of an image measures is read from its file,
+    unless `dataset.pixel_size` says it; an image that is smaller than one window is enlarged until it fills it."""
+    gsd: float | None = later(gt=0)
+    """The same in metres on the ground."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _windows_of_a_scale_slide(cls, data: Any) -> Any:
+        scaled = isinstance(data, dict) and (data.get("mpp") is not None or data.get("gsd") is not None)
+        return {"kind": "sliding", **data} if scaled else data
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> "ViewParams":
+        if self.mpp is not None and self.gsd is not None:
+            raise ValueError("mpp and gsd say the same thing twice: give one of them")
+        if self.scale is not None and self.kind != "sliding":
+            raise ValueError(f"views of the kind {self.kind} have no scale of their own: leave mpp and gsd out")
+        return self
+
+    @property
+    def scale(self) -> tuple[str, float] | None:
+        """The field that gives the scale of views, and the metres that one of their pixels measures."""
+        if self.mpp is not None:
+            return "features.views.mpp", self.mpp * 1e-6
+        return None if self.gsd is None else ("features.views.gsd", self.gsd)
 
 
 VIEW_SCHEMA = pa.schema(
@@ -128,7 +155,13 @@ class Splits(NamedTuple):
 
 
 def view_tables(
-    images: pa.Table, first: int, views: ViewParams, size: tuple[int, int], mirror: str, splits: Splits
+    images: pa.Table,
+    first: int,
+    views: ViewParams,
+    size: tuple[int, int],
+    mirror: str,
+    splits: Splits,
+    steps: Sequence[tuple[float, float]] | None = None,
 ) -> Iterator[tuple[pa.Table, int]]:
     """The views of consecutive images, of which the first is in row `first` of the dataset, of `size` = (height, width)
     pixels as the backbone sees them: tables, with the number of their
@@ -137,6 +170,7 @@ def view_tables(
 
     `training` marks what neighbours, head and clusters are fitted on: plain views of the training splits; of a dataset
     cut in crops, the crops and not the whole images that masks are made from. `view` is the row in its table.
+    steps: of each image the pixels, (down, across), that make one of a sliding view; None: one.
     """
     columns = (images[name].to_pylist() for name in ("split", "height", "width"))
     rows: list[tuple[int, float, float, float, float, bool, bool]] = []
@@ -151,7 +185,7 @@ def view_tables(
             kinds = ["crops"] * trained + ["whole"] * (predicted or not trained)
         mirrored = mirror == "all" or (mirror == "predicted" and predicted)
         for kind in kinds:
-            for box in windows(kind, max(1, tall), max(1, wide), size, views.overlap):
+            for box in windows(kind, max(1, tall), max(1, wide), size, views.overlap, steps[at] if steps else NATIVE):
                 rows.append((at, *box, False, trained and kind == views.kind))
                 if mirrored and kind != "crops":
                     rows.append((at, *box, True, False))

@@ -98,6 +98,10 @@ def plan(
     if views is not None:
         print(f"a corpus of {views:,.0f} views like those of dataset.root")
     out.print(plan_table(rows))
+    for row in rows:
+        if row.stage == "features" and row.items is not None:
+            left_out = " (those of nodata and slide glass are left out)" if row.bound.startswith("at most") else ""
+            print(f"views: {f'{row.bound} {row.items:,}'.strip()}, mirrored ones among them{left_out}")
     for row in rows if why else ():
         nearest = f", compared with {shown(row.nearest)}" if row.nearest and row.action == "run" else ""
         print(f"{row.stage} {shown(row.fingerprint)}: {row.action}{nearest}")

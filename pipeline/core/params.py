@@ -3,6 +3,7 @@
 A field is one of
 - plain: part of the fingerprint; a model of its own (a nested section) is looked into;
 - `unhashed(...)`: left out of the fingerprint, such as where a file lies, because only its content counts;
+- `later()`: plain, and hashed only where it is set: a field that came when there were artifacts;
 - `suggested("stage")`: plain; where a config leaves it None, the artifact of that stage holds the value;
 - `borrowed("stage.field")`: hashed here, but written once, in another section of the config;
 - `borrowed("stage.field", optional=True)`: the same, and hashed only where it is set: a field that came later;
@@ -70,6 +71,12 @@ class _Facts:
 def unhashed(default: Any = ..., **limits: Any) -> Any:
     """A field that never enters a fingerprint. `limits` are those of pydantic (`ge`, `le`)."""
     return Field(default, json_schema_extra=_Facts("unhashed"), **limits)
+
+
+def later(**limits: Any) -> Any:
+    """A plain field, None by default, that is hashed where it is set: artifacts keep the names that they had before
+    there was such a field."""
+    return Field(None, json_schema_extra=_Facts(optional=True), **limits)
 
 
 def suggested(by: str, **limits: Any) -> Any:

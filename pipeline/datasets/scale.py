@@ -8,13 +8,16 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, Set
 from pipeline.core.params import Params
 from pipeline.images.formats import split_plane
 from pipeline.images.source import PixelSize
 
 COLUMNS = ("path", "x", "y", "unit")
 UNITS = ("µm", "m", "°", "arcsec")
+METRES = {"µm": 1e-6, "m": 1.0}
+FINEST = 1 / 64
+"""Pixels of an image that make one of a view, at least: what is finer was meant otherwise."""
 
 
 class PixelSizeParams(Params):
@@ -33,6 +36,23 @@ def configured(setting: Mapping[str, Any] | str | None) -> Callable[[str], Pixel
         return lambda path: table.get(path) or table.get(split_plane(path)[0])
     size = PixelSize(setting["x"], setting["y"], setting["unit"]) if setting else None
     return lambda path: size
+
+
+def pixels_per(metres: float, size: PixelSize | None, path: str, field: str) -> tuple[float, float]:
+    """How many pixels of an image, (down, across), measure so many metres. ConfigError, which names the image and the
+    field that asks for it, where that cannot be said or is absurd."""
+    why = ""
+    if size is None:
+        why = f"{path} does not say what a pixel measures, which {field} needs"
+    elif size.unit not in METRES:
+        why = f"a pixel of {path} measures {size.x:g} × {size.y:g} {size.unit}, no length, which {field} needs"
+    elif metres / max(size.x, size.y) / METRES[size.unit] < FINEST:
+        why = f"{path}: {field} is {METRES[size.unit] * max(size.x, size.y) / metres:,.0f} times finer than a pixel"
+    if why or size is None:
+        say = Set("dataset.pixel_size", "{x: 0.25, y: 0.25, unit: µm}")
+        table = f"for all images, or name a CSV file there with the columns {','.join(COLUMNS)}"
+        raise ConfigError(why, next=("say it by ", say, " (or unit: m) ", table))
+    return metres / (size.y * METRES[size.unit]), metres / (size.x * METRES[size.unit])
 
 
 def _table(name: str) -> dict[str, PixelSize]:

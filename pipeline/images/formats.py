@@ -22,6 +22,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.images import files, fits, geo, ngff, pillow, tiff, tiff_stacks, wsi
 from pipeline.images.files import File, Folder, Memory, open_file
 from pipeline.images.pixels import DecodeError, decoding
+from pipeline.images.raster import Raster
 from pipeline.images.reading import AS_STORED, Reading
 from pipeline.images.source import Sized, Source
 
@@ -40,6 +41,8 @@ class Format(NamedTuple):
     label: Callable[..., np.ndarray] | None = None
     """The stored numbers of a label map, (H, W) or (H, W, C), of a file and where it has `planes` the keys of one; None
     where a format cannot keep numbers."""
+    label_raster: Callable[..., Raster | None] | None = None
+    """Called as `label`: the same by windows, of what is large and can be read so."""
     planes: Callable[[File], list[Sized]] | None = None
     """Of a format whose files may hold several images: each, without keys where there is one."""
     by_path: bool = False
@@ -62,14 +65,22 @@ FORMATS: tuple[Format, ...] = (
         (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
         tiff.open_image,
         tiff.decode_label,
+        tiff.label_raster,
         tiff_stacks.planes,
     ),
     Format("WebP", (".webp",), (b"RIFF",), partial(pillow.open_image, WebPImageFile)),
     Format("BMP", (".bmp",), (b"BM",), partial(pillow.open_image, BmpImageFile)),
     Format("GIF", (".gif",), (b"GIF8",), partial(pillow.open_image, GifImageFile)),
     Format("JPEG 2000", (".jp2", ".j2k"), geo.JP2, geo.open_jp2),
-    Format("FITS", (".fits", ".fit", ".fts", ".fz"), (fits.MAGIC,), fits.open_image, fits.decode_label, fits.planes),
-    Format("OME-Zarr", (".zarr",), (), ngff.open_image, ngff.decode_label, ngff.planes),
+    Format(
+        "FITS",
+        (".fits", ".fit", ".fts", ".fz"),
+        (fits.MAGIC,),
+        fits.open_image,
+        fits.decode_label,
+        planes=fits.planes,
+    ),
+    Format("OME-Zarr", (".zarr",), (), ngff.open_image, ngff.decode_label, planes=ngff.planes),
     Format("whole slide", (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".dcm"), (), wsi.open_image, by_path=True),
     Format("VRT", (".vrt",), (), geo.open_vrt, by_path=True),
     # Not read: named where they are left out.
@@ -175,12 +186,37 @@ def read_label(file: File, plane: dict[str, int] | None = None) -> np.ndarray:
         label = row.label(file, plane) if row.planes else row.label(file)
     if label.ndim != 2:
         raise _no_label(name, f"a label must have one channel, this one has {label.shape[2]} (colours?)")
+    return _ids(name, label)
+
+
+def _ids(name: str, label: np.ndarray) -> np.ndarray:
     if label.dtype.kind not in "bui":
         raise _no_label(name, f"a label must hold integers, this one holds {label.dtype}")
     limits = np.iinfo(np.int32)
     if label.max() > limits.max or label.min() < limits.min:
         raise _no_label(name, f"label values {label.min()} to {label.max()} are no class ids")
     return np.ascontiguousarray(label, dtype=np.int32)
+
+
+class LabelWindows:
+    """A label map that is read when it is sliced with two slices."""
+
+    def __init__(self, raster: Raster) -> None:
+        self._raster, self.shape = raster, raster.levels[0][:2]
+
+    def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        (top, bottom, _), (left, right, _) = (at.indices(n) for at, n in zip(window, self.shape, strict=True))
+        with decoding(self._raster.name):
+            found = self._raster.samples(0, top, left, bottom - top, right - left, (0,))[..., 0]
+        return _ids(self._raster.name, found)
+
+
+def open_label(file: File, plane: dict[str, int] | None = None) -> np.ndarray | LabelWindows:
+    """`read_label`; what is large and can be read by windows is read when it is sliced."""
+    with decoding(file.name):
+        row = _format_of(file)
+        raster = row.label_raster(file, plane) if row.label_raster else None
+    return read_label(file, plane) if raster is None else LabelWindows(raster)
 
 
 def _no_label(name: str, reason: str) -> ConfigError:

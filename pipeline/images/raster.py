@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.images.pixels import DecodeError, decoding, rgb
-from pipeline.images.reading import SAMPLE, Limits, Reading, Rule, check_real, choose, limits, rule_for, scale
+from pipeline.images.reading import SAMPLE, Limits, Reading, Rule, check_real, choose, limits, mix, rule_for, scale
 from pipeline.images.source import (
     BAND,
     Georeference,
@@ -73,7 +73,10 @@ def show(raster: Raster, reading: Reading, whole: bool | None = None) -> Source:
         return shown
     every = (0, 0, height, width)
     valid = (lambda: shown.valid(every, (height, width))) if shown.sparse else None
-    return Whole(raster.name, (height, width), shown.pixels, raster.channels, raster.pixel_size, raster.locate, valid)
+    size = (height, width)
+    found = Whole(raster.name, size, shown.pixels, raster.channels, raster.pixel_size, raster.locate, valid)
+    found.raster = raster
+    return found
 
 
 class Shown(Windowed):
@@ -85,6 +88,9 @@ class Shown(Windowed):
         self.pixel_size, self.locate, self.sparse = raster.pixel_size, raster.locate, raster.sparse
         self._chosen = choose(raster.channels, reading.channels, raster.name)
         self._rule = rule_for(reading.values, raster.dtype, raster.rule)
+        self._mixed = reading.mixed
+        if self._mixed and len(self._mixed.weights[0]) != len(self._chosen):
+            raise DecodeError(f"has {len(self._chosen)} channels, the corpus {len(self._mixed.weights[0])}")
 
     @cached_property
     def _limits(self) -> Limits:
@@ -93,10 +99,10 @@ class Shown(Windowed):
     def region(self, level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
         if self._rule == "stored":
             return rgb(self.raster.samples(level, y, x, height, width, self._chosen))
-        out = np.empty((height, width, len(self._chosen)), np.uint8)
+        out = np.empty((height, width, len(self._mixed.weights if self._mixed else self._chosen)), np.uint8)
         for top, rows in bands(height, 8 * width * len(self._chosen)):
             samples = self.raster.samples(level, y + top, x, rows, width, self._chosen)
-            scaled = scale(samples, self._limits)
+            scaled = mix(samples, self._mixed) if self._mixed else scale(samples, self._limits)
             if self.sparse:
                 scaled[~self.raster.valid(level, y + top, x, samples)] = 0
             out[top : top + rows] = scaled

@@ -5,8 +5,8 @@ those of a whole image, never of a window: they come from at most `SAMPLE` pixel
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,16 +20,26 @@ ASINH = (1.0, 99.9)
 SOFTENING = 0.1
 """Where asinh turns from linear to logarithmic, as a share of the range (astropy's default)."""
 
-Rule = Literal["stored", "depth", "percentiles", "asinh", "zscale"]
-Values = tuple[float, float] | Literal["percentiles", "asinh", "zscale"] | None
+Rule = Literal["stored", "depth", "percentiles", "asinh", "zscale", "corpus"]
+Values = tuple[float, float] | Literal["percentiles", "asinh", "zscale", "corpus"] | None
 
 
 class Reading(NamedTuple):
     """What a config says about reading images; by default nothing."""
 
-    channels: tuple[str | int, ...] | None = None
-    """Three, or one that is seen as grey: names, or numbers that count from 1."""
+    channels: tuple[str | int, ...] | Literal["pca"] | None = None
+    """Three, or one that is seen as grey: names, or numbers that count from 1. `pca`: all of them, by `mixed`."""
     values: Values = None
+    mixed: "Mixed | None" = None
+    """Where the corpus decides what is seen: how."""
+
+
+class Mixed(NamedTuple):
+    """What is seen is 255 × (weights · values of the chosen channels + offset), cut at 0 and 255."""
+
+    weights: tuple[tuple[float, ...], ...]
+    """(3 or 1, C)."""
+    offset: tuple[float, ...]
 
 
 AS_STORED = Reading()
@@ -43,15 +53,20 @@ class Limits(NamedTuple):
     asinh: bool = False
 
 
-def reading(channels: Sequence[str | int] | None, values: object) -> Reading:
-    """From the values of `dataset.channels` and `dataset.values`, also as JSON has them."""
+def reading(channels: Sequence[str | int] | None, values: object, found: Mapping[str, Any] | None = None) -> Reading:
+    """From the values of `dataset.channels` and `dataset.values`, also as JSON has them, and what the corpus said where
+    these ask it (`weights` and `offset`)."""
     limits = tuple(map(float, values)) if isinstance(values, list | tuple) else values
-    return Reading(tuple(channels) if channels else None, limits)  # type: ignore[arg-type]
+    mixed = Mixed(tuple(map(tuple, found["weights"])), tuple(found["offset"])) if found else None
+    chosen = channels if channels == "pca" else tuple(channels) if channels else None
+    return Reading(chosen, "corpus" if mixed else limits, mixed)  # type: ignore[arg-type]
 
 
-def choose(names: Sequence[str], wanted: Sequence[str | int] | None, image: str) -> tuple[int, ...]:
-    """The numbers (from 0) of the channels that are seen: those that are wanted, else the first three, or the first
-    where there are fewer than three. ConfigError for a channel that an image lacks."""
+def choose(names: Sequence[str], wanted: Sequence[str | int] | str | None, image: str) -> tuple[int, ...]:
+    """The numbers (from 0) of the channels that are seen: those that are wanted, all for `pca`, else the first three,
+    or the first where there are fewer than three. ConfigError for a channel that an image lacks."""
+    if wanted == "pca":
+        return tuple(range(len(names)))
     if wanted is None:
         return (0, 1, 2) if len(names) >= 3 else (0,)
     lower = [name.lower() for name in names]
@@ -104,6 +119,36 @@ def scale(samples: np.ndarray, limits: Limits) -> np.ndarray:
                 share = np.arcsinh(share / SOFTENING) / math.asinh(1 / SOFTENING)
             out[..., number] = np.rint(np.nan_to_num(share * 255))
     return out
+
+
+def mix(samples: np.ndarray, mixed: Mixed) -> np.ndarray:
+    """Samples (H, W, C) of any real dtype as uint8 (H, W, 3 or 1). NaN becomes 0."""
+    with np.errstate(all="ignore"):
+        share = samples.astype(np.float64) @ np.asarray(mixed.weights).T + np.asarray(mixed.offset)
+        return np.rint(np.nan_to_num(np.clip(share, 0, 1)) * 255).astype(np.uint8)
+
+
+def stretched(sample: np.ndarray, pair: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """The weights (C, C) and the offset (C,) that stretch each channel of a sample (n, C) from one percentile to
+    another."""
+    low, high = np.percentile(sample, pair, axis=0)
+    width = np.where(high > low, high - low, np.inf)
+    return np.diag(1 / width), -low / width
+
+
+def principal(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The weights (3, C) and the offset (3,) that show the first three principal components of a sample (n, C), each
+    channel divided by its deviation, between their 2nd and 98th percentile. The largest weight of each is positive."""
+    deviation = sample.std(axis=0)
+    scale = np.where(deviation > 0, deviation, np.inf)
+    middle = sample.mean(axis=0)
+    values = (sample - middle) / scale
+    _, vectors = np.linalg.eigh(values.T @ values)
+    chosen = vectors[:, ::-1][:, :3].T
+    chosen *= np.sign(chosen[np.arange(3), np.abs(chosen).argmax(axis=1)])[:, None]
+    spread, offset = stretched(values @ chosen.T, PERCENTILES)
+    weights = spread @ chosen / scale
+    return weights, offset - weights @ middle
 
 
 def check_real(dtype: np.dtype) -> None:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -72,6 +72,8 @@ class Source(ABC):
     """What is stored, by name (or number); the first three, or the first alone as grey, are what `read` gives."""
     pixel_size: PixelSize | None = None
     locate: Callable[[], Georeference | None] | None = None
+    raster: Any = None
+    """What is stored (`raster.Raster`), of a source that shows it."""
     sparse: bool = False
     """Whether `valid` may be false anywhere: an image with a nodata value, a slide."""
 

@@ -94,6 +94,21 @@ def decode_label(file: File, plane: dict[str, int] | None = None) -> np.ndarray:
     return label[..., 0] if label.shape[2] == 1 else label
 
 
+def label_raster(file: File, plane: dict[str, int] | None = None) -> TiffRaster | None:
+    """The one channel of a large plane, to be read by windows; None of what `decode_label` has to decode whole."""
+    import tifffile
+
+    with tifffile.TiffFile(file.stream(), _multifile=False) as opened:
+        found = stack(opened)
+        chosen = _plane(found, plane)
+        page = found.pages[chosen.pages[0]].aspage()
+        alone = len(chosen.pages) == 1 and not found.offsets and page.samplesperpixel == 1 and page.photometric != 0
+        if not alone or page.imagelength * page.imagewidth <= WINDOWED or whole_because(page):
+            return None
+        _require_codecs(file.name, page)
+        return TiffRaster(file, [[page]], ("1",), opened.byteorder)
+
+
 def _plane(found: Stack, plane: dict[str, int] | None) -> Plane:
     chosen = next((one for one in found.planes if not plane or one.keys == plane), None)
     if chosen is None:

@@ -119,3 +119,10 @@ def dense_crf(image: np.ndarray, log_probs: np.ndarray, params: CrfParams = DEFA
     )
     marginals = np.asarray(crf.inference(params.iterations))  # (K, H·W)
     return winner(marginals.reshape(k, height, width)).astype(dtype)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Along the first axis, in place and without overflow."""
+    logits -= logits.max(0)
+    logits -= np.log(np.exp(logits).sum(0))
+    return logits

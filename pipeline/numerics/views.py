@@ -5,6 +5,7 @@ Pixel-centre convention throughout: sample i of n covers [i, i + 1) of n, as in 
 """
 
 from collections.abc import Iterable
+from math import ceil, floor
 from typing import NamedTuple
 
 import numpy as np
@@ -25,12 +26,35 @@ ALL = (slice(None), slice(None))
 """The window of pixels that is the whole image."""
 
 
-def windows(kind: str, height: int, width: int, size: tuple[int, int], overlap: float) -> list[Window]:
+class PlanePart(NamedTuple):
+    """A rectangle of the plane of an image."""
+
+    values: np.ndarray
+    """(rows, columns, D)."""
+    corner: tuple[int, int]
+    """The row and the column of its first position."""
+    of: tuple[int, int]
+    """(rows, columns) of the plane."""
+
+
+def part_of(plane: np.ndarray | PlanePart) -> PlanePart:
+    """A plane as the part that is all of it."""
+    return plane if isinstance(plane, PlanePart) else PlanePart(plane, (0, 0), (plane.shape[0], plane.shape[1]))
+
+
+NATIVE = (1.0, 1.0)
+"""A pixel of an image per pixel of a view."""
+
+
+def windows(
+    kind: str, height: int, width: int, size: tuple[int, int], overlap: float, step: tuple[float, float] = NATIVE
+) -> list[Window]:
     """The windows of one image (height × width pixels).
 
     `whole`: the image. `crops`: STEGO's five crops of half the height and width, in its order (four corners, centre).
-    `sliding`: windows of `size` at native scale whose neighbours share at least `overlap` of their length; an image
-    smaller than a window in some direction is enlarged (both directions alike) until it holds one.
+    `sliding`: windows of `size` whose neighbours share at least `overlap` of their length; `step` pixels of the image,
+    (down, across), make one of the view. An image smaller than a window in some direction is enlarged (both directions
+    alike) until it holds one.
     """
     if kind == "whole":
         return [Window(0, 0, height, width)]
@@ -39,11 +63,25 @@ def windows(kind: str, height: int, width: int, size: tuple[int, int], overlap: 
         corners = [(0, 0), (0, width - w), (height - h, 0), (height - h, width - w)]
         centre = (round((height - h) / 2), round((width - w) / 2))
         return [Window(y, x, h, w) for y, x in [*corners, centre]]
-    scale = max(1.0, size[0] / height, size[1] / width)
-    tall, wide = size[0] / scale, size[1] / scale
-    native = scale == 1  # windows then start at whole pixels, so that nothing is resampled
-    rows, columns = _starts(height, tall, overlap, native), _starts(width, wide, overlap, native)
+    rows, columns, tall, wide = _grid(height, width, size, overlap, step)
     return [Window(y, x, tall, wide) for y in rows for x in columns]
+
+
+def count_windows(height: int, width: int, size: tuple[int, int], overlap: float, step: tuple[float, float]) -> int:
+    """How many `sliding` windows an image has."""
+    rows, columns, _, _ = _grid(height, width, size, overlap, step)
+    return len(rows) * len(columns)
+
+
+def _grid(
+    height: int, width: int, size: tuple[int, int], overlap: float, step: tuple[float, float]
+) -> tuple[list[float], list[float], float, float]:
+    """Where sliding windows start, down and across, and how tall and wide they are."""
+    tall, wide = size[0] * step[0], size[1] * step[1]
+    scale = max(1.0, tall / height, wide / width)
+    native = scale == 1 and step == NATIVE  # windows then start at whole pixels, so that nothing is resampled
+    tall, wide = tall / scale, wide / scale
+    return _starts(height, tall, overlap, native), _starts(width, wide, overlap, native), tall, wide
 
 
 def _starts(length: float, window: float, overlap: float, native: bool) -> list[float]:
@@ -68,27 +106,38 @@ def bilinear(positions: np.ndarray, n: int) -> np.ndarray:
     return matrix
 
 
-def resize_matrix(n_out: int, n_in: int) -> np.ndarray:
-    """Matrix (n_out, n_in) of bilinear resizing between two samplings of the same length."""
-    return bilinear((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, n_in)
+def resize_matrix(
+    n_out: int, n_in: int, out: slice = slice(None), start: int = 0, held: int | None = None
+) -> np.ndarray:
+    """Matrix (n_out, n_in) of bilinear resizing between two samplings of the same length; of it the rows `out`, and
+    `held` columns from `start`, which must be all that these rows read."""
+    positions = np.clip((np.arange(n_out)[out] + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
+    return bilinear(positions - start, n_in if held is None else held)
 
 
-def merge(maps: np.ndarray, boxes: list[Window], height: int, width: int) -> np.ndarray:
+def plane_size(box: Window, height: int, width: int, rows: int, columns: int) -> tuple[int, int]:
+    """(rows, columns) of the plane of an image whose views are like `box`, of rows × columns tokens."""
+    return max(1, round(height * rows / box.height)), max(1, round(width * columns / box.width))
+
+
+def merge(
+    maps: np.ndarray, boxes: list[Window], height: int, width: int, part: tuple[slice, slice] = ALL
+) -> np.ndarray:
     """Merge per-view maps onto one plane that covers the image (height × width pixels).
 
-    maps: (view, row, column, D) float32. Returns (rows, columns, D) float32 with the views' own resolution. A plane
-    position is the mean of the views that cover it, each weighted by its distance to the view's border, so that no
-    seam shows; where none does it is 0. One view of the whole image comes back unchanged.
+    maps: (view, row, column, D) float32. Returns (rows, columns, D) float32 with the views' own resolution, or of that
+    the rows and columns `part`, for which the views that cover these are enough. A plane position is the mean of the
+    views that cover it, each weighted by its distance to the view's border, so that no seam shows; where none does it
+    is 0. One view of the whole image comes back unchanged.
     """
     if len(boxes) == 1 and boxes[0][2:] == (height, width):
-        return maps[0]
+        return maps[0][part]
     _, rows, columns, depth = maps.shape
-    plane_rows = max(1, round(height * rows / boxes[0].height))
-    plane_columns = max(1, round(width * columns / boxes[0].width))
-    total = np.zeros((plane_rows, plane_columns, depth), np.float32)
-    weight = np.zeros((plane_rows, plane_columns, 1), np.float32)
-    y = (np.arange(plane_rows) + 0.5) * height / plane_rows
-    x = (np.arange(plane_columns) + 0.5) * width / plane_columns
+    plane_rows, plane_columns = plane_size(boxes[0], height, width, rows, columns)
+    y = ((np.arange(plane_rows) + 0.5) * height / plane_rows)[part[0]]
+    x = ((np.arange(plane_columns) + 0.5) * width / plane_columns)[part[1]]
+    total = np.zeros((len(y), len(x), depth), np.float32)
+    weight = np.zeros((len(y), len(x), 1), np.float32)
     for view, box in zip(maps, boxes, strict=True):
         iy, my, wy = _onto(y, box.y0, box.height, rows)
         ix, mx, wx = _onto(x, box.x0, box.width, columns)
@@ -105,7 +154,8 @@ def uncovered(boxes: Iterable[Window], height: int, width: int) -> np.ndarray:
     """The pixels of an image that lie in none of some windows: bool (height, width)."""
     out = np.ones((height, width), bool)
     for box in boxes:
-        out[int(box.y0) : int(np.ceil(box.y0 + box.height)), int(box.x0) : int(np.ceil(box.x0 + box.width))] = False
+        top, left = max(0, floor(box.y0)), max(0, floor(box.x0))
+        out[top : max(0, ceil(box.y0 + box.height)), left : max(0, ceil(box.x0 + box.width))] = False
     return out
 
 
@@ -136,19 +186,29 @@ def _onto(positions: np.ndarray, start: float, length: float, n: int) -> tuple[n
 
 
 def cosine_logits(
-    plane: np.ndarray, vectors: np.ndarray, cut: Cut, height: int, width: int, window: tuple[slice, slice] = ALL
+    plane: np.ndarray | PlanePart,
+    vectors: np.ndarray,
+    cut: Cut,
+    height: int,
+    width: int,
+    window: tuple[slice, slice] = ALL,
 ) -> np.ndarray:
     """Cosine of every pixel's bilinearly upsampled code to every group: the largest to one of its prototypes.
 
-    plane: (rows, columns, D); vectors: (P, D) unit vectors, of which `cut` makes n groups. Returns (n, height, width)
-    float32 in −1..1, or of that the `window` (rows and columns of pixels). Codes are upsampled before they are
+    plane: (rows, columns, D), or the part of it that the window needs; vectors: (P, D) unit vectors, of which `cut`
+    makes n groups. Returns (n, height, width) float32 in −1..1, or of that the `window` (rows and columns of pixels).
+    Codes are upsampled before they are
     normalised (STEGO, evaluation), strip by strip, so that memory stays at n maps.
     """
-    plane = np.ascontiguousarray(plane, np.float32)
+    part = part_of(plane)
+    plane = np.ascontiguousarray(part.values, np.float32)
     # Upsampling is linear, so products with prototypes may be upsampled beside the codes, whose length alone is wanted.
     both = np.concatenate([plane @ vectors.T.astype(np.float32), plane], -1)
     rows, columns, depth = both.shape
-    down, across = resize_matrix(height, rows)[window[0]], resize_matrix(width, columns)[window[1]]
+    down, across = (
+        resize_matrix(*each)
+        for each in zip((height, width), part.of, window, part.corner, (rows, columns), strict=True)
+    )
     out = np.empty((len(cut.nodes), len(down), len(across)), np.float32)
     strip = max(1, 4_000_000 // max(1, len(across) * depth))
     flat = both.reshape(rows, columns * depth)
@@ -160,10 +220,14 @@ def cosine_logits(
     return out
 
 
-def upsample(plane: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear upsampling of (rows, columns, K) to (K, height, width), float32."""
-    down, across = resize_matrix(height, plane.shape[0]), resize_matrix(width, plane.shape[1])
-    return np.matmul(down, np.moveaxis(plane.astype(np.float32), -1, 0) @ across.T)
+def upsample(plane: np.ndarray | PlanePart, height: int, width: int, window: tuple[slice, slice] = ALL) -> np.ndarray:
+    """Bilinear upsampling of (rows, columns, K) to (K, height, width), float32, or of that the `window`."""
+    part = part_of(plane)
+    down, across = (
+        resize_matrix(*each)
+        for each in zip((height, width), part.of, window, part.corner, part.values.shape[:2], strict=True)
+    )
+    return np.matmul(down, np.moveaxis(part.values.astype(np.float32), -1, 0) @ across.T)
 
 
 def winner(maps: Iterable[np.ndarray]) -> np.ndarray:

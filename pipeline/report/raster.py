@@ -14,12 +14,6 @@ def fitted(height: int, width: int, side: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def nearest(ids: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The nearest neighbours of a map (H, W) at another size."""
-    rows, columns = ((2 * np.arange(n) + 1) * old // (2 * n) for n, old in zip((height, width), ids.shape, strict=True))
-    return ids[rows[:, None], columns]
-
-
 def jpeg(image: np.ndarray) -> str:
     """An image (H, W, 3) uint8 as a data URI."""
     return _embedded(Image.fromarray(np.ascontiguousarray(image, np.uint8)), "jpeg", quality=85)

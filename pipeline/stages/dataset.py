@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from pipeline.artifacts.images import TABLE
 from pipeline.core.engine import Job, Stage, Work
@@ -41,13 +41,15 @@ class DatasetParams(Params):
     layout: Literal["folder", "cocostuff27", "cityscapes27", "potsdam3"] = "folder"
     """How the root is laid out: `folder` as above; the others are published benchmarks as they lie on disk, in
     ROOT/{cocostuff,cityscapes,potsdam} or in ROOT itself, whose classes and label map are known."""
-    channels: list[int | str] | None = unhashed(None)
+    channels: list[int | str] | Literal["pca"] | None = unhashed(None)
     """Which channels of each image are seen: three names, or numbers that count from 1, such as [nir, red, green]; or
-    one, seen as grey. None: the first three, or the first of fewer. Hashed by `features`."""
-    values: tuple[float, float] | Literal["percentiles", "asinh", "zscale"] | None = unhashed(None)
+    one, seen as grey; `pca`: the first three principal components of all of them over the corpus, which the stage
+    `reading` finds. None: the first three, or the first of fewer. Hashed by `features`."""
+    values: tuple[float, float] | Literal["percentiles", "asinh", "zscale", "corpus"] | None = unhashed(None)
     """How values become 8 bits: [LOW, HIGH] become 0 and 255; `percentiles`: the 2nd and 98th of each channel of an
-    image; `asinh`: the 1st to the 99.9th, with faint values spread; `zscale`: as astronomers do. Limits are those of a
-    whole image, never of a part of it. None: 8-bit values as they are, others as docs/formats.md says."""
+    image; `corpus`: those of the corpus, the same for all images, which the stage `reading` finds; `asinh`: the 1st to
+    the 99.9th, with faint values spread; `zscale`: as astronomers do. Limits are those of a whole image, never of a
+    part of it. None: 8-bit values as they are, others as docs/formats.md says."""
 
     pixel_size: PixelSizeParams | str | None = unhashed(None)
     """What a pixel measures, where files do not say it or say it wrong: {x: 0.25, y: 0.25, unit: µm} (or m, °, arcsec)
@@ -55,8 +57,8 @@ class DatasetParams(Params):
 
     @field_validator("channels")
     @classmethod
-    def _three_or_one(cls, value: list[int | str] | None) -> list[int | str] | None:
-        if value is not None and len(value) not in (1, 3):
+    def _three_or_one(cls, value: list[int | str] | str | None) -> list[int | str] | str | None:
+        if isinstance(value, list) and len(value) not in (1, 3):
             raise ValueError(f"name three channels, or one, not {len(value)}")
         return value
 
@@ -66,6 +68,12 @@ class DatasetParams(Params):
         if isinstance(value, tuple) and not value[0] < value[1]:
             raise ValueError(f"the first limit, {value[0]}, must be below the second, {value[1]}")
         return value
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "DatasetParams":
+        if self.channels == "pca" and self.values not in (None, "corpus"):
+            raise ValueError("channels: pca has values of its own, those of the corpus: leave values out")
+        return self
 
     def packages(self) -> dict[str, str]:
         return {"astropy": "dataset.values=zscale"} if self.values == "zscale" else {}

@@ -31,7 +31,7 @@ from pipeline.artifacts.features import (
 )
 from pipeline.artifacts.images import Images
 from pipeline.artifacts.known_rows import copy_known, write_known
-from pipeline.artifacts.view_listing import INDEX, tables, training_shapes
+from pipeline.artifacts.view_listing import INDEX, seen_by, tables, training_shapes
 from pipeline.artifacts.view_reader import ViewReader
 from pipeline.artifacts.views import (
     TABLE,
@@ -47,7 +47,6 @@ from pipeline.core.errors import ConfigError, Set, StageError
 from pipeline.core.params import Params, borrowed, derived, unhashed
 from pipeline.core.pieces import write_pieces
 from pipeline.images.pixels import DecodeError
-from pipeline.images.reading import reading
 from pipeline.numerics.codecs import quantise
 
 log = logging.getLogger("stegoflow")
@@ -75,7 +74,7 @@ class FeaturesParams(Params):
     codec: Literal["fp16", "int8"] = "fp16"
     """How tokens are stored. `int8`: in steps of 0.3 standard deviations of each channel in its view, compressed: a
     quarter of the bytes. Whatever it is, tokens are read as float16."""
-    channels: list[int | str] | None = borrowed("dataset.channels", optional=True)
+    channels: list[int | str] | str | None = borrowed("dataset.channels", optional=True)
     values: tuple[float, float] | str | None = borrowed("dataset.values", optional=True)
     max_failed_fraction: float = unhashed(0.1, ge=0, le=1)
     """Share of images that may be undecodable before the stage gives up."""
@@ -239,7 +238,7 @@ def _backbone(name: str, weights: str, sha256: str, block: int | None, facet: An
 def _batches(
     rows: dict[int, dict[str, Any]], job: Job, failed: dict[str, str]
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    images = ViewReader(job.roots["images"].location, reading(job.params.channels, job.params.values))
+    images = ViewReader(job.roots["images"].location, seen_by(job))
     indices: list[int] = []
     pixels: list[np.ndarray] = []
     for index, row in rows.items():
@@ -270,8 +269,8 @@ STAGE = Stage(
     "features",
     version=2,
     encoding=2,
-    inputs=("dataset",),
-    roots=("images",),
+    inputs=("dataset", "reading?"),
+    roots=("images", "pixel_sizes?"),
     params=FeaturesParams,
     compute=compute,
 )

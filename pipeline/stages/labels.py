@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.artifacts.labels import TABLE, read_label, stem
+from pipeline.artifacts.labels import TABLE, open_label, pieces, stem
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import ConfigError
 from pipeline.core.params import Params, borrowed
@@ -35,7 +35,8 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     names, ignore = description["classes"], description["ignore_index"]
     if not names:
         every = (item for items in listing.each() for item in items)
-        top = max(_largest(read_label(root, item.path, item.sha256, item.size), ignore) for item in every)
+        opened = (open_label(root, item.path, item.sha256, item.size) for item in every)
+        top = max(_largest(piece, ignore) for label in opened for piece in pieces(label))
         if top >= MOST_UNNAMED:
             raise ConfigError(
                 f"labels: the largest id is {top}, and ids from {MOST_UNNAMED} on are taken for classes only where "

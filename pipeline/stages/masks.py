@@ -1,12 +1,13 @@
 """masks: a label map for every predicted image, at the image's own resolution, with and without dense CRF.
 
-Artifact: one Parquet file per part of images: split, id, path, height, width, `mask` and `mask_crf` (PNG bytes, uint8
-or uint16 for more than 255 clusters; the largest value of the type marks pixels without content, and an image that
-could not be decoded).
+Artifact: one Parquet file per part: split, id, path, height and width of the image, `y` and `x` where its piece begins,
+`mask` and `mask_crf` (PNG bytes, uint8 or uint16 for more than 255 clusters; the largest value of the type marks pixels
+without content, and an image that could not be decoded). A row is an image, or a tile of one of more than 16.8
+megapixels; `images.json`, rows of the table of images; `tiles.json`, [position there, tiles] of each in tiles.
 Sources: STEGO, section 4.3 (mirror averaging, bilinear upsampling of codes, dense CRF); `pipeline.numerics.guided`.
 """
 
-import logging
+from math import ceil
 from typing import Any, Literal
 
 import numpy as np
@@ -17,28 +18,29 @@ from pipeline.artifacts.classes import Classes, read_classes
 from pipeline.artifacts.clusters import read_clusters
 from pipeline.artifacts.head import open_head
 from pipeline.artifacts.images import Images, Ranges
-from pipeline.artifacts.masks import ROWS, encode_png, ignore_value, mask_dtype, predicted_rows
+from pipeline.artifacts.mask_tiles import FILE, ROWS, Rectangle, items_of, large_images, predicted_rows, tile_at
+from pipeline.artifacts.masks import encode_png, ignore_value, mask_dtype
 from pipeline.artifacts.planes import Views
-from pipeline.artifacts.view_reader import reading_of
+from pipeline.artifacts.view_reader import ViewReader, reading_of
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
-from pipeline.datasets import finding, folder
-from pipeline.images.formats import open_source
+from pipeline.datasets import folder
 from pipeline.images.pixels import DecodeError
-from pipeline.images.source import MAX_PIXELS
-from pipeline.numerics.crf import CrfParams, dense_crf, tiles
+from pipeline.images.source import MAX_PIXELS, Source
+from pipeline.numerics.crf import CrfParams, dense_crf, log_softmax, tiles
 from pipeline.numerics.guided import guided_winner
+from pipeline.numerics.pieces import Piece, piece_of
 from pipeline.numerics.prototypes import SCALE
 from pipeline.numerics.tree import Cut
-from pipeline.numerics.views import cosine_logits, uncovered, winner
-
-log = logging.getLogger("stegoflow")
+from pipeline.numerics.views import ALL, PlanePart, Window, cosine_logits, uncovered, winner
 
 PART_PIXELS = 2**23
 """Pixels of a part: a few seconds of CRF."""
 MOST_IMAGES = 256
 """Images of a part, at most."""
+LEAST_TILES = 4
+"""Rows of a part, at least, where there are tiles."""
 
 
 class MasksParams(Params):
@@ -76,6 +78,8 @@ SCHEMA = pa.schema(
         ("path", pa.string()),
         ("height", pa.int32()),
         ("width", pa.int32()),
+        ("y", pa.int32()),
+        ("x", pa.int32()),
         ("mask", pa.binary()),
         ("mask_crf", pa.binary()),
     ]
@@ -86,9 +90,11 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     images = Images(job.inputs["dataset"])
     rows = Ranges(*(images.splits[split] for split in folder.predicted_splits(set(images.splits), job.params.splits)))
     job.out.write_json(ROWS, [[one.start, one.stop] for one in rows.ranges])
-    warn_of_large(images, rows)
     part = part_of(job.inputs["dataset"].manifest)
-    work.parts(predict_part, len(rows), part, "images")
+    if large := large_images(images, rows):
+        job.out.write_json(FILE, large)
+        part = max(part, LEAST_TILES)
+    work.parts(predict_part, items_of(job.out).total, part, "images and tiles" if large else "images")
     facts: dict[str, Any] = {"items": len(rows), "part": part, "clusters": job.inputs["clusters"].manifest["k"]}
     if "classes" in job.inputs:
         named = job.inputs["classes"].manifest["classes"]
@@ -103,40 +109,32 @@ def part_of(dataset: dict[str, Any]) -> int:
     return 1 << int(np.clip(PART_PIXELS / each, 1, MOST_IMAGES)).bit_length() - 1
 
 
-def warn_of_large(images: Images, rows: Ranges) -> None:
-    """Warn of images that get no mask because they are too large."""
-    large: list[str] = []
-    for one in rows.ranges:
-        for start in range(one.start, one.stop, MOST_IMAGES * 16):
-            some = images.pieces.rows(start, min(start + MOST_IMAGES * 16, one.stop))
-            pixels = np.asarray(some["height"], np.int64) * np.asarray(some["width"])
-            large += some["path"].filter(pa.array(pixels > MAX_PIXELS)).to_pylist()
-    if large:
-        log.warning(
-            "%d of %d images get no mask, because they have more than %.0f megapixels: %s",
-            *(len(large), len(rows), MAX_PIXELS / 1e6, finding.some(large)),
-        )
-
-
 def predict_part(job: Job, part: Part) -> dict[str, Any]:
-    """Masks of images start..stop−1 of those that are predicted."""
-    chosen = list(predicted_rows(job.out)[part.start : part.stop])
-    found = Images(job.inputs["dataset"]).pieces.take(np.asarray(chosen)).to_pylist()
+    """Masks of items start..stop−1: images that are predicted, of large ones their tiles."""
+    images, chosen, items = Images(job.inputs["dataset"]), predicted_rows(job.out), items_of(job.out)
     predict = Predictor(job.inputs, job.roots["images"].location, job.params, job.execution.device)
     pixels = np.zeros(predict.count, np.int64)
     rows, failed = [], {}
-    for index, image in zip(chosen, found, strict=True):
+    for item in range(part.start, part.stop):
+        position, number = items.at(item)
+        image = images.row(chosen[position])
+        kept = tile_at(image["height"], image["width"], number) if len(items.rows(position)) > 1 else None
         try:
-            mask, refined = predict(index, image)
+            mask, refined = predict(chosen[position], image, kept)
         except DecodeError as error:
             failed[image["path"]] = str(error)
-            mask, refined = predict.unknown(image)
+            mask, refined = predict.unknown(image, kept)
         if mask is not None:
             pixels += np.bincount(mask.ravel(), minlength=predict.count)[: predict.count]
         facts = {key: image[key] for key in ("split", "id", "path", "height", "width")}
-        rows.append({**facts, "mask": encode_png(mask), "mask_crf": encode_png(refined)})
+        y, x = (at.start for at in kept) if kept else (0, 0)
+        rows.append({**facts, "y": y, "x": x, "mask": encode_png(mask), "mask_crf": encode_png(refined)})
     job.out.write_table(f"masks/{part.name}.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
     return {"failed": failed, "pixels": pixels.tolist()}
+
+
+Maps = tuple[np.ndarray | None, np.ndarray | None]
+"""Label maps without and with CRF."""
 
 
 class Predictor:
@@ -163,11 +161,15 @@ class Predictor:
         fitted = inputs["clusters"].manifest["found_by"] == "regrouped" or clicked
         self.sharpness = params.sharpness or (SCALE if fitted else PUBLISHED)
         self.views = Views(inputs["features"])
+        self.failed = inputs["features"].manifest["failed"]
         self.reading = reading_of(inputs["features"])
+        self.reader = ViewReader(root, self.reading)
 
-    def __call__(self, index: int, image: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Label maps of an image, a row of the images table and its number there, without and with CRF. DecodeError
-        where it cannot be decoded, or is too large for a mask."""
+    def __call__(self, index: int, image: dict[str, Any], kept: Rectangle | None = None) -> Maps:
+        """Label maps of an image, a row of the images table and its number there, without and with CRF; or of one of
+        its tiles. DecodeError where it cannot be decoded."""
+        if kept is not None:
+            return self._tile(index, image, kept)
         if image["height"] * image["width"] > MAX_PIXELS:
             raise DecodeError(f"it has more than {MAX_PIXELS / 1e6:.0f} megapixels")
         boxes = self.views.boxes(index)
@@ -176,20 +178,46 @@ class Predictor:
         plane = self.plane(index)
         if plane is None:
             raise DecodeError("it could not be decoded when the features were made")
-        source = open_source(self.root, image["path"], image["sha256"], image["size"], self.reading)
+        source = self.reader.source(image["path"], image["sha256"], image["size"])
         maps = label_maps(source.pixels(), plane, self.vectors, self.cut, self.params, self.sharpness)
-        found = maps if self.classes is None else (self._named(maps[0]), self._named(maps[1]))
-        if source.sparse:
-            empty = ~source.valid((0, 0, *source.size), source.size) | uncovered(boxes, *source.size)
-            for mask in found:
-                if mask is not None:
-                    mask[empty] = ignore_value(self.count)
-        return found
+        every = slice(0, source.size[0]), slice(0, source.size[1])
+        return self._shown(maps, source, boxes, every)
+
+    def _tile(self, index: int, image: dict[str, Any], kept: Rectangle) -> Maps:
+        if image["path"] in self.failed:
+            raise DecodeError(f"{image['path']}: {self.failed[image['path']]}")
+        boxes = self.views.boxes_near(index, kept)
+        if not boxes:
+            return self.unknown(image, kept)
+        shape, size = self.views.plane_size(index), (image["height"], image["width"])
+        margin = ceil(2 * self.params.crf_params.bilateral_sxy) if self.params.crf else 0
+        piece = piece_of(kept, size, shape, margin)
+        plane = self.views.part(index, piece.part(shape), self._codes)
+        if plane is None:
+            raise DecodeError("it could not be decoded when the features were made")
+        source = self.reader.source(image["path"], image["sha256"], image["size"])
+        pixels = source.read(_box(piece.seen), _size(piece.seen))
+        maps = label_maps(pixels, plane, self.vectors, self.cut, self.params, self.sharpness, piece)
+        return self._shown(maps, source, boxes, kept)
 
     def plane(self, index: int) -> np.ndarray | None:
         """(rows, columns, D) float32: the codes of an image that prototypes are compared with; None where it could not
         be decoded."""
-        return self.views.plane(index, lambda tokens: self.clusters.seen(self.head(tokens)))
+        return self.views.plane(index, self._codes)
+
+    def _codes(self, tokens: np.ndarray) -> np.ndarray:
+        return self.clusters.seen(self.head(tokens))
+
+    def _shown(self, maps: Maps, source: Source, boxes: list[Window], kept: Rectangle) -> Maps:
+        """Label maps in the numbers of classes, where these are meant, and `ignore_value` where there is nothing."""
+        found = maps if self.classes is None else (self._named(maps[0]), self._named(maps[1]))
+        if source.sparse:
+            moved = [Window(box.y0 - kept[0].start, box.x0 - kept[1].start, *box[2:]) for box in boxes]
+            empty = ~source.valid(_box(kept), _size(kept)) | uncovered(moved, *_size(kept))
+            for mask in found:
+                if mask is not None:
+                    mask[empty] = ignore_value(self.count)
+        return found
 
     @property
     def count(self) -> int:
@@ -201,52 +229,66 @@ class Predictor:
             return ids
         return self.classes.label(ids, ignore_value(self.count)).astype(mask_dtype(self.count))
 
-    def unknown(self, image: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """The label maps of an image that could not be decoded; None where its size is not known, or too large."""
+    def unknown(self, image: dict[str, Any], kept: Rectangle | None = None) -> Maps:
+        """The label maps of an image that could not be decoded, or of a tile of it; None where its size is not known,
+        or too large."""
         n = self.count
-        size = (image["height"], image["width"])
-        small = 0 < image["height"] * image["width"] <= MAX_PIXELS
+        size = _size(kept) if kept else (image["height"], image["width"])
+        small = 0 < size[0] * size[1] <= MAX_PIXELS
         mask = np.full(size, ignore_value(n), mask_dtype(n)) if small else None
         return mask, mask if self.params.crf else None
 
 
+def _box(pixels: Rectangle) -> tuple[int, int, int, int]:
+    return pixels[0].start, pixels[1].start, *_size(pixels)
+
+
+def _size(pixels: Rectangle) -> tuple[int, int]:
+    return pixels[0].stop - pixels[0].start, pixels[1].stop - pixels[1].start
+
+
 def label_maps(
     image: np.ndarray,
-    plane: np.ndarray,
+    plane: np.ndarray | PlanePart,
     vectors: np.ndarray,
     cut: Cut,
     params: MasksParams,
     sharpness: float = PUBLISHED,
+    piece: Piece | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The mask of an image (height, width, 3 uint8) with codes `plane`, and that with CRF where params want it."""
-    k, height, width = len(cut.nodes), *image.shape[:2]
+    """The mask of an image (height, width, 3 uint8) with codes `plane`, and that with CRF where params want it.
+
+    Of a `piece` of an image: from the pixels that are seen and the part of the plane that is needed, the maps of what
+    is kept."""
+    k, (tall, wide) = len(cut.nodes), image.shape[:2]
+    height, width = piece.size if piece else (tall, wide)
+    top, left = (at.start for at in piece.seen) if piece else (0, 0)
+    inside = piece.inside if piece else ALL
     guided = params.upsampling == "guided"
-    mask = np.empty((height, width), mask_dtype(k))
+    mask = np.empty((tall, wide), mask_dtype(k))
     refined = np.empty_like(mask) if params.crf else None
     if guided:
-        mask[:] = guided_winner(image, plane, vectors, cut)
+        mask[inside] = guided_winner(image, plane, vectors, cut, piece)
         if refined is None:
-            return mask, None
-    for tile in tiles(k, height, width, params.crf_params):
-        logits = cosine_logits(plane, vectors, cut, height, width, tile.seen)
+            return mask[inside], None
+    for tile in tiles(k, tall, wide, params.crf_params):
+        at = _moved(tile.seen[0], top), _moved(tile.seen[1], left)
+        logits = cosine_logits(plane, vectors, cut, height, width, at)
         if not guided:
             mask[tile.kept] = winner(logits)[tile.inside]
         if refined is not None:
             logits *= sharpness
             refined[tile.kept] = dense_crf(image[tile.seen], log_softmax(logits), params.crf_params)[tile.inside]
-    return mask, refined
+    return mask[inside], None if refined is None else refined[inside]
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Along the first axis, in place and without overflow."""
-    logits -= logits.max(0)
-    logits -= np.log(np.exp(logits).sum(0))
-    return logits
+def _moved(at: slice, by: int) -> slice:
+    return slice(at.start + by, at.stop + by)
 
 
 STAGE = Stage(
     "masks",
-    version=5,
+    version=6,
     encoding=2,
     inputs=("dataset", "features", "head", "clusters", "classes?"),
     roots=("images",),

@@ -7,6 +7,7 @@ A token's target is the share of each class in its patch, so that no label map i
 
 from __future__ import annotations
 
+from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydantic import Field
 
 from pipeline.artifacts.features import BLOCK, Tokens, training_views, view_pieces
 from pipeline.artifacts.head import TrainedHead, open_head
-from pipeline.artifacts.labels import LabelMaps, check_size
+from pipeline.artifacts.labels import LabelMaps
 from pipeline.backbones.devices import pick_device
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.errors import StageError
@@ -82,10 +83,12 @@ def labelled_tokens(
         for view, values, code in zip(part, _flat(block), _flat(encoded), strict=True):
             if not np.isfinite(values[0, 0]):  # its image could not be decoded
                 continue
-            label = maps.read(view["split"], view["id"])
+            box, size = Window(*(view[key] for key in Window._fields)), (view["image_height"], view["image_width"])
+            top, left = floor(box.y0), floor(box.x0)
+            window = slice(top, ceil(box.y0 + box.height)), slice(left, ceil(box.x0 + box.width))
+            label = maps.window(view["split"], view["id"], window, size, view["path"])
             assert label is not None
-            check_size(label, view["path"], view["image_height"], view["image_width"])
-            box = Window(view["y0"], view["x0"], view["height"], view["width"])
+            box = box._replace(y0=box.y0 - top, x0=box.x0 - left)
             share = area_fractions(label, box, rows, columns, len(maps.names), maps.ignore).reshape(rows * columns, -1)
             pick = np.flatnonzero(share.sum(1) > 0)
             if len(pick) > each:

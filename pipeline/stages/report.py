@@ -16,7 +16,8 @@ from pipeline.artifacts.features import Tokens, training_views, view_pieces
 from pipeline.artifacts.head import COLLAPSED, TrainedHead, collapse
 from pipeline.artifacts.images import Images
 from pipeline.artifacts.labels import LabelMaps
-from pipeline.artifacts.masks import decode_png, mask_rows, predicted_rows
+from pipeline.artifacts.mask_tiles import Tiled, predicted_rows, reduced
+from pipeline.artifacts.masks import stored_map
 from pipeline.artifacts.scores import NAMES, PROTOCOLS, Annotated
 from pipeline.artifacts.view_reader import reading_of
 from pipeline.core.artifact import Artifact
@@ -27,7 +28,7 @@ from pipeline.images.pixels import DecodeError
 from pipeline.images.source import Source
 from pipeline.numerics.kmeans import normalise
 from pipeline.report.page import Page, Picture, Score, render
-from pipeline.report.raster import fitted, nearest
+from pipeline.report.raster import fitted
 
 PHOTO_SIDE, PATCH_SIDE = 480, 96
 """The longer side, in pixels, of an embedded photograph and of a patch in the gallery."""
@@ -172,8 +173,8 @@ def pictures(job: Job, count: int) -> list[Picture]:
     method = "annotated" if "classes" in job.inputs else "cluster"
     found = []
     for number in np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)).tolist():
-        (row,) = mask_rows(masks, number, number + 1)
-        if row["mask"] is None:
+        row, mask = stored_map(masks, number)
+        if mask is None:
             continue
         try:
             image = open_source(
@@ -185,16 +186,26 @@ def pictures(job: Job, count: int) -> list[Picture]:
             photo = image.read((0, 0, *image.size), size)
         except DecodeError:
             continue
+        refined = stored_map(masks, number, "mask_crf")[1] if masks.manifest["params"]["crf"] else None
         groups = {
-            NAMES[key].name: nearest(decode_png(row[column]), *size)
-            for key, column in ((method, "mask"), (f"{method}_crf", "mask_crf"))
-            if row[column]
+            NAMES[key].name: reduced(ids.__getitem__, ids.shape, size)
+            for key, ids in ((method, mask), (f"{method}_crf", refined))
+            if ids is not None
         }
-        label = labels.read(row["split"], row["id"]) if labels else None
-        if label is not None and labels:
-            label = nearest(np.where(label == labels.ignore, -1, label.astype(np.int64)), *size)
-        found.append(Picture(row["id"], photo, groups, baseline.label_map(rows[number], *size), label))
+        label = _label(labels, row, size) if labels else None
+        # K-means on the tokens of a large image would read all of them for one picture.
+        tokens = None if isinstance(mask, Tiled) else baseline.label_map(rows[number], *size)
+        found.append(Picture(row["id"], photo, groups, tokens, label))
     return found
+
+
+def _label(labels: LabelMaps, row: dict[str, Any], size: tuple[int, int]) -> np.ndarray | None:
+    """The label map of an image, a row of the masks, at another size; −1 where it is ignored."""
+    if (row["split"], row["id"]) not in labels:
+        return None
+    shape = row["height"], row["width"]
+    found = reduced(lambda at: labels.window(row["split"], row["id"], at, shape, row["path"]), shape, size)  # type: ignore[arg-type,return-value]
+    return np.where(found == labels.ignore, -1, found.astype(np.int64))
 
 
 def gallery(job: Job, params: ReportParams) -> list[list[np.ndarray]]:

@@ -19,18 +19,20 @@ from pydantic import Field
 from pipeline.artifacts.classes import read_annotation
 from pipeline.artifacts.clusters import FILE, Clusters, read_clusters
 from pipeline.artifacts.head import open_head
-from pipeline.artifacts.labels import LabelMaps, check_size
-from pipeline.artifacts.masks import decode_png, mask_rows, predicted_rows
+from pipeline.artifacts.labels import LabelMaps
+from pipeline.artifacts.mask_tiles import items_of, predicted_rows, tile_at
+from pipeline.artifacts.masks import decode_png, mask_rows
 from pipeline.artifacts.planes import Views
 from pipeline.artifacts.sampling import sample
 from pipeline.artifacts.scores import ANNOTATED, NAMES, Annotated
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Job, Part, Stage, Work
+from pipeline.core.errors import Set, StageError
 from pipeline.core.params import Params
 from pipeline.numerics.codes import Codes
 from pipeline.numerics.kmeans import cosine_kmeans, nearest, normalise
 from pipeline.numerics.metrics import confusion, match, match_named, scores, stability, stego_crop
-from pipeline.numerics.views import upsample, winner
+from pipeline.numerics.views import ALL, upsample, winner
 
 
 class ScoresParams(Params):
@@ -57,8 +59,8 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     if "labels" in job.inputs:
         maps = LabelMaps(job.inputs["labels"], job.roots["labels"].location)
         names = maps.names
-        total = job.inputs["masks"].manifest["items"]
-        work.parts(score_part, total, job.inputs["masks"].manifest["part"], "images")
+        masks = job.inputs["masks"]
+        work.parts(score_part, items_of(masks).total, masks.manifest["part"], "images")
         summed: dict[str, np.ndarray] = {}
         for marker in job.out.each_marker():
             images += marker["labelled"]
@@ -86,7 +88,8 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 
 
 def score_part(job: Job, part: Part) -> dict[str, Any]:
-    """Confusion counts (K + 1, class) of each method over images start..stop−1 of those that have masks."""
+    """Confusion counts (K + 1, class) of each method over images start..stop−1 of those that have masks, or over tiles
+    of large ones."""
     maps = LabelMaps(job.inputs["labels"], job.roots["labels"].location)
     classes = len(maps.names)
     head = open_head(job.inputs["head"], job.execution.device)
@@ -94,7 +97,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
     probe = job.inputs["probe"].read_tensors("probe.safetensors") if "probe" in job.inputs else None
     baseline = read_clusters(job.inputs["baseline"])
     center = job.inputs["baseline"].held(FILE, Artifact.read_tensors)["center"]
-    chosen = predicted_rows(job.inputs["masks"])[part.start : part.stop]
+    chosen, items = predicted_rows(job.inputs["masks"]), items_of(job.inputs["masks"])
     classified = job.inputs.get("classes")
     clicked = {(one.split, one.image) for one in read_annotation(classified).points} if classified else set()
     clusters = read_clusters(job.inputs["clusters"])
@@ -108,33 +111,42 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
 
     totals: dict[str, np.ndarray] = {}
     labelled = held_out = 0
-    for index, row in zip(chosen, mask_rows(job.inputs["masks"], part.start, part.stop), strict=True):
+    for item, row in enumerate(mask_rows(job.inputs["masks"], part.start, part.stop), part.start):
+        (position, number), height, width = items.at(item), row["height"], row["width"]
+        index, tiled = chosen[position], len(items.rows(position)) > 1
+        window = tile_at(height, width, number) if tiled else ALL
         if (row["split"], row["id"]) in clicked:
-            held_out += 1
+            held_out += number == 0
             continue
-        label = maps.read(row["split"], row["id"])
+        label = maps.window(row["split"], row["id"], window, (height, width), row["path"])
         if label is None:
             continue
-        height, width = row["height"], row["width"]
-        check_size(label, row["path"], height, width)
-        labelled += 1
+        if tiled and job.params.protocol == "stego":
+            raise StageError(
+                f"the protocol stego shrinks whole images, and {row['path']} has {height * width / 1e6:.0f} megapixels",
+                next=Set("scores.protocol", "full"),
+            )
+        labelled += number == 0
         predicted = {name: decode_png(row[column]) for name, column in columns.items() if row[column]}
-        planes = views.plane(index, encode)
+        planes = views.seen_from(index, window, encode)
         if planes is None:
             crf = job.inputs["masks"].manifest["params"]["crf"]
             names = [*list(columns)[: 2 if crf else 1], "baseline"]
             names += (["cluster"] if classified else []) + (["linear", "linear_tokens"] if probe else [])
             predicted = dict.fromkeys(names, np.full(label.shape, -1))
         else:
-            ends = [clusters.vectors.shape[1] if classified else 0, planes.shape[-1] - len(center)]
-            compared, codes, tokens = np.split(planes, ends, axis=-1)
+            ends = [clusters.vectors.shape[1] if classified else 0, planes.values.shape[-1] - len(center)]
+            compared, codes, tokens = np.split(planes.values, ends, axis=-1)
             logits = {"baseline": baseline.cut().best((tokens - center) @ baseline.vectors.T)}
             if classified:
                 logits["cluster"] = clusters.cut().best(normalise(compared) @ clusters.vectors.T)
             if probe is not None:
                 logits["linear"] = codes @ probe["codes.weight"].T + probe["codes.bias"]
                 logits["linear_tokens"] = (tokens - probe["center"]) @ probe["tokens.weight"].T + probe["tokens.bias"]
-            predicted |= {name: winner(upsample(plane, height, width)) for name, plane in logits.items()}
+            predicted |= {
+                name: winner(upsample(planes._replace(values=plane), height, width, window))
+                for name, plane in logits.items()
+            }
         if job.params.protocol == "stego":
             label, predicted = stego_crop(label), {name: stego_crop(mask) for name, mask in predicted.items()}
         for name, mask in predicted.items():

@@ -24,6 +24,8 @@ class Format(NamedTuple):
     """Whether it keeps where the image lies and what a pixel measures: the headers of the images are read."""
     scores: bool = False
     """Whether it has room for the score of every class."""
+    whole: bool = False
+    """Whether it holds a label map whole; the others read it in strips or tiles."""
 
 
 FORMATS: dict[str, Format] = {
@@ -35,11 +37,13 @@ FORMATS: dict[str, Format] = {
     "fits": Format("DS9, photutils, astropy", "a SEGMAP per image under its WCS", ("astropy",), True, True),
     "geojson": Format("QuPath", "outlines in pixels, a file per image", ("rasterio", "shapely"), True),
     "gpkg": Format("QGIS", "outlines in the image's CRS, with areas", ("rasterio", "shapely", "pyogrio"), True),
-    "coco": Format("pycocotools, Detectron2, FiftyOne", "one JSON: a run-length mask per class", ("pycocotools",)),
-    "panoptic": Format("panopticapi, Mask2Former", "COCO panoptic: PNGs of segment ids and one JSON"),
-    "cvat": Format("CVAT", "one zip: Segmentation mask 1.1"),
-    "label-studio": Format("Label Studio", "tasks with brush predictions, and the labelling config"),
-    "fiftyone": Format("FiftyOne", "masks, their targets, and a script that loads them"),
+    "coco": Format(
+        "pycocotools, Detectron2, FiftyOne", "one JSON: a run-length mask per class", ("pycocotools",), whole=True
+    ),
+    "panoptic": Format("panopticapi, Mask2Former", "COCO panoptic: PNGs of segment ids and one JSON", whole=True),
+    "cvat": Format("CVAT", "one zip: Segmentation mask 1.1", whole=True),
+    "label-studio": Format("Label Studio", "tasks with brush predictions, and the labelling config", whole=True),
+    "fiftyone": Format("FiftyOne", "masks, their targets, and a script that loads them", whole=True),
     "table": Format("pandas, R, Excel", "pixels, share and area per image and class: CSV and Parquet", (), True, True),
 }
 """Every format by the name that `--as` takes."""

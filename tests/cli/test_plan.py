@@ -86,5 +86,6 @@ def test_views_that_are_no_number_of_views(call, config, views):
 def test_the_table_ends_with_a_total(call, config):
     status, out, _ = call("plan", config)
     assert status == 0
+    assert "views: " in out
     assert "total" in out
     assert "stegoflow run" in out

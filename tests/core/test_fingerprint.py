@@ -33,13 +33,17 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "weights_digest", lambda backbone, weights: "0" * 64)
 
 
+LATER = {"reading?", "pixel_sizes?"}
+"""What features came to read where a config asks for it: without it they keep the names that they had."""
+
+
 def default_fingerprints() -> dict[str, str]:
     """The name of each stage's artifact with default params, every input, root and weights named by 64 zeros."""
     config = PipelineConfig.model_validate({"dataset": {"root": "/nowhere"}})
     names = {}
     for stage in STAGES:
-        inputs = {role.rstrip("?"): "0" * 64 for role in stage.inputs}
-        roots = {role.rstrip("?"): Root("/nowhere", "0" * 64) for role in stage.roots}
+        inputs = {role.rstrip("?"): "0" * 64 for role in stage.inputs if role not in LATER}
+        roots = {role.rstrip("?"): Root("/nowhere", "0" * 64) for role in stage.roots if role not in LATER}
         names[stage.name] = Node(stage, resolve(getattr(config, stage.name), config), inputs, roots).fingerprint
     return names
 
@@ -98,7 +102,7 @@ BORROWED = [
     for section, field in FIELDS
     if role(SECTIONS[section], field) == "borrowed"
 ]
-OPTIONAL = [("features", "channels"), ("features", "values")]
+OPTIONAL = [(stage, field) for stage in ("reading", "features") for field in ("channels", "values")]
 """They came later, and are hashed where they are set: artifacts keep the names that they had."""
 
 

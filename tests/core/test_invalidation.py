@@ -113,6 +113,8 @@ OTHER_METHODS: dict[str, dict[str, Any]] = {
     "none": {},
 }  # fmt: skip
 """… and for those of methods that the configs here do not choose, but what all methods have."""
+SCALE = {"features.views.mpp", "features.views.gsd"}
+"""… and what gives sliding views a scale: tests/datasets/test_scale.py."""
 DERIVED = {"features.weights_sha256"}
 PLACES = {"dataset.root", "features.weights"}
 ROOTS = {"classes.annotation"}
@@ -131,7 +133,7 @@ EXECUTION: dict[str, Any] = {
     "dask_options": {"cores": 4},
     "retries": 7,
 }
-BY_NAME = {stage.name: stage for stage in STAGES if stage.name not in ("suggestion", "classes")}
+BY_NAME = {stage.name: stage for stage in STAGES if stage.name not in ("reading", "suggestion", "classes")}
 """The stages of the configs here, which give K, choose the head `stego` and have no annotation."""
 
 
@@ -189,7 +191,7 @@ def changed_config(
 def test_every_field_has_a_case():
     """A new field: add it to CHANGED (or to EXECUTION, if it changes no value)."""
     cases_of = {
-        "plain": {*CHANGED, *SUGGESTION, *ANNOTATION},
+        "plain": {*CHANGED, *SUGGESTION, *ANNOTATION, *SCALE},
         "derived": DERIVED,
         "unhashed": {*PLACES, *READ, *LIMITS, *ROOTS},
     }

@@ -2,15 +2,22 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from corpora import small
 from raster_files import BANDS, geotiff
+from rasterio.transform import Affine
 
 from pipeline.api import run
-from pipeline.config import validate
+from pipeline.artifacts.features import view_pieces
+from pipeline.config import PipelineConfig, validate
 from pipeline.core.errors import ConfigError
-from pipeline.datasets.scale import configured
+from pipeline.core.store import Store
+from pipeline.datasets.scale import configured, pixels_per
+from pipeline.images.pixels import resize
 from pipeline.images.source import PixelSize
+from pipeline.numerics.views import windows
+from pipeline.planning import nodes, plan
 
 
 def table(path: Path, text: str) -> str:
@@ -67,3 +74,107 @@ def test_a_run_knows_it(tmp_path, vit, monkeypatch):
     done = run(validate(small(tmp_path, tmp_path / "store", vit, dataset=dataset, masks={"crf": False})))
     monkeypatch.chdir("/")
     assert [done.pixel_size(f"{number}.tif") for number in range(2)] == [PixelSize(10, 10, "m"), PixelSize(3, 4, "m")]
+
+
+def scenes(root: Path) -> Path:
+    """Four scenes of 10 m, one of them of 20 m."""
+    for number in range(4):
+        step = 20 if number == 3 else 10
+        image = resize((BANDS[..., :3] // 257 + number).astype(np.uint8), 180, 260)
+        geotiff(root / f"{number}.tif", image, transform=Affine(step, 0, 5e5, 0, -step, 5e6))
+    return root
+
+
+def scaled(tmp_path: Path, vit: str, views: dict, **dataset) -> PipelineConfig:
+    root = tmp_path / "scenes"
+    content = small(root if root.exists() else scenes(root), tmp_path / "store", vit)
+    content["features"] = {**content["features"], "views": {"size": (64, 80), **views}}
+    content["dataset"] = {**content["dataset"], **dataset}
+    return validate(content)
+
+
+def table_of(config: PipelineConfig) -> list[dict]:
+    return view_pieces(run(config).artifact("features")).read().to_pylist()
+
+
+def names(config: PipelineConfig) -> dict[str, str]:
+    return {node.stage.name: node.fingerprint for node in nodes(config, Store(config.store))}
+
+
+def test_views_in_metres_are_windows_of_as_many_metres(tmp_path, vit):
+    config = scaled(tmp_path, vit, {"gsd": 20})
+    rows = {}
+    for row in table_of(config):
+        rows.setdefault(row["path"], []).append(row)
+    for path, step in {"0.tif": 10, "3.tif": 20}.items():
+        (row, *_) = rows[path]
+        assert (row["height"] * step, row["width"] * step) == (64 * 20, 80 * 20)
+        assert (row["scale_y"], row["scale_x"]) == (step / 20, step / 20)
+    assert len(rows["3.tif"]) > len(rows["0.tif"])
+    (planned,) = (row for row in plan(config) if row.stage == "features")
+    assert planned.items == sum(map(len, rows.values()))
+
+
+def test_the_forecast_counts_the_views_that_there_will_be(tmp_path, vit):
+    config = scaled(tmp_path, vit, {"mpp": 5e6}, pixel_size={"x": 10, "y": 5, "unit": "m"})
+    (before,) = (row for row in plan(config) if row.stage == "features")
+    assert before.action == "run"
+    assert before.bound == ""
+    assert before.items == len(table_of(config))
+
+
+def test_windows_of_pixels_that_are_not_square_are_square_on_the_ground():
+    (box, *_) = windows("sliding", 2000, 2000, (322, 322), 0.25, pixels_per(2, PixelSize(1, 0.5, "m"), "a", "gsd"))
+    assert (box.height, box.width) == (1288, 644)
+
+
+def test_a_pixel_size_names_the_features_where_views_have_a_scale_and_nowhere_else(tmp_path, vit):
+    said = {"x": 10, "y": 10, "unit": "m"}
+    assert names(scaled(tmp_path, vit, {})) == names(scaled(tmp_path, vit, {}, pixel_size=said))
+    native, gsd, mpp = (
+        names(scaled(tmp_path, vit, views)) for views in ({"kind": "sliding"}, {"gsd": 20}, {"mpp": 2e7})
+    )
+    assert len({found["features"] for found in (native, gsd, mpp)}) == 3
+    assert native["dataset"] == gsd["dataset"]
+    fixed = names(scaled(tmp_path, vit, {"gsd": 20}, pixel_size=said))
+    assert fixed["features"] != gsd["features"]
+    wider = names(scaled(tmp_path, vit, {"gsd": 20}, pixel_size={**said, "x": 20}))
+    assert wider["features"] not in (fixed["features"], gsd["features"])
+
+
+def test_a_table_is_known_by_what_it_says_of_these_images(tmp_path, vit):
+    def named(name: str, lines: str) -> str:
+        size = table(tmp_path / name, "path,x,y,unit\n" + lines)
+        return names(scaled(tmp_path, vit, {"gsd": 20}, pixel_size=size))["features"]
+
+    found = named("a.csv", "0.tif,10,10,m\n1.tif,40,40,m\n")
+    assert named("b.csv", "1.tif,40,40,m\n0.tif,10,10,m\nelsewhere.tif,3,3,m\n") == found
+    assert named("b.csv", "1.tif,20,40,m\n0.tif,10,10,m\n") != found
+    assert named("c.csv", "elsewhere.tif,3,3,m\n") == names(scaled(tmp_path, vit, {"gsd": 20}))["features"]
+
+
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [
+        (None, r"does not say what a pixel measures, which features\.views\.mpp needs"),
+        (PixelSize(0.2, 0.2, "°"), r"measures 0\.2 × 0\.2 °, no length"),
+        (PixelSize(1, 1, "m"), r"features\.views\.mpp is 2,000,000 times finer than a pixel"),
+    ],
+)
+def test_a_pixel_size_that_gives_no_scale(size, why):
+    with pytest.raises(ConfigError, match=why) as caught:
+        pixels_per(0.5e-6, size, "a.tif", "features.views.mpp")
+    assert "dataset.pixel_size={x: 0.25, y: 0.25, unit: µm}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("views", "why"),
+    [
+        ({"mpp": 0.5, "gsd": 1}, "give one of them"),
+        ({"mpp": 0.5, "kind": "whole"}, "the kind whole have no scale"),
+        ({"gsd": 0}, "greater than 0"),
+    ],
+)
+def test_scales_that_cannot_be(views, why):
+    with pytest.raises(ConfigError, match=why):
+        validate({"dataset": {"root": "x"}, "features": {"views": views}})

@@ -25,7 +25,7 @@ from pipeline.planning import STAGES
 
 ROOT = Path(__file__).parents[2]
 ALL = [stage.name for stage in STAGES]
-NAMES = [name for name in ALL if name not in ("suggestion", "classes")]  # K is given, no annotation
+NAMES = [name for name in ALL if name not in ("reading", "suggestion", "classes")]  # K is given
 ODD = "_a_ [b](c) <i>&`|.png"
 """An image's name that would be markup."""
 

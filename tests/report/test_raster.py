@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from pipeline.report.raster import fitted, nearest, png
+from pipeline.report.raster import fitted, png
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -17,12 +17,6 @@ def test_a_photograph_is_shrunk_to_its_longer_side_and_never_enlarged():
     assert fitted(100, 960, 480) == (50, 480)
     assert fitted(1, 5000, 480) == (1, 480)
     assert fitted(10, 20, 480) == (10, 20)
-
-
-def test_a_map_is_shrunk_without_new_ids():
-    ids = np.repeat(np.arange(6), 100).reshape(1, -1).repeat(50, 0)
-    found = nearest(ids, 25, 60)
-    assert (found == np.repeat(np.arange(6), 10)).all()
 
 
 def test_a_map_has_its_colours_and_is_clear_where_there_is_none():

@@ -35,7 +35,7 @@ from pipeline.results import Run
 from pipeline.session import session
 from pipeline.stages import features, head, masks
 
-NAMES = [stage.name for stage in STAGES if stage.name not in ("suggestion", "classes")]  # K is given, no annotation
+NAMES = [stage.name for stage in STAGES if stage.name not in ("reading", "suggestion", "classes")]  # K is given
 UNLABELLED = [name for name in NAMES if name not in ("labels", "probe")]
 Make = Callable[..., PipelineConfig]
 
