@@ -254,9 +254,10 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """What `run --json` prints: {"run", "stages", "k", "groups" (shares; of "classes" where the
-        run has these), "classes", "annotation" (what a person gave), "protocol", "scores", "report", "failed" (paths of
-        images that could not be decoded)}; None for what the run has not, or not yet."""
+        run has these), "classes", "annotation" (what a person gave), "protocol", "scores", "report", "failed" (how many
+        "images" could not be decoded, and "paths" of the first)}; None for what the run has not, or not yet."""
         scores = self.scores if self.has("scores") else None
+        seen = self.artifact("features").manifest if self.has("features") else {}
         absent = () if scores and scores.annotation else ANNOTATED
         measured = {name: getattr(scores, name, None) for name in NAMES if name not in absent}
         return {
@@ -269,7 +270,7 @@ class Run:
             "protocol": scores.protocol if scores else None,
             "scores": {name: s and {"accuracy": s.accuracy, "miou": s.miou} for name, s in measured.items()},
             "report": self.report if self.has("report") else None,
-            "failed": sorted(self.artifact("features").manifest["failed"]) if self.has("features") else None,
+            "failed": {"images": seen.get("failed_images", 0), "paths": sorted(seen.get("failed", ()))},
         }
 
     def __repr__(self) -> str:

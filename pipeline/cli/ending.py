@@ -34,8 +34,9 @@ def show_end(result: dict[str, Any], seconds: float, store: str) -> None:
     if result["classes"]:
         names, points = (sum(row[what] for row in result["classes"]) for what in ("groups", "points"))
         lines.insert(1, f"person   groups named: {names}, points: {points}")
-    if result["failed"]:
-        lines.append(f"skipped  {counted(result['failed'])} that cannot be decoded: {visible(some(result['failed']))}")
+    if result["failed"]["images"]:
+        named = visible(some(result["failed"]["paths"]))
+        lines.append(f"skipped  {counted(result['failed']['images'])} that cannot be decoded: {named}")
     if result["report"]:
         lines.append(f"report   {near(visible(open_store(store).path_of(NEWEST_REPORT)))}")
         lines.append(f"next     {command('open', store)}")
@@ -47,9 +48,9 @@ def show_end(result: dict[str, Any], seconds: float, store: str) -> None:
         out.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def counted(images: list[str]) -> str:
+def counted(images: int) -> str:
     """`1 image`, `12 images`"""
-    return f"{len(images):,} image" + "s" * (len(images) != 1)
+    return f"{images:,} image" + "s" * (images != 1)
 
 
 def groups_table(shares: list[float], classes: list[dict[str, Any]] | None = None) -> Table:

@@ -103,6 +103,10 @@ def build_index(vectors: np.ndarray, exact_below: int) -> tuple[Any, dict[str, A
         index.nprobe = min(lists, index.nprobe * 2)
 
 
+CANDIDATES = 2**22
+"""Views that are looked at together: their cosines, places and order take 24 bytes each."""
+
+
 def search_others(
     index: Any, vectors: np.ndarray, images: np.ndarray, k: int, most: int, work: Work | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +118,7 @@ def search_others(
     n = len(vectors)
     found = np.full((n, k), -1, np.int64)
     similarity = np.full((n, k), np.nan, np.float32)
-    step = 4096
+    step = int(np.clip(CANDIDATES // (k + most), 1, 4096))
     for start in range(0, n, step):
         if work:
             work.tick(start, n, "views")

@@ -206,6 +206,7 @@ def test_a_grid_is_measured_once_and_a_failing_cell_stops_no_other(data: Path, t
     made = {stage.name: len(list((store / "artifacts").glob(f"{stage.name}/*/manifest.json"))) for stage in STAGES}
     once = {
         "suggestion": 0,
+        "reading": 0,
         "classes": 0,
         "dataset": 1,
         "labels": 1,

@@ -83,7 +83,8 @@ def test_only_what_a_stage_reads_is_made_and_listed(make_config: Make, monkeypat
     [
         ("stego", 4, set()),
         ("stego", None, {"clusters", "baseline", "report"}),
-        ("stegoflow", None, {"head", "clusters", "baseline", "report"}),
+        ("stegoflow", None, {"clusters", "baseline", "report"}),
+        ("smooseg", None, {"head", "clusters", "baseline", "report"}),
     ],
 )
 def test_who_reads_the_suggestion(method: str, k: int | None, readers: set[str], make_config: Make):

@@ -128,6 +128,7 @@ EXECUTION: dict[str, Any] = {
     "batch_size": 3,
     "executor": "processes",
     "workers": 3,
+    "wait_for_workers": 7,
     "dask_address": "tcp://nowhere:8786",
     "dask_cluster": "dask_jobqueue.SLURMCluster",
     "dask_options": {"cores": 4},

@@ -67,7 +67,8 @@ def write(path: Path, pixels: np.ndarray) -> None:
 
 def test_a_run_makes_every_artifact(finished):
     result = json.loads(json.dumps(finished.summary()))
-    assert sorted(result) == ["annotation", "classes", "groups", "k", "protocol", "report", "run", "scores", "stages"]
+    shown = ["annotation", "classes", "failed", "groups", "k", "protocol", "report", "run", "scores", "stages"]
+    assert sorted(result) == shown
     assert result["k"] == len(result["groups"]) == 4
     assert sum(result["groups"]) == pytest.approx(1)
     assert result["protocol"] == "full"
