@@ -13,7 +13,7 @@ demo: .venv
 	$(BIN)/stegoflow demo
 
 test: .venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # All of the fault suite: kills, full disks, flipped bytes, collectors beside runs. Writes docs/faults.md.
 faults: .venv
