@@ -99,7 +99,7 @@ def measure(
 
 
 PROTOTYPES = 256
-"""Of heads whose tree would have no more than K: named cuts need a finer one."""
+"""Of heads whose tree has no cut as fine as those that are named."""
 COLOUR: dict[tuple[str, str, int], Json] = {}
 """What colour alone gives, by dataset, labels and seed: the same for every head."""
 
@@ -110,7 +110,7 @@ def worth(found: Run, config: PipelineConfig) -> Json:
     import quality_named
 
     data, finer = quality_named.Labelled(found), found
-    if len(found.clusters.vectors) < PROTOTYPES and config.clusters.prototypes is None:
+    if len(found.clusters.vectors) < max(quality_named.CUTS) and config.clusters.prototypes is None:
         few = config.clusters.model_copy(update={"prototypes": PROTOTYPES, "method": "kmeans"})
         finer = run(config.model_copy(update={"clusters": few}), until="masks")
     key = found.artifact("dataset").fingerprint, found.artifact("labels").fingerprint, config.clusters.seed

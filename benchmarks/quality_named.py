@@ -92,11 +92,12 @@ def near_border(label: np.ndarray, band: float = BAND) -> np.ndarray:
 
 
 class Labelled:
-    """The labelled images of a run: `train`, those that name groups, and `val`, those that are scored."""
+    """The labelled images of a run: `train`, those that name groups, and `val`, those that are scored. Labels are
+    those of `labels`, a run of the same images, where the run itself went only as far as its masks."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, labels: Run | None = None) -> None:
         self.images = Images(run.artifact("dataset"))
-        self.maps = LabelMaps(run.artifact("labels"), run.record["config"]["dataset"]["root"])
+        self.maps = LabelMaps((labels or run).artifact("labels"), run.record["config"]["dataset"]["root"])
         self.classes = len(self.maps.names)
         stages = ("features", "head", "clusters")
         self.descriptors = Descriptors(**{stage: run.artifact(stage) for stage in stages}, device="auto")
@@ -150,7 +151,7 @@ def worth(run: Run, data: Labelled, finer: Run) -> dict[str, Any]:
     `share` of the way from k-means on tokens to the linear probe on tokens; `boundary` of the masks without CRF,
     `boundary_baseline`. `finer` is the run itself, or one that differs from it in its prototypes alone."""
     known = run.scores
-    named = curve(finer, data if finer is run else Labelled(finer))
+    named = curve(finer, data if finer is run else Labelled(finer, run))
     linear = known.linear_tokens and known.linear_tokens.miou
     masks, k = label_maps(run.artifact("masks"), data.images, crf=False), run.clusters.k
 

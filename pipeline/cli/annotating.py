@@ -26,12 +26,13 @@ def groups(run: str = "latest", /, *, cut: int | None = None, store: StoreURL = 
         The tree of clusters cut into so many groups; default: as the run has them.
     """
     from pipeline.api import open_run
+    from pipeline.cli.tables import command, console, groups_table, waiting
 
     opened = open_run(open_existing(store), run)
-    found = opened.groups(cut)
+    with waiting("looking for typical patches"):
+        found = opened.groups(cut)
     if json:
         return print_json(found)
-    from pipeline.cli.tables import command, console, groups_table
 
     console().print(groups_table(found, opened.annotation))
     print(f"\nnext: {command(f'export {run} --cut {len(found)} --out FOLDER', store or './store')}  # to see them")
@@ -53,7 +54,8 @@ def annotate(
     """Check an annotation, and store it as the newest version.
 
     An annotation is YAML: `classes: [{name: gland, color: "#d55e00"}]`, `groups: {"412": gland}` (nodes that `groups`
-    lists) and `points: [{split: train, image: a/b.png, y: 120, x: 33, class: gland}]`. Earlier versions are kept.
+    lists) and `points: [{split: train, image: a/b.png, y: 120, x: 33, class: gland}]` (split: all, where the images are
+    in no folders of splits). Earlier versions are kept.
 
         stegoflow annotate latest mine.yaml --after 3
         stegoflow annotate latest --from best

@@ -46,9 +46,11 @@ def explore(
     opened = open_existing(store)
     record = find_run(opened, run, "masks")
     if out is not None:
+        from pipeline.cli.tables import waiting
         from pipeline.explore.single import write_page
 
-        facts = write_page(opened, record, Path(out), images)
+        with waiting("writing the page"):
+            facts = write_page(opened, record, Path(out), images)
         print(visible(f"{facts['images']} images, {facts['bytes'] / 1e6:.1f} MB in {out}"))
         return 0
     from pipeline.cli.looking import has_display

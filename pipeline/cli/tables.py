@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +26,11 @@ def console() -> Console:
     """Standard output."""
     made = Console()
     return made if made.is_terminal else Console(width=WIDE)
+
+
+def waiting(text: str) -> Status:
+    """What a terminal shows while something goes on that is not counted."""
+    return Console(stderr=True).status(text)
 
 
 def table(*left: str, right: tuple[str, ...] = ()) -> Table:

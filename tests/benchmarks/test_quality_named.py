@@ -106,3 +106,12 @@ def test_what_a_tree_lacks_is_not_there(make_config: Callable[..., PipelineConfi
     result = worth(found, Labelled(found), found)
     assert (result["named"], result["share"]) == ({}, None)
     assert result["boundary"] > 0
+
+
+def test_a_finer_tree_of_the_same_head_names_cuts(make_config: Callable[..., PipelineConfig]):
+    """It was made up to its masks alone: labels are those of the run that is scored."""
+    found = run(make_config(masks={"crf": False}), until="scores")
+    finer = run(make_config(masks={"crf": False}, clusters={"prototypes": 30}), until="masks")
+    assert not finer.has("labels")
+    result = worth(found, Labelled(found), finer)
+    assert 0 < result["named"]["10"] <= 100
