@@ -35,8 +35,8 @@ from pipeline.numerics.prototypes import SCALE
 from pipeline.numerics.tree import Cut
 from pipeline.numerics.views import ALL, PlanePart, Window, cosine_logits, uncovered, winner
 
-PART_PIXELS = 2**23
-"""Pixels of a part: a few seconds of CRF."""
+PART_PIXELS = 2**21
+"""Pixels of a part: 20 seconds of CRF, one without. Workers share parts, and a kill loses one."""
 MOST_IMAGES = 256
 """Images of a part, at most."""
 LEAST_TILES = 4
@@ -104,7 +104,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
 
 
 def part_of(dataset: dict[str, Any]) -> int:
-    """Images per part: a power of two, of images of a megapixel 8."""
+    """Images per part: a power of two, of images of a megapixel 2."""
     each = max(1.0, dataset["pixels"] / max(1, dataset["items"]))
     return 1 << int(np.clip(PART_PIXELS / each, 1, MOST_IMAGES)).bit_length() - 1
 
