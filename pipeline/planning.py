@@ -18,7 +18,7 @@ from pipeline.core.store import Store, open_store
 from pipeline.datasets import folder
 from pipeline.datasets.scale import configured
 from pipeline.forecast import Corpus, cost, survey
-from pipeline.images import files
+from pipeline.images import walking
 from pipeline.stages import (
     baseline,
     classes,
@@ -91,7 +91,7 @@ def nodes(
     root, and those that suggest values where the config gives all of them.
     """
     pins = pins or {}
-    files.has_folder(config.dataset.root, "images")  # refuses a root that is no folder, before weights are looked for
+    walking.has_folder(config.dataset.root, "images")  # refuses a root that is no folder, before weights are looked for
     params = {stage.name: resolve(getattr(config, stage.name), config) for stage in STAGES if stage.name not in pins}
     if "reading" in params and not params["reading"].asked:  # type: ignore[attr-defined]
         del params["reading"]

@@ -7,7 +7,7 @@ from pipeline.core.errors import ConfigError, Set
 from pipeline.core.store import MARK, redact
 from pipeline.datasets.benchmarks import listing as benchmark
 from pipeline.datasets.remembered import File
-from pipeline.images import files, formats
+from pipeline.images import files, formats, walking
 from pipeline.images.gathering import gather
 
 SOLE_SPLIT = "all"
@@ -29,7 +29,7 @@ class Listed(NamedTuple):
 
 def image_folder(root: str) -> str:
     """The part of the root that holds images: `images` where there is such a folder, else all of it."""
-    return "images" if files.has_folder(root, "images") else ""
+    return "images" if walking.has_folder(root, "images") else ""
 
 
 def find(root: str, kind: str, layout: str) -> Listed:
@@ -48,7 +48,7 @@ def find(root: str, kind: str, layout: str) -> Listed:
         raise _nothing(root, top, suffixes, notes)
     split_of = _splitter(top, "train" in look.splits)
     tops = [f"{top}/{split}".strip("/") for split in sorted(look.splits)] if "train" in look.splits else [top]
-    each = (entry for below in tops for entry in files.walk(root, below) if _is(entry, suffixes))
+    each = (entry for below in tops for entry in walking.walk(root, below) if _is(entry, suffixes))
     return Listed((File(*split_of(entry.path), entry) for entry in each), split_of, look.total, notes)
 
 
@@ -72,7 +72,7 @@ def _look(root: str, top: str, suffixes: tuple[str, ...]) -> _Look:
     def paths() -> Iterator[str]:
         nonlocal count, whole
         last = ""
-        for entry in files.walk(root, top):
+        for entry in walking.walk(root, top):
             path = entry.path
             whole |= path.lower().endswith(TOGETHER) or bool(files.within(path)) or path.endswith(f"/{MARK}")
             whole |= path < last
@@ -92,7 +92,7 @@ def _is(entry: files.Found, suffixes: tuple[str, ...]) -> bool:
 
 def _whole(root: str, kind: str, top: str, suffixes: tuple[str, ...]) -> Listed:
     """The files of a folder that have to be seen together: slides, mosaics, series."""
-    every = gather(root, files.walk(root, top))
+    every = gather(root, walking.walk(root, top))
     found = [entry for entry in every if _is(entry, suffixes)]
     notes = formats.left_out(entry.path for entry in every) if kind == "images" else []
     if not found:

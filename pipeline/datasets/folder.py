@@ -23,7 +23,7 @@ from pipeline.datasets.benchmarks import LAYOUTS, layouts
 from pipeline.datasets.benchmarks import listing as benchmark
 from pipeline.datasets.finding import Listed, find
 from pipeline.datasets.remembered import File, Memory, Piece, name_of, pieces
-from pipeline.images import files, formats
+from pipeline.images import files, formats, walking
 
 FIRST_THREE = "the first three are seen, unless dataset.channels names others"
 
@@ -205,7 +205,7 @@ def has_labels(root: str, layout: str = "folder") -> bool:
     """Whether ROOT/labels (or a benchmark's folder of labels) holds a label map."""
     if layout != "folder":
         return benchmark.labelled(root, layout)
-    found = files.walk(root, "labels") if files.has_folder(root, "labels") else ()
+    found = walking.walk(root, "labels") if walking.has_folder(root, "labels") else ()
     return any(entry.path.lower().endswith(formats.LABEL_SUFFIXES) for entry in found)
 
 

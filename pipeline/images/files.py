@@ -1,4 +1,4 @@
-"""The files under a root, a folder or a bucket: walking them, and reading one whole or by ranges.
+"""The files under a root, a folder or a bucket: reading one whole or by ranges. Which there are: `walking`.
 
 What a file holds is no matter here. How a read is checked against the listing: `open_file`.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import obstore
 from obstore.exceptions import PreconditionError
 
-from pipeline.core.errors import ConfigError, Set, StageError, StoreError
+from pipeline.core.errors import StageError, StoreError
 from pipeline.core.retries import IO_ERRORS
 from pipeline.core.store import GO_ON, first_line, local_folder, open_store
 from pipeline.images.ranges import Ranges
@@ -93,7 +93,7 @@ class Stored:
             return self._read_object(offset, length)
         try:
             with (folder / self.name).open("rb") as file:
-                if _tag(os.fstat(file.fileno())) != self.tag:
+                if tag(os.fstat(file.fileno())) != self.tag:
                     raise changed(self.name)
                 file.seek(offset)
                 return file.read(length)
@@ -178,7 +178,7 @@ def stored(root: str, path: str, sha256: str = "") -> Stored:
     folder = _checked_folder(root, path)
     if folder is not None:
         stat = (folder / path).stat()
-        return Stored(root, path, stat.st_size, _tag(stat), sha256)
+        return Stored(root, path, stat.st_size, tag(stat), sha256)
     store = open_store(root)
     with store.wrap_errors("cannot read", path):
         facts = obstore.head(store.objects, path)
@@ -200,7 +200,7 @@ def patiently(path: str, read: Callable[[], Result]) -> Result:
             raise
         except IO_ERRORS as error:
             if not left:
-                raise _unreadable(path, error) from error
+                raise unreadable(path, error) from error
     raise AssertionError
 
 
@@ -216,31 +216,6 @@ def changed(path: str) -> StageError:
     )
 
 
-def has_folder(root: str, name: str) -> bool:
-    folder = local_folder(root)
-    if folder is not None:
-        if not folder.is_dir():
-            raise ConfigError(f"dataset.root: {folder} is not a folder", next=Set("dataset.root", "FOLDER"))
-        return (folder / name).is_dir()
-    parent, _, last = name.rpartition("/")
-    return last in open_store(root).folders(parent)
-
-
-def walk(root: str, top: str) -> Iterator[Found]:
-    """Every file below a folder of the root, in the order of their paths (a bucket's in its own order, which is nearly
-    always that); links to folders are not followed.
-    StageError for a folder that cannot be listed: what lies in it would be missing in silence.
-
-    Hidden files and folders are left out, and so is ROOT/labels where the images have no folder of their own.
-    """
-    start = len(top) + 1 if top else 0
-    for entry in _files(root, top):
-        names = entry.path[start:].split("/")
-        shown = within(entry.path) or not any(name.startswith(".") for name in names)
-        if shown and (top or names[0] != "labels" or len(names) == 1):
-            yield entry
-
-
 def within(path: str) -> str:
     """The outermost folder on a path that is itself an image; empty where there is none."""
     folders = path.split("/")[:-1]
@@ -248,57 +223,8 @@ def within(path: str) -> str:
     return "/".join(folders[:number])
 
 
-def _files(root: str, top: str) -> Iterator[Found]:
-    folder = local_folder(root)
-    if folder is None:
-        for entry in open_store(root).entries(top):
-            yield Found(entry.path, entry.size, f"{entry.size}:{entry.modified}", entry.modified)
-        return
-
-    base = str(folder)
-    levels = [iter(_listed(base, top))]
-    while levels:
-        path = next(levels[-1], None)
-        if path is None:
-            levels.pop()
-        elif path.endswith("/"):
-            levels.append(iter(_listed(base, path[:-1])))
-        else:
-            try:
-                stat = os.stat(f"{base}/{path}")
-            except PermissionError as error:  # of the folder that it lies in, or that a link leads to
-                raise _unreadable(error.filename, error) from error
-            yield Found(path, stat.st_size, _tag(stat), stat.st_mtime)
-
-
-def _listed(base: str, folder: str) -> list[str]:
-    """The files and folders of a folder, below `base`, in the order of the paths of what lies in them. The name of a
-    folder ends with a slash."""
-    found = []
-    start = f"{folder}/" if folder else ""
-    try:
-        with os.scandir(f"{base}/{folder}") as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    found += [] if entry.name.startswith(".") else [f"{start}{entry.name}/"]
-                elif _is_file(entry):
-                    found.append(f"{start}{entry.name}")
-    except OSError as error:
-        raise _unreadable(error.filename, error) from error
-    return sorted(found)
-
-
-def _is_file(entry: "os.DirEntry[str]") -> bool:
-    """Whether it is a file, or a link to one. PermissionError where that cannot be known."""
-    try:
-        return entry.is_file()
-    except PermissionError:
-        raise
-    except OSError:  # links in a circle
-        return False
-
-
-def _tag(stat: os.stat_result) -> str:
+def tag(stat: os.stat_result) -> str:
+    """What changes when a local file does: its size and time of change."""
     return f"{stat.st_size}:{stat.st_mtime_ns}"
 
 
@@ -309,6 +235,7 @@ def _checked_folder(root: str, path: str) -> Path | None:
     return local_folder(root)
 
 
-def _unreadable(path: object, error: Exception) -> StageError:
+def unreadable(path: object, error: Exception) -> StageError:
+    """A file or folder that cannot be read, and why."""
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     return StageError(f"{path} cannot be read: {reason}", next="make it readable or remove it, and run again")

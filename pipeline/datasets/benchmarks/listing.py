@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pipeline.core.errors import ConfigError
 from pipeline.core.store import redact
 from pipeline.datasets.benchmarks import LAYOUTS, layouts
-from pipeline.images import files
+from pipeline.images import files, walking
 
 
 def find(root: str, kind: str, layout: str) -> tuple[list[files.Found], Callable[[str], tuple[str, str]]]:
@@ -50,7 +50,7 @@ def _tree(root: str, walked: dict[str, files.Found] | None = None) -> layouts.Tr
     """A root for `layouts`; the files that were walked past go to `walked`."""
 
     def walk(top: str) -> Iterator[str]:
-        for entry in files.walk(root, top):
+        for entry in walking.walk(root, top):
             if walked is not None:
                 walked[entry.path] = entry
             yield entry.path
@@ -61,4 +61,4 @@ def _tree(root: str, walked: dict[str, files.Found] | None = None) -> layouts.Tr
         except FileNotFoundError:
             return None
 
-    return layouts.Tree(lambda name: files.has_folder(root, name), walk, read)
+    return layouts.Tree(lambda name: walking.has_folder(root, name), walk, read)
