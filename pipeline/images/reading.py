@@ -53,13 +53,30 @@ class Limits(NamedTuple):
     asinh: bool = False
 
 
-def reading(channels: Sequence[str | int] | None, values: object, found: Mapping[str, Any] | None = None) -> Reading:
-    """From the values of `dataset.channels` and `dataset.values`, also as JSON has them, and what the corpus said where
-    these ask it (`weights` and `offset`)."""
+Channels = Sequence[str | int] | Sequence[Sequence[str | int]] | str | None
+"""Of `dataset.channels`: a triple or one channel, several triples, `pca`, or nothing."""
+
+
+def triples(channels: Channels) -> list[Any]:
+    """Each triple of channels of `dataset.channels`: one, unless it is a list of them."""
+    several = isinstance(channels, list | tuple) and channels and isinstance(channels[0], list | tuple)
+    return list(channels) if several else [channels]  # type: ignore[arg-type]
+
+
+def readings(channels: Channels, values: object, found: Mapping[str, Any] | None = None) -> list[Reading]:
+    """One for each triple, from the values of `dataset.channels` and `dataset.values`, also as JSON has them, and what
+    the corpus said where these ask it (`weights` and `offset`, of several triples one after the other)."""
     limits = tuple(map(float, values)) if isinstance(values, list | tuple) else values
-    mixed = Mixed(tuple(map(tuple, found["weights"])), tuple(found["offset"])) if found else None
-    chosen = channels if channels == "pca" else tuple(channels) if channels else None
-    return Reading(chosen, "corpus" if mixed else limits, mixed)  # type: ignore[arg-type]
+    made = []
+    for number, one in enumerate(triples(channels)):
+        mixed = None
+        if found:
+            every = slice(None) if one is channels else slice(3 * number, 3 * number + 3)
+            weights = (tuple(row[every]) for row in found["weights"][every])
+            mixed = Mixed(tuple(weights), tuple(found["offset"][every]))
+        chosen = one if one == "pca" else tuple(one) if one else None
+        made.append(Reading(chosen, "corpus" if mixed else limits, mixed))  # type: ignore[arg-type]
+    return made
 
 
 def choose(names: Sequence[str], wanted: Sequence[str | int] | str | None, image: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.images.files import Memory
 from pipeline.images.formats import decode_label, open_image, planes
 from pipeline.images.pixels import DecodeError
-from pipeline.images.reading import reading
+from pipeline.images.reading import readings
 from pipeline.images.source import Source
 
 SAMPLES = Path(astropy.__file__).parent
@@ -29,7 +29,7 @@ def written(*hdus, **options) -> bytes:
 
 
 def opened(data: bytes, channels=None, values=None, plane=None) -> Source:
-    return open_image(Memory("sky.fits", data), reading(channels, values), plane)
+    return open_image(Memory("sky.fits", data), readings(channels, values)[0], plane)
 
 
 def everywhere(image: Source) -> np.ndarray:

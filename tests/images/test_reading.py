@@ -11,14 +11,14 @@ from pipeline.images import raster
 from pipeline.images import tiff as tiff_module
 from pipeline.images.files import Memory
 from pipeline.images.formats import decode, open_image
-from pipeline.images.reading import AS_STORED, Limits, choose, limits, reading, scale
+from pipeline.images.reading import AS_STORED, Limits, choose, limits, readings, scale
 from pipeline.images.source import Source
 
 NAMES = ("blue", "Green", "red", "nir")
 
 
 def opened(data: bytes, channels=None, values=None) -> Source:
-    return open_image(Memory("a.tif", data), reading(channels, values))
+    return open_image(Memory("a.tif", data), readings(channels, values)[0])
 
 
 # Channels -------------------------------------------------------------------------------------------------------------
