@@ -608,16 +608,16 @@ def describe(root: Path, text: str) -> None:
     ("status", "change", "named"),
     [
         case(
-            "a label of another size than its image",
+            "a label of another shape than its image",
             1,
             lambda root: write_label(root / "labels/val/02.png", np.zeros((5, 6), np.uint8)),
-            ("label of images/val/02.png is 6×5", "the image 96×72"),
+            ("labels/val/02.png: the label of images/val/02.png is 6×5", "the image 96×72"),
         ),
         case(
-            "a label of another size than its training image",
+            "a label of another shape than its training image",
             1,
             lambda root: write_label(root / "labels/train/02.png", np.zeros((5, 6), np.uint8)),
-            ("label of images/train/02.png is 6×5", "the image 80×80"),
+            ("labels/train/02.png: the label of images/train/02.png is 6×5", "the image 80×80"),
         ),
         case(
             "a colour label",
