@@ -131,10 +131,31 @@ def scale(samples: np.ndarray, limits: Limits) -> np.ndarray:
     width = limits.high - limits.low
     with np.errstate(all="ignore"):
         for number in np.flatnonzero(width > 0):
-            share = np.clip((samples[..., number].astype(np.float64) - limits.low[number]) / width[number], 0, 1)
+            share = samples[..., number].astype(np.float64)
+            share -= limits.low[number]
+            share /= width[number]
+            np.fmin(np.fmax(share, 0, out=share), 1, out=share)  # of NaN and a number the number
             if limits.asinh:
                 share = np.arcsinh(share / SOFTENING) / math.asinh(1 / SOFTENING)
-            out[..., number] = np.rint(np.nan_to_num(share * 255))
+            out[..., number] = np.rint(share * 255)
+    return out
+
+
+def tables(limits: Limits, dtype: np.dtype) -> np.ndarray | None:
+    """`scale` of every value of integers of at most 16 bits: uint8 (C, values), by the bits of a value; None for other
+    types."""
+    if dtype.kind not in "ui" or dtype.itemsize > 2:
+        return None
+    bits = np.arange(256**dtype.itemsize).astype(f"u{dtype.itemsize}")
+    values = np.repeat(bits.view(dtype)[:, None, None], len(limits.low), axis=2)
+    return np.ascontiguousarray(scale(values, limits)[:, 0].T)
+
+
+def looked_up(samples: np.ndarray, tables: np.ndarray) -> np.ndarray:
+    """`scale` of samples (H, W, C) by their tables."""
+    out = np.empty(samples.shape, np.uint8)
+    for number, table in enumerate(tables):
+        out[..., number] = table.take(samples[..., number].view(f"u{samples.itemsize}"))
     return out
 
 
