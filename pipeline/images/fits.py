@@ -136,7 +136,8 @@ class FitsRaster(Raster):
 
     def samples(self, level: int, y: int, x: int, height: int, width: int, channels: tuple[int, ...]) -> np.ndarray:
         with quiet():
-            return np.stack([self._rows(number, y, x, height, width) for number in channels], axis=-1)
+            planes = [self._rows(number, y, x, height, width) for number in channels]
+        return np.moveaxis(np.stack(planes), 0, -1)
 
     def _rows(self, channel: int, y: int, x: int, height: int, width: int) -> np.ndarray:
         """A rectangle of a channel, by as many rows at a time as `SPAN` has room for."""

@@ -124,7 +124,7 @@ class Shown(Windowed):
 
     def region(self, level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
         if self._rule == "stored":
-            return rgb(self.raster.samples(level, y, x, height, width, self._chosen))
+            return np.ascontiguousarray(rgb(self.raster.samples(level, y, x, height, width, self._chosen)))
         out = np.empty((height, width, len(self._mixed.weights if self._mixed else self._chosen)), np.uint8)
         for top, rows in bands(height, 8 * width * len(self._chosen)):
             samples = self.raster.samples(level, y + top, x, rows, width, self._chosen)

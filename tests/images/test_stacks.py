@@ -10,7 +10,7 @@ import tifffile
 from image_files import encode, tiff
 from raster_files import BANDS, SCENE
 
-from pipeline.artifacts.labels import read_label
+from pipeline.artifacts.labels import open_label
 from pipeline.core.errors import ConfigError
 from pipeline.datasets.folder import scan
 from pipeline.images import tiff as tiff_module
@@ -188,7 +188,7 @@ def test_the_planes_of_a_label_map(tmp_path):
         items = scan(str(tmp_path), "labels").items
         assert [item.id for item in items] == [*(f"cells#z={z}.tif" for z in range(3)), "other#z=1.png"]
         for label, item in zip((*labels, labels[0]), items, strict=True):
-            assert np.array_equal(read_label(str(tmp_path), item.path, item.sha256, item.size), label)
+            assert np.array_equal(open_label(str(tmp_path), item.path, item.sha256, item.size), label)
 
 
 def test_too_many_planes_are_refused(monkeypatch):
