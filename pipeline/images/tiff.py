@@ -155,6 +155,8 @@ def _decode(file: File, number: int) -> np.ndarray:
         return rgb_pixels(image)
     samples, page = _samples(file, number)
     if page.photometric == 3:  # palette of 16-bit colours; some writers fill in 8-bit ones
+        if page.colormap is None:
+            raise DecodeError("says that it holds a palette, which is missing")
         colours = page.colormap.T if page.colormap.max() < 256 else page.colormap.T >> 8
         pixels = colours.astype(np.uint8)[samples[..., 0]]
     else:
