@@ -19,7 +19,7 @@ from pipeline.core.extras import require
 from pipeline.images.files import File, Folder
 from pipeline.images.pixels import DecodeError
 from pipeline.images.ranges import Ahead
-from pipeline.images.raster import Raster, show
+from pipeline.images.raster import SMALL, Raster, show
 from pipeline.images.reading import AS_STORED, Reading
 from pipeline.images.source import Georeference, Level, PixelSize, Sized, Source
 
@@ -55,6 +55,13 @@ def decode_label(file: File, plane: dict[str, int] | None = None) -> np.ndarray:
     raster = FitsRaster(file, plane)
     label = raster.samples(0, 0, 0, *raster.levels[0][:2], tuple(range(len(raster.channels))))
     return label[..., 0] if label.shape[2] == 1 else label
+
+
+def label_raster(file: File, plane: dict[str, int] | None = None) -> "FitsRaster | None":
+    """The one channel of a large label map, to be read by windows; None of what `decode_label` reads whole."""
+    raster = FitsRaster(file, plane)
+    height, width = raster.levels[0][:2]
+    return raster if height * width > SMALL and len(raster.channels) == 1 else None
 
 
 @contextmanager

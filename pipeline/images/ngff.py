@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.core.store import Store, open_store
 from pipeline.images.files import File, Folder
 from pipeline.images.pixels import DecodeError
-from pipeline.images.raster import Raster, show
+from pipeline.images.raster import SMALL, Raster, show
 from pipeline.images.reading import AS_STORED, Reading
 from pipeline.images.source import Level, PixelSize, Sized, Source
 
@@ -66,6 +66,13 @@ def decode_label(file: File, plane: dict[str, int] | None = None) -> np.ndarray:
     raster = NgffRaster(*_image(file, dict(plane or {})))
     label = raster.samples(0, 0, 0, *raster.levels[0][:2], tuple(range(len(raster.channels))))
     return label[..., 0] if label.shape[2] == 1 else label
+
+
+def label_raster(file: File, plane: dict[str, int] | None = None) -> "NgffRaster | None":
+    """The one channel of a large label map, to be read by windows; None of what `decode_label` reads whole."""
+    raster = NgffRaster(*_image(file, dict(plane or {})))
+    height, width = raster.levels[0][:2]
+    return raster if height * width > SMALL and len(raster.channels) == 1 else None
 
 
 def _place(file: File) -> tuple[Store, str]:

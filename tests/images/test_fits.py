@@ -13,7 +13,7 @@ from raster_files import SCENE
 
 from pipeline.core.errors import ConfigError
 from pipeline.images.files import Memory, stored
-from pipeline.images.formats import decode_label, open_image, planes
+from pipeline.images.formats import LabelWindows, decode_label, open_image, open_label, planes
 from pipeline.images.pixels import DecodeError
 from pipeline.images.reading import readings
 from pipeline.images.source import Source
@@ -186,6 +186,15 @@ def test_no_scale(cards):
 def test_what_is_refused(data, why):
     with pytest.raises(DecodeError, match=rf"^sky\.fits: .*{why}"):
         opened(data).pixels()
+
+
+def test_a_large_label_map_is_read_by_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.images.fits.SMALL", 1000)
+    label = (SCENE[..., 0] // 60).astype(np.int32)
+    (tmp_path / "l.fits").write_bytes(written(fits.PrimaryHDU(), fits.ImageHDU(label, name="SEGMAP")))
+    found = open_label(stored(str(tmp_path), "l.fits"))
+    assert isinstance(found, LabelWindows)
+    assert np.array_equal(found[20:141, 100:], label[20:141, 100:])
 
 
 def test_a_label_map():

@@ -14,7 +14,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.datasets.folder import scan
 from pipeline.images import files, ngff
 from pipeline.images.files import Folder
-from pipeline.images.formats import open_image, open_source, planes, read_label
+from pipeline.images.formats import LabelWindows, open_image, open_label, open_source, planes, read_label
 from pipeline.images.pixels import DecodeError
 from pipeline.images.reading import readings
 from pipeline.images.source import Source
@@ -145,6 +145,15 @@ def test_a_label_image(tmp_path):
     ome_zarr(tmp_path / "m.zarr", [label.astype(np.float32)], "yx")
     with pytest.raises(ConfigError, match=r"m\.zarr: a label must hold integers"):
         read_label(Folder(str(tmp_path), "m.zarr", 0))
+
+
+def test_a_large_label_image_is_read_by_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(ngff, "SMALL", 1000)
+    label = (SCENE[..., 0] // 60).astype(np.uint16)
+    path = ome_zarr(tmp_path / "l.zarr", [label, label[::2, ::2]], "yx")
+    found = open_label(Folder(str(tmp_path), path.name, 0))
+    assert isinstance(found, LabelWindows)
+    assert np.array_equal(found[20:141, 100:], label[20:141, 100:])
 
 
 # Refused --------------------------------------------------------------------------------------------------------------
