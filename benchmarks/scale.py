@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -50,60 +51,69 @@ POLL = 0.1
 def measure(
     folder: Path, views: int, stages: tuple[str, ...], labels: bool, keep: Callable[[], None], found: Json
 ) -> None:
-    """What every command takes on a corpus of so many images, made in `folder`, into `found`; `keep` is called after
-    each: the program may be killed."""
+    """What every command takes on a corpus of so many images, made in `folder`, into `found`, which may hold what was
+    measured before; `keep` is called after each: the program may be killed."""
     config = prepare(folder, views, labels)
     store = folder / "store"
-    found |= {"views": views, "stages": {}, "begun": stamp(), "load": os.getloadavg()[0]}
+    for name, value in {"views": views, "stages": {}, "begun": stamp(), "load": os.getloadavg()[0]}.items():
+        found.setdefault(name, value)
 
-    def note(where: Json, name: str, row: Json) -> None:
-        where[name] = row
-        print(f"{views:>8} {name:<11} {row}", file=sys.stderr, flush=True)
-        keep()
+    def note(where: Json, name: str, row: Callable[[], Json]) -> None:
+        if name not in where:
+            where[name] = row()
+            print(f"{views:>8} {name:<11} {where[name]}", file=sys.stderr, flush=True)
+            keep()
 
-    note(found, "plan", command(["plan", str(config)]))
+    note(found, "plan", lambda: command(["plan", str(config)]))
     for stage in stages:
-        if stage in ("labels", "probe") and not labels:
-            continue
-        words = ["run", str(config), "--stage", stage]
-        before = count(store)
-        halved = {}
-        if stage == "features":
-            halved = command(words, until=lambda: parts(store, "features") >= 0.5 * planned_parts(store, "features"))
-            halved["parts"] = parts(store, stage)
-        begun = time.monotonic()
-        marked = first_marker(store, stage, halved.get("parts"), begun)
-        row = command(words)
-        if halved:
-            found["resume"] = {
-                "parts_kept": halved["parts"],
-                "start_s": marked(),
-                "parts_run": parts(store, stage) - halved["parts"],
-            }
-            row = {**row, **{name: row[name] + halved[name] for name in ("seconds", "cpu")}}
-            row["memory"] = max(row["memory"], halved["memory"])
-        after = count(store)
-        row |= {"objects": after[0] - before[0], "bytes": after[1] - before[1], "item_ms": item_ms(store, stage)}
-        note(found["stages"], stage, row)
-    note(found, "second_plan", command(["plan", str(config)]))
-    note(found, "status", command(["status", "--store", str(store)]))
+        if labels or stage not in ("labels", "probe"):
+            note(found["stages"], stage, partial(one_stage, config, store, stage, found))
+    note(found, "second_plan", lambda: command(["plan", str(config)]))
+    note(found, "status", lambda: command(["status", "--store", str(store)]))
     if "masks" in stages:
         out = folder / "exported"
-        row = command(["export", "latest", "--out", str(out), "--split", "val", "--store", str(store)])
-        note(found, "export", row | {"images": min(VAL, views)})
+        words = ["export", "latest", "--out", str(out), "--split", "val", "--store", str(store)]
+        note(found, "export", lambda: command(words) | {"images": min(VAL, views)})
         shutil.rmtree(out, ignore_errors=True)
-    note(found, "store", dict(zip(("objects", "bytes"), count(store), strict=True)))
+    note(found, "store", lambda: dict(zip(("objects", "bytes"), count(store), strict=True)))
     if "features" in stages:
-        more = max(1, views // 100)
-        write_corpus(folder / "data", views + more, views, labels)
-        grown = {"images": more, "plan": command(["plan", str(config)])}
-        for stage in ("dataset", "features"):
-            grown[stage] = command(["run", str(config), "--stage", stage])
-        newest = max(store.glob("artifacts/features/*/manifest.json"), key=lambda path: path.stat().st_mtime)
-        facts = json.loads(newest.read_text())
-        note(found, "grown", grown | {"copied": facts["copied"], "items": facts["items"]})
+        note(found, "grown", lambda: grown(folder, config, views, labels))
     found["ended"] = stamp()
     keep()
+
+
+def one_stage(config: Path, store: Path, stage: str, found: Json) -> Json:
+    """What a stage takes; `features` is killed half-way and run again, which `found["resume"]` tells of."""
+    words = ["run", str(config), "--stage", stage]
+    before = count(store)
+    halved = {}
+    if stage == "features":
+        halved = command(words, until=lambda: parts(store, "features") >= 0.5 * planned_parts(store, "features"))
+        halved["parts"] = parts(store, stage)
+    marked = first_marker(store, stage, halved.get("parts"), time.monotonic())
+    row = command(words)
+    if halved:
+        found["resume"] = {
+            "parts_kept": halved["parts"],
+            "start_s": marked(),
+            "parts_run": parts(store, stage) - halved["parts"],
+        }
+        row = {**row, **{name: row[name] + halved[name] for name in ("seconds", "cpu")}}
+        row["memory"] = max(row["memory"], halved["memory"])
+    after = count(store)
+    return row | {"objects": after[0] - before[0], "bytes": after[1] - before[1], "item_ms": item_ms(store, stage)}
+
+
+def grown(folder: Path, config: Path, views: int, labels: bool) -> Json:
+    """What a hundredth more images take."""
+    more = max(1, views // 100)
+    write_corpus(folder / "data", views + more, views, labels)
+    found: Json = {"images": more, "plan": command(["plan", str(config)])}
+    for stage in ("dataset", "features"):
+        found[stage] = command(["run", str(config), "--stage", stage])
+    manifests = (folder / "store").glob("artifacts/features/*/manifest.json")
+    facts = json.loads(max(manifests, key=lambda path: path.stat().st_mtime).read_text())
+    return found | {"copied": facts["copied"], "items": facts["items"]}
 
 
 def stamp() -> str:
@@ -221,7 +231,7 @@ def item_ms(store: Path, stage: str) -> float | None:
     for path in store.glob(f"artifacts/{stage}/*/parts/*.json"):
         start, stop = map(int, path.stem.split("-"))
         facts = json.loads(path.read_text())
-        if not facts.get("copied"):
+        if "cpu_seconds" in facts and not facts.get("copied"):
             found.append(1000 * facts["cpu_seconds"] / (stop - start))
     return round(median(found), 3) if len(found) >= ENOUGH else None
 
@@ -292,7 +302,9 @@ def main() -> None:
     parser.add_argument("--labels", action=argparse.BooleanOptionalAction, default=True, help="with label maps")
     parser.add_argument("--stages", default=",".join(STAGES), help="only these, with commas between")
     parser.add_argument("--out", type=Path, default=HERE / "scale.json")
-    parser.add_argument("--add", action="store_true", help="keep the other sizes that OUT holds")
+    parser.add_argument(
+        "--add", action="store_true", help="keep the other sizes that OUT holds, and go on with one that was cut short"
+    )
     args = parser.parse_args()
     runs: dict[int, Json] = {}
     if args.add and args.out.exists():
@@ -304,7 +316,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         for views in sorted(args.views):
-            runs[views] = {}
+            if "ended" in runs.setdefault(views, {}):
+                runs[views] = {}
             measure(
                 (args.folder or Path(scratch)) / str(views),
                 views,
