@@ -44,7 +44,7 @@ PER_VIEW = ("features", "masks", "scores")
 COMMANDS = ("plan", "second_plan", "status", "export")
 ENOUGH = 16
 """Parts from which on the time of an item says something."""
-POLL = 0.1
+POLL = 0.5
 """Seconds between two looks at the processes of a command."""
 
 
