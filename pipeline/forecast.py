@@ -190,7 +190,7 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
 
 def cost(stage: str, params: Any, corpus: Corpus, nearest: Artifact | None, changes: list[str], workers: int) -> Cost:
     """What a stage is expected to take on a corpus. `nearest` is its nearest artifact, `changes` how that differs."""
-    items = ITEMS[stage](corpus, params) if stage in ITEMS else None
+    items = ITEMS[stage][1](corpus, params) if stage in ITEMS else None
     known = nearest.manifest if nearest and not any(change.startswith(DECISIVE) for change in changes) else {}
     rate = _built_in(stage, params, corpus)
     if items is None or not known.get("items"):
@@ -209,22 +209,29 @@ def _tokens(corpus: Corpus, views: float, limit: int) -> float:
     return min(views, limit) * min(corpus.tokens, max(1, limit // max(1, views)))
 
 
-ITEMS: dict[str, Callable[[Corpus, Any], float]] = {
-    "dataset": lambda corpus, params: corpus.images,
-    "labels": lambda corpus, params: corpus.maps,
-    "reading": lambda corpus, params: min(corpus.images, 256),
-    "features": lambda corpus, params: corpus.rows,
-    "suggestion": lambda corpus, params: min(corpus.training, params.views),
-    "neighbours": lambda corpus, params: corpus.training,
-    "head": lambda corpus, params: getattr(params, "steps", 0) or corpus.training,
-    "clusters": lambda corpus, params: _tokens(corpus, corpus.training, params.tokens),
-    "probe": lambda corpus, params: _tokens(corpus, corpus.labelled, params.tokens),
-    "baseline": lambda corpus, params: _tokens(corpus, corpus.training, params.tokens),
-    "masks": lambda corpus, params: corpus.predicted,
-    "scores": lambda corpus, params: corpus.predicted,
-    "report": lambda corpus, params: min(corpus.predicted, params.images),
+ITEMS: dict[str, tuple[str, Callable[[Corpus, Any], float]]] = {
+    "dataset": ("images", lambda corpus, params: corpus.images),
+    "labels": ("label maps", lambda corpus, params: corpus.maps),
+    "reading": ("images", lambda corpus, params: min(corpus.images, 256)),
+    "features": ("views", lambda corpus, params: corpus.rows),
+    "suggestion": ("views", lambda corpus, params: min(corpus.training, params.views)),
+    "neighbours": ("views", lambda corpus, params: corpus.training),
+    "head": ("steps", lambda corpus, params: getattr(params, "steps", 0) or corpus.training),
+    "clusters": ("tokens", lambda corpus, params: _tokens(corpus, corpus.training, params.tokens)),
+    "probe": ("tokens", lambda corpus, params: _tokens(corpus, corpus.labelled, params.tokens)),
+    "baseline": ("tokens", lambda corpus, params: _tokens(corpus, corpus.training, params.tokens)),
+    "masks": ("images", lambda corpus, params: corpus.predicted),
+    "scores": ("images", lambda corpus, params: corpus.predicted),
+    "report": ("images", lambda corpus, params: min(corpus.predicted, params.images)),
 }
-"""Items of each stage, as its manifest will count them."""
+"""What the items of each stage are, and how many, as its manifest will count them."""
+
+
+def unit(stage: str, params: Any) -> str:
+    """What the items of a stage are; empty where the forecast knows nothing of it."""
+    if stage == "head" and not getattr(params, "steps", 0):
+        return "views"
+    return ITEMS[stage][0] if stage in ITEMS else ""
 
 
 def _built_in(stage: str, params: Any, corpus: Corpus) -> Rate:

@@ -17,7 +17,7 @@ from pipeline.core.params import Params, resolve, suggestions
 from pipeline.core.store import Store, open_store
 from pipeline.datasets import folder
 from pipeline.datasets.scale import configured
-from pipeline.forecast import Corpus, cost, survey
+from pipeline.forecast import Corpus, cost, survey, unit
 from pipeline.images import walking
 from pipeline.stages import (
     baseline,
@@ -74,6 +74,8 @@ class PlanRow:
     """Whether the expectation comes from an artifact of the store, not from rates that are built in."""
     bound: str = ""
     """What `items` is where it is not exact: `at most` (views without content are left out), `about`, or both."""
+    unit: str = ""
+    """What the items are: images, views, steps …; empty for a stage that the forecast knows nothing of."""
 
 
 def nodes(
@@ -227,7 +229,7 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
             facts = artifact.manifest
             have = PlanRow(
                 node.stage.name, node.fingerprint, "reuse", "in the store", [], artifact.fingerprint,
-                facts.get("items"), 0.0, 0, True,
+                facts.get("items"), 0.0, 0, True, unit=unit(node.stage.name, node.params),
             )  # fmt: skip
             rows.append(have)
             continue
@@ -241,7 +243,8 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
         running.add(node.stage.name)
         name = nearest.fingerprint if nearest else None
         bound = corpus.bound if node.stage.name == "features" else ""
-        rows.append(PlanRow(node.stage.name, node.fingerprint, "run", reason, changes, name, *expected, bound))
+        named = unit(node.stage.name, node.params)
+        rows.append(PlanRow(node.stage.name, node.fingerprint, "run", reason, changes, name, *expected, bound, named))
     return rows
 
 

@@ -23,6 +23,7 @@ from pipeline.artifacts.feature_layout import create
 from pipeline.artifacts.feature_totals import check_failed, gathered, training_mean
 from pipeline.artifacts.features import (
     GROUP,
+    TABLE,
     arrays,
     metadata_files,
     open_group,
@@ -34,7 +35,6 @@ from pipeline.artifacts.known_rows import copy_known, write_known
 from pipeline.artifacts.view_listing import INDEX, seen_by, tables, training_shapes
 from pipeline.artifacts.view_reader import ViewReader
 from pipeline.artifacts.views import (
-    TABLE,
     Splits,
     ViewParams,
     view_size,

@@ -41,6 +41,9 @@ def test_items_are_those_that_the_artifacts_will_have(make_config, finished):
     forecast = plan(make_config())
     done = plan(finished.config)
     assert {row.action for row in done} == {"reuse"}
+    units = {row.stage: row.unit for row in forecast}
+    assert all(units.values())
+    assert units == {row.stage: row.unit for row in done}
     assert {row.stage: row.items for row in forecast} == {row.stage: row.items for row in done}
 
 
