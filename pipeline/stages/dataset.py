@@ -4,6 +4,7 @@ Artifact: the table `images` in pieces, one row per image, sorted by split and i
 index names the first image of each.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -14,9 +15,11 @@ from pipeline.artifacts.images import TABLE
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, unhashed
 from pipeline.core.pieces import write_pieces
+from pipeline.core.store import local_folder
 from pipeline.datasets import folder
 from pipeline.datasets.scale import PixelSizeParams
 
+log = logging.getLogger("stegoflow")
 SCHEMA = pa.schema(
     [
         ("split", pa.string()),
@@ -94,6 +97,9 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     (root, digest), layout = job.roots["images"], job.params.layout
     listing = folder.scan(root, "images", job.out.store, lambda d, t: work.tick(d, t, "images"), layout)
     listing.check(digest)
+    if local_folder(root) is None:  # planning may not have looked into the objects
+        for note in listing.notes:
+            log.warning("%s", note)
     size = pixels = sparse = 0
 
     def pieces() -> Iterator[tuple[pa.Table, dict[str, Any]]]:
