@@ -44,7 +44,7 @@ def slide(path: Path) -> None:
 
 def satellite(path: Path) -> None:
     """Four bands of 16 bits, 10 m a pixel: fields, woods and a river, with a corner of nodata."""
-    side, count = 900, 70
+    side, count = 700, 60
     y, x = np.indices((side, side))
     seeds = RNG.uniform(0, side, (count, 2))
     place = np.argmin([np.hypot(y - v, x - u) for v, u in seeds], axis=0)
@@ -53,7 +53,7 @@ def satellite(path: Path) -> None:
     woods = woods > np.quantile(woods, 0.75)
     rows = 0.05 * np.sin((x * np.cos(place) + y * np.sin(place)) / 3)
     grain = ndimage.gaussian_filter(RNG.normal(size=(side, side)), 1.5) * np.where(woods, 0.5, 0.15)
-    river = np.abs(x - 450 - 120 * np.sin(y / 140)) < 16
+    river = np.abs(x - 350 - 100 * np.sin(y / 140)) < 16
     green = np.where(woods, 0.8, green) + rows * ~woods + grain
     red, nir = 0.26 - 0.2 * green, 0.2 + 0.3 * green
     bands = [0.08 + 0.4 * red, 0.1 + 0.25 * red + 0.08 * green, red, nir]
@@ -128,7 +128,7 @@ def main() -> None:
     """Write the pictures of the fields that are named, or of all."""
     with tempfile.TemporaryDirectory() as folder:
         for field in sys.argv[1:] or FIELDS:
-            picture(field, Path(folder)).save(Path(__file__).parent / f"formats-{field}.jpg", quality=85)
+            picture(field, Path(folder)).save(Path(__file__).parent / f"formats-{field}.jpg", quality=75)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ WCS_CARDS = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 189.2, "CRVAL
 
 
 def slides(root: Path) -> None:
-    slide(root / "a.svs", [tissue(700), tissue(350)], 0.5)
+    slide(root / "a.svs", [tissue(480), tissue(240)], 0.5)
 
 
 def scenes(root: Path) -> None:
