@@ -136,7 +136,7 @@ def prepare(folder: Path, views: int, labels: bool) -> Path:
             "mirror": "none",
         },
         "head": {"steps": 200},
-        "clusters": {"k": 8},
+        "clusters": {"k": 8, "prototypes": 8},
         "masks": {"splits": ["train", "val"], "upsampling": "bilinear"},
         "execution": {"device": "cpu", "precision": "fp32", "batch_size": 64, "workers": 2},
     }
