@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -69,6 +70,9 @@ class Memory(NamedTuple):
     def read(self, offset: int, length: int) -> bytes:
         return self.data[offset : offset + length]
 
+    def read_rows(self, offset: int, step: int, count: int, length: int) -> bytes:
+        return b"".join(self.data[at : at + length] for at in range(offset, offset + count * step, step))
+
     def stream(self) -> io.BytesIO:
         return io.BytesIO(self.data)
 
@@ -98,12 +102,28 @@ class Stored:
         folder = local_folder(self.root)
         if folder is None:
             return self._read_object(offset, length)
+        with self._opened(folder) as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def read_rows(self, offset: int, step: int, count: int, length: int) -> bytes:
+        """`length` bytes at each of `count` places, which are `step` apart: of a local file these alone are read, of an
+        object what lies between, too."""
+        folder = local_folder(self.root)
+        if folder is None:
+            data = self.read(offset, (count - 1) * step + length)
+            return b"".join(data[at : at + length] for at in range(0, count * step, step))
+        with self._opened(folder) as file:
+            number = file.fileno()
+            return b"".join([os.pread(number, length, at) for at in range(offset, offset + count * step, step)])
+
+    @contextmanager
+    def _opened(self, folder: Path) -> Iterator[io.BufferedReader]:
         try:
             with (folder / self.name).open("rb") as file:
                 if tag(os.fstat(file.fileno())) != self.tag:
                     raise changed(self.name)
-                file.seek(offset)
-                return file.read(length)
+                yield file
         except OSError as error:
             raise StoreError(f"cannot read {self.name}: {error.strerror or error}", next=GO_ON) from error
 

@@ -20,7 +20,7 @@ from pipeline.datasets.folder import Item, scan
 from pipeline.images import files
 from pipeline.images import tiff as tiff_module
 from pipeline.images.formats import open_source
-from pipeline.images.reading import reading
+from pipeline.images.reading import readings
 from pipeline.planning import nodes, plan
 
 sys.path.append(str(Path(__file__).parents[1] / "faults"))
@@ -116,6 +116,6 @@ def test_planning_reads_no_object(tmp_path, monkeypatch):
 
 
 def seen(root: str, item: Item) -> tuple:
-    image = open_source(root, item.path, item.sha256, item.size, reading(None, [0, 9000]))
+    image = open_source(root, item.path, item.sha256, item.size, readings(None, [0, 9000])[0])
     every = (0, 0, *image.size)
     return image.pixels(), image.valid(every, image.size), image.read((9, 9, 64, 64), (64, 64)), image.georeference
