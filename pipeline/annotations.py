@@ -97,7 +97,7 @@ def merge(base: Annotation, mine: Annotation, theirs: Annotation) -> Merged:
 
     classes = [{one.name: one.color or "" for one in each.classes} for each in (base, mine, theirs)]
     colors = three("colour of", *classes)
-    groups = three("group", base.groups, mine.groups, theirs.groups)
+    groups = three("node", base.groups, mine.groups, theirs.groups)
     points = three("point", *({one.key: one.class_ for one in each.points} for each in (base, mine, theirs)))
     for name in (*groups.values(), *points.values()):  # one removed a class that the other used
         colors.setdefault(name, next(found[name] for found in classes if name in found))

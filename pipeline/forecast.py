@@ -70,6 +70,8 @@ RECORDS = 4000
 """Bytes of what says how an artifact was made."""
 SAMPLED = 2000
 """Images of a split whose views are counted; the others are taken to be like them."""
+LOOKED = 16
+"""Objects of a split whose headers are read for an estimate, where no run has looked into them."""
 MARKERS = 16
 """Markers of parts that are read to see what a part took."""
 
@@ -133,14 +135,15 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
     from pipeline.stages import dataset
 
     root, layout = config.dataset.root, config.dataset.layout
-    listing = folder.scan(root, "images", store, layout=layout)
+    listing = folder.scan(root, "images", store, layout=layout, look=False)
     counts = listing.splits
     views = config.features.views
-    stride = {split: -(-count // SAMPLED) for split, count in counts.items()}
+    looked = folder.look_into(root, "images", listing, LOOKED) if listing.examples else []
+    stride = {split: 1 if looked else -(-count // SAMPLED) for split, count in counts.items()}
     splits, shapes = Splits.of(counts, config.masks.splits), Shapes()
-    sample, at, pixels, sparse = [], dict.fromkeys(counts, 0), 0, False
-    for items in listing.each():
-        split = items[0].split
+    sample, at, pixels, sparse, seen = [], dict.fromkeys(counts, 0), 0, False, 0
+    for items in ([item] for item in looked) if looked else listing.each():
+        split, seen = items[0].split, seen + len(items)
         sample += items[-at[split] % stride[split] :: stride[split]]
         at[split] += len(items)
         pixels += sum(item.height * item.width for item in items)
@@ -167,9 +170,13 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
     labels, maps = set[tuple[str, str]](), 0
     if folder.has_labels(root, layout):
         wanted = {(item.split, stem(item.id)) for item in sample}
-        for items in folder.scan(root, "labels", store, layout=layout).each():
-            labels |= {(item.split, stem(item.id)) for item in items} & wanted
-            maps += len(items)
+        found = folder.scan(root, "labels", store, layout=layout, look=False)
+        maps = len(found)
+        if looked or found.examples:  # each has an image, as far as anybody has looked
+            labels = wanted
+        else:
+            for items in found.each():
+                labels |= {(item.split, stem(item.id)) for item in items} & wanted
     keys = zip(table["split"].to_pylist(), table["id"].to_pylist(), strict=True)
     labelled = np.asarray([(split, stem(id)) in labels for split, id in keys])
     return Corpus(
@@ -180,7 +187,7 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
         labelled=float(weight[training & labelled].sum()),
         maps=maps,
         predicted=sum(counts[split] for split in splits.predicted),
-        megapixels=pixels / len(listing) / 1e6,
+        megapixels=pixels / seen / 1e6,
         tokens=size[0] // patch * (size[1] // patch),
         channels=channels,
         sampled=len(sample) < len(listing),

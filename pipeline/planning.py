@@ -150,10 +150,11 @@ def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress:
     that belong to the training splits."""
     root, layout = config.dataset.root, config.dataset.layout
 
-    def scan(kind: str, unit: str) -> folder.Listing:
-        return folder.scan(root, kind, store, lambda done, total: progress("listing", done, total, unit), layout)
+    def scan(kind: str, unit: str, look: bool = False) -> folder.Listing:
+        return folder.scan(root, kind, store, lambda done, total: progress("listing", done, total, unit), layout, look)
 
-    images = scan("images", "images")
+    scaled = bool(config.features.views.scale and config.dataset.pixel_size)
+    images = scan("images", "images", scaled)
     for note in images.notes:
         if config.dataset.channels and note.endswith(folder.FIRST_THREE):
             continue
@@ -161,7 +162,7 @@ def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress:
     splits = set(images.splits)
     folder.predicted_splits(splits, config.masks.splits)  # refuses a split that is not there
     found = {"images": Root(root, images.digest())}
-    if config.features.views.scale and config.dataset.pixel_size:
+    if scaled:
         found |= find_pixel_sizes(config, images)
     if wanted & {"labels", "training_labels"} and folder.has_labels(root, layout):
         maps = scan("labels", "label maps")

@@ -200,7 +200,7 @@ def test_mine_is_taken_where_both_changed_and_that_is_said():
     base = Annotation().with_group(1, "a")
     found = merge(base, base.with_group(1, "b"), base.with_group(1, "c"))
     assert found.annotation.groups == {1: "b"}
-    assert found.conflicts == ["group 1: 'b', not 'c'"]
+    assert found.conflicts == ["node 1: 'b', not 'c'"]
 
 
 def test_a_class_that_one_removed_and_the_other_used_stays():

@@ -16,7 +16,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from pipeline.core.errors import NotFoundError, StegoflowError, render
-from pipeline.explore.corpus import COMPONENTS, STATIC, packed_maps, packed_tokens
+from pipeline.explore.corpus import COMPONENTS, STATIC
+from pipeline.explore.packing import packed_maps, packed_tokens
 from pipeline.explore.service import Service
 from pipeline.images.pixels import DecodeError
 
@@ -56,6 +57,7 @@ class Classify(BaseModel):
     annotation: dict[str, Any]
     rows: list[int] = Field(max_length=MOST_MAPS)
     fine: bool = False
+    tile: tuple[int, int, int] | None = None
 
 
 class Propose(BaseModel):
@@ -111,11 +113,14 @@ def application(service: Service) -> Starlette:
 
     def planes(request: Request) -> Response:
         rows = [int(row) for row in request.query_params.get("rows", "").split(",") if row.isdigit()][:MOST_MAPS]
-        found = [service.corpus.plane(row) for row in rows]
-        return _binary(packed_maps([one["nearest"].reshape(one["shape"]) for one in found]))
+        return _binary(packed_maps([service.corpus.nearest(row) for row in rows]))
 
     def prototype_map(request: Request) -> Response:
-        return _binary(packed_maps([service.corpus.prototype_map(request.path_params["row"])]))
+        ask, row = request.query_params, request.path_params["row"]
+        if "level" not in ask:
+            return _binary(packed_maps([service.corpus.prototype_map(row)]))
+        tile = _int(ask, "level"), _int(ask, "down"), _int(ask, "across")
+        return _binary(packed_maps([service.corpus.prototype_tile(row, tile)]))
 
     def annotation(request: Request) -> Response:
         return JSONResponse(service.annotation())
@@ -133,7 +138,8 @@ def application(service: Service) -> Starlette:
         return service.save(json.dumps(ask.annotation), ask.after)
 
     def classify(ask: Classify) -> Any:
-        return _binary(packed_maps(service.classify(json.dumps(ask.annotation), ask.rows, fine=ask.fine)))
+        maps = service.classify(json.dumps(ask.annotation), ask.rows, fine=ask.fine, tile=ask.tile)
+        return _binary(packed_maps(maps))
 
     def propose(ask: Propose) -> Any:
         return {"place": service.propose(json.dumps(ask.annotation))}

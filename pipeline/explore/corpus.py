@@ -1,12 +1,12 @@
 """What the page shows of a run: pictures, planes of prototypes, tokens. Read from the store, kept for a while."""
 
 import io
-import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import cached_property
 from importlib.resources import files
+from math import ceil
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -20,9 +20,11 @@ from pipeline.core.errors import NotFoundError
 from pipeline.core.runs import run_artifact
 from pipeline.core.store import Store
 from pipeline.explore.indexing import Indexing
+from pipeline.explore.packing import HELD, thinned
 from pipeline.images.formats import open_source
 from pipeline.images.pixels import DecodeError
 from pipeline.images.source import Source
+from pipeline.numerics.pieces import piece_of
 from pipeline.numerics.tree import Cut
 from pipeline.stages.masks import MasksParams, label_maps
 
@@ -35,6 +37,10 @@ MAP_SIDE = 512
 """Pixels of the longer side of a map of prototypes."""
 LARGEST = 2048
 """Pixels of the longer side of a picture."""
+TILE = 512
+"""Rows and columns of a piece of a large image."""
+AT_ONCE = 4
+"""Pictures that are read at a time."""
 
 
 class Kept(Generic[Value]):
@@ -75,6 +81,8 @@ class Corpus:
         self._maps: Kept[np.ndarray] = Kept(64 << 20, lambda one: one.nbytes)
         self._codes: Kept[list[np.ndarray]] = Kept(128 << 20, lambda found: sum(one.nbytes for one in found))
         self._heavy = threading.Lock()
+        self._reading = threading.Semaphore(AT_ONCE)
+        self._small: Kept[np.ndarray] = Kept(16 << 20, lambda one: one.nbytes)
 
     @cached_property
     def count(self) -> int:
@@ -100,16 +108,21 @@ class Corpus:
             box = _inside(window or (0.0, 0.0, float(source.size[0]), float(source.size[1])), source.size)
             scale = min(min(side, LARGEST) / max(box[2:]), 1.0 if window is None else 4.0)
             size = max(1, round(box[2] * scale)), max(1, round(box[3] * scale))
-            return _jpeg(Image.fromarray(source.read(box, size)))
+            with self._reading:
+                return _jpeg(Image.fromarray(source.read(box, size)))
 
         return self._pictures.get((row, window, side), make)
 
     def small(self, row: int, side: int) -> np.ndarray:
         """A whole image, (height, width, 3) uint8, its longer side `side` pixels at most."""
-        source = self.source(row)
-        height, width = source.size
-        scale = min(1.0, side / max(height, width))
-        return source.read((0, 0, height, width), (max(1, round(height * scale)), max(1, round(width * scale))))
+
+        def make() -> np.ndarray:
+            source = self.source(row)
+            height, width = source.size
+            scale = min(1.0, side / max(height, width))
+            return source.read((0, 0, height, width), (max(1, round(height * scale)), max(1, round(width * scale))))
+
+        return self._small.get((row, side), make)
 
     def patch(self, row: int, y: int, x: int, share: float, side: int) -> bytes:
         """A position of an image's plane with what is around it, as a square JPEG of `side` pixels: a `share` of the
@@ -134,6 +147,11 @@ class Corpus:
         """What the index holds of an image (`pipeline.stages.search`), computed where it has not come that far."""
         return self.indexing.image(self.check(row))
 
+    def nearest(self, row: int) -> np.ndarray:
+        """(rows, columns) uint16: the nearest prototype of each patch of an image, `thinned` to `HELD`."""
+        plane = self.plane(row)
+        return plane["nearest"][thinned(*plane["shape"].tolist())[1]]
+
     def prototype_map(self, row: int) -> np.ndarray:
         """(height, width) uint16: the nearest prototype of each pixel of `small(row, MAP_SIDE)`, upsampled as the run's
         masks are. DecodeError where there is none."""
@@ -151,22 +169,61 @@ class Corpus:
         codes = self.codes(row)
         if codes is None:
             raise DecodeError(f"{self.images.name(row)[1]} could not be decoded")
-        params = MasksParams.model_validate({**self._mask_params(), "crf": False})
         with self._heavy:
-            return label_maps(self.small(row, MAP_SIDE), codes, vectors, cut, params)[0]
+            return label_maps(self.small(row, MAP_SIDE), codes, vectors, cut, self._upsampling())[0]
+
+    def tile_map(self, row: int, tile: tuple[int, int, int], vectors: np.ndarray, cut: Cut) -> np.ndarray:
+        """(height, width): `upsampled` of a piece of an image, `TILE` pixels a side at most: (level, down, across). At
+        a level a pixel is 2 ** level pixels of the image, each way. DecodeError where there is none."""
+        source, (level, down, across) = self.source(row), tile
+        height, width = source.size
+        tall, wide = ceil(height / 2**level), ceil(width / 2**level)
+        top, left = down * TILE, across * TILE
+        if not (0 <= level <= 32 and 0 <= top < tall and 0 <= left < wide):
+            raise DecodeError(f"image {row} has no piece {down}, {across} at level {level}")
+        kept = slice(top, min(top + TILE, tall)), slice(left, min(left + TILE, wide))
+        with self._heavy:
+            shape = self.indexing.shape(row)
+            piece = piece_of(kept, (tall, wide), shape)
+            plane = self.indexing.part(row, piece.part(shape))
+            if plane is None:
+                raise DecodeError("there are no patches here")
+            (y, x), fy, fx = piece.seen, height / tall, width / wide
+            box = y.start * fy, x.start * fx, (y.stop - y.start) * fy, (x.stop - x.start) * fx
+            pixels = source.read(box, (y.stop - y.start, x.stop - x.start))
+            return label_maps(pixels, plane, vectors, cut, self._upsampling(), piece=piece)[0]
+
+    def prototype_tile(self, row: int, tile: tuple[int, int, int]) -> np.ndarray:
+        """`prototype_map` of a piece of an image; see `tile_map`."""
+        cut = self.clusters.cut(len(self.clusters.vectors))
+
+        def make() -> np.ndarray:
+            return cut.nodes[self.tile_map(row, tile, self.clusters.vectors, cut)].astype(np.uint16)
+
+        return self._maps.get((self.check(row), tile), make)
 
     def codes(self, row: int) -> np.ndarray | None:
-        """(rows, columns, D) float32: the codes of an image; None where it could not be decoded."""
+        """(rows, columns, D) float32: the codes of an image, thinned to `HELD`; None where it could not be decoded."""
 
         def make() -> list[np.ndarray]:
-            planes = self.indexing.planes(row)
-            return [] if planes is None else [planes[1]]
+            found = self.indexing.codes(row, HELD)
+            return [] if found is None else [found]
 
         return next(iter(self._codes.get(self.check(row), make)), None)
 
-    def _mask_params(self) -> dict[str, Any]:
+    def code(self, row: int, y: int, x: int, size: tuple[int, int]) -> np.ndarray | None:
+        """(D,) float32: the code of the patch that holds a pixel of an image of (height, width)."""
+        rows, columns = self.indexing.shape(self.check(row))
+        if rows * columns <= HELD:
+            codes = self.codes(row)
+            return None if codes is None else codes[y * rows // size[0], x * columns // size[1]]
+        down, across = y * rows // size[0], x * columns // size[1]
+        part = self.indexing.part(row, (slice(down, down + 1), slice(across, across + 1)))
+        return None if part is None else part.values[0, 0]
+
+    def _upsampling(self) -> MasksParams:
         masks = Artifact(self.store, "masks", self.record["stages"].get("masks", "none"))
-        return masks.manifest["params"] if masks.exists else {}
+        return MasksParams.model_validate({**(masks.manifest["params"] if masks.exists else {}), "crf": False})
 
 
 def _inside(window: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -190,23 +247,3 @@ def _jpeg(picture: Image.Image) -> bytes:
     sink = io.BytesIO()
     picture.save(sink, "JPEG", quality=88)
     return sink.getvalue()
-
-
-def packed_tokens(plane: dict[str, np.ndarray], components: int) -> bytes:
-    """A plane for the page: rows, columns, components (uint32, little-endian), then `nearest` (uint16), `scale`
-    (float32) and `numbers` (int8), each from a multiple of four bytes on."""
-    numbers = np.ascontiguousarray(plane["numbers"][:, :components])
-    rows, columns = plane["shape"].tolist()
-    head = struct.pack("<3I", rows, columns, numbers.shape[1])
-    blocks = (plane["nearest"].astype("<u2"), plane["scale"].astype("<f4"), numbers)
-    return head + b"".join(padded(block.tobytes()) for block in blocks)
-
-
-def packed_maps(maps: list[np.ndarray]) -> bytes:
-    """Maps (rows, columns) of uint16, one after the other: rows, columns (uint32), the values."""
-    return b"".join(struct.pack("<2I", *one.shape) + padded(one.astype("<u2").tobytes()) for one in maps)
-
-
-def padded(data: bytes) -> bytes:
-    """`data` and zeros up to a multiple of four bytes."""
-    return data + bytes(-len(data) % 4)

@@ -15,6 +15,8 @@ from pipeline.core.errors import StegoflowError
 from pipeline.core.execution import Execution
 from pipeline.core.executors import open_executor
 from pipeline.core.store import Store
+from pipeline.explore.packing import thinned
+from pipeline.numerics.views import PlanePart
 from pipeline.stages import search
 
 log = logging.getLogger("stegoflow")
@@ -88,6 +90,38 @@ class Indexing:
         """The centred tokens and the codes of an image, each (rows, columns, ·)."""
         with self._lock:
             return self.indexer.planes(row)
+
+    def shape(self, row: int) -> tuple[int, int]:
+        """(rows, columns) of the plane of an image; (0, 0) of one that could not be decoded."""
+        with self._lock:
+            return self.indexer.shape(row)
+
+    def part(self, row: int, part: tuple[slice, slice]) -> PlanePart | None:
+        """The codes of some rows and columns of an image."""
+        with self._lock:
+            indexer, of = self.indexer, self.indexer.shape(row)
+            planes = indexer.planes(row, part) if min(of) else None
+            return planes and PlanePart(planes[1], (part[0].start, part[1].start), of)
+
+    def codes(self, row: int, most: int) -> np.ndarray | None:
+        """(rows, columns, D) float32: the codes of an image, `thinned` to so many; None where it could not be decoded.
+        They are read in bands of so many."""
+        rows, columns = self.shape(row)
+        if not rows * columns:
+            return None
+        step, some = thinned(rows, columns, most)
+        if step == 1:
+            planes = self.planes(row)
+            return planes and planes[1]
+        y, x = some[:, 0] // columns, some[0] % columns
+        height = max(1, most // columns)
+        bands = []
+        for top in range(0, rows, height):
+            wanted = y[(y >= top) & (y < top + height)] - top
+            if len(wanted):
+                part = self.part(row, (slice(top, min(top + height, rows)), slice(0, columns)))
+                bands.append(part.values[np.ix_(wanted, x)])  # type: ignore[union-attr]
+        return np.concatenate(bands)
 
     @property
     def indexer(self) -> search.Indexer:

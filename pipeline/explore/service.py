@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline import annotations
 from pipeline.artifacts.annotation import Annotation, parse
+from pipeline.artifacts.mask_tiles import LARGE
 from pipeline.artifacts.scores import read_scores
 from pipeline.artifacts.search import Found
 from pipeline.core.artifact import Artifact
@@ -45,10 +46,12 @@ class Service:
     def _warm(self) -> None:
         """Import and compute once what the first click would wait for."""
         with suppress(Exception):  # who asks for it is told
-            self.corpus.prototype_map(0)
-            split, image = self.corpus.images.name(0)
+            rows = range(min(self.corpus.count, 100))
+            row = next(row for row in rows if np.prod(self.corpus.images.size(row)) <= LARGE)
+            self.corpus.prototype_map(row)
+            split, image = self.corpus.images.name(row)
             said = Annotation().with_point(split, image, 0, 0, "x").with_point(split, image, 1, 1, "y")
-            self.teaching.pixels(self.teaching.classes(said), 0)
+            self.teaching.pixels(self.teaching.classes(said), row)
 
     @property
     def _view_path(self) -> str:
@@ -200,10 +203,14 @@ class Service:
             "alike": np.round((vectors @ vectors[inside].T).max(1), 4).tolist(),
         }
 
-    def classify(self, text: str, rows: list[int], *, fine: bool) -> list[np.ndarray]:
-        """The class of every patch (`fine`: pixel) of some images under an annotation, JSON: (rows, columns) uint16,
-        a position in its classes or `NOTHING`."""
+    def classify(
+        self, text: str, rows: list[int], *, fine: bool, tile: tuple[int, int, int] | None = None
+    ) -> list[np.ndarray]:
+        """The class of every patch (`fine`: pixel) of some images, or of one piece of them (`Corpus.tile_map`), under
+        an annotation, JSON: (rows, columns) uint16, a position in its classes or `NOTHING`."""
         classes = self.teaching.classes(parse(text, "edit"))
+        if tile is not None:
+            return [self.teaching.tile(classes, self.corpus.check(row), tile) for row in rows]
         look = self.teaching.pixels if fine else self.teaching.patches
         return [look(classes, self.corpus.check(row)) for row in rows]
 

@@ -12,7 +12,8 @@ import numpy as np
 from pipeline.artifacts.search import Index
 from pipeline.core.errors import ConfigError
 from pipeline.core.store import Store
-from pipeline.explore.corpus import COMPONENTS, STATIC, packed_tokens
+from pipeline.explore.corpus import COMPONENTS, STATIC
+from pipeline.explore.packing import packed_tokens
 from pipeline.explore.service import Service
 from pipeline.images.pixels import DecodeError
 

@@ -13,6 +13,7 @@ from pipeline.artifacts.annotation import Annotation, check
 from pipeline.artifacts.classes import Classes
 from pipeline.artifacts.search import Found, Place
 from pipeline.explore.corpus import Corpus, Kept
+from pipeline.explore.packing import thinned
 from pipeline.numerics.kmeans import normalise
 from pipeline.numerics.proposals import doubt, propose
 from pipeline.numerics.tree import members
@@ -41,11 +42,8 @@ class KeptDescriptors:
         return np.stack(each) if each else np.zeros((0, self.clusters.vectors.shape[1]), np.float32)
 
     def _vector(self, place: descriptors.Place, size: tuple[int, int]) -> np.ndarray:
-        (row, y, x), (height, width) = place, size
-        codes = self.corpus.codes(row)
-        if codes is None:
-            return np.full(self.clusters.vectors.shape[1], np.nan, np.float32)
-        return normalise(codes[y * len(codes) // height, x * codes.shape[1] // width])
+        code = self.corpus.code(*place, size)
+        return np.full(self.clusters.vectors.shape[1], np.nan, np.float32) if code is None else normalise(code)
 
 
 class Teaching:
@@ -85,6 +83,10 @@ class Teaching:
         cut = classes.cut
         return classes.label(self.corpus.upsampled(row, classes.vectors, cut), NONE).astype(np.uint16)
 
+    def tile(self, classes: Classes, row: int, tile: tuple[int, int, int]) -> np.ndarray:
+        """`pixels` of a piece of an image, `Corpus.tile_map`."""
+        return classes.label(self.corpus.tile_map(row, tile, classes.vectors, classes.cut), NONE).astype(np.uint16)
+
     def shares(self, annotation: Annotation) -> dict[str, Any]:
         """The share of patches that each class has, in order, and in how many images that was found: {"shares",
         "images"}. The images are evenly spaced."""
@@ -111,7 +113,7 @@ class Teaching:
             return None
         rows, doubts = list(found), [values.ravel() for _, values in found.values()]
         image = np.repeat(np.arange(len(rows)), [len(values) for values in doubts])
-        cell = np.concatenate([self.corpus.plane(row)["nearest"] for row in rows]).astype(np.int64)
+        cell = np.concatenate([self.corpus.nearest(row).ravel() for row in rows]).astype(np.int64)
         seen, points = self._seen(annotation, rows)
         (chosen,) = propose(np.concatenate(doubts), image, cell, seen, points, 1, sum(self._shown.values()))
         row = rows[int(chosen)]
@@ -119,7 +121,9 @@ class Teaching:
         asked = [(place.y, place.x) for place in self._asked if place.image == row]
         place, score = most_doubtful(row, *found[row], asked)
         self._asked.add(place)
-        return Found(place, score)
+        shape = self.corpus.indexing.shape(row)
+        at = int(thinned(*shape)[1][place.y, place.x])
+        return Found(Place(row, *divmod(at, shape[1])), score)
 
     def _looked(self, turn: int) -> list[int]:
         """Rows of some images, others at every turn."""

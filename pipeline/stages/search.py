@@ -23,11 +23,14 @@ from pipeline.core.engine import Job, Part, Stage, Work
 from pipeline.core.params import Params
 from pipeline.numerics.compact import basis, compact
 from pipeline.numerics.kmeans import normalise
+from pipeline.numerics.views import ALL
 
 COARSE = 32
 """Components that a search compares first."""
 PART = 32
 """Images per part."""
+BAND = 2**16
+"""Positions of a plane that are held at a time."""
 VIEWS = 64
 """Training views that the basis is found from."""
 
@@ -71,15 +74,27 @@ class Indexer:
         self.clusters = read_clusters(inputs["clusters"])
         self.views = Views(inputs["features"])
 
-    def planes(self, image: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def planes(self, image: int, part: tuple[slice, slice] = ALL) -> tuple[np.ndarray, np.ndarray] | None:
         """The centred tokens (rows, columns, D) and the codes (rows, columns, ·) of an image, a row of the table of
-        images; None where it could not be decoded."""
+        images, or of some rows and columns of it; None where it could not be decoded."""
 
         def both(tokens: np.ndarray) -> np.ndarray:
             return np.concatenate([tokens.astype(np.float32), self.clusters.seen(self.head(tokens))], -1)
 
-        plane = self.views.plane(image, both)
+        if part == ALL:
+            plane = self.views.plane(image, both)
+        else:
+            found = self.views.part(image, part, both)
+            # Where no view is (nodata, glass) there are no tokens either.
+            empty = (*(at.stop - at.start for at in part), len(self.center) + self.clusters.vectors.shape[1])
+            plane = np.zeros(empty, np.float32) if found is None else found.values
         return None if plane is None else (plane[..., : len(self.center)] - self.center, plane[..., len(self.center) :])
+
+    def shape(self, image: int) -> tuple[int, int]:
+        """(rows, columns) of an image's plane; (0, 0) of one that could not be decoded."""
+        views = self.views.of(image)["view"]
+        seen = len(views) > 0 and np.isfinite(self.views.tokens.read(views.to_numpy()[:1])[0, 0, 0, 0])
+        return self.views.plane_size(image) if seen else (0, 0)
 
     def images(self, rows: range) -> dict[str, np.ndarray]:
         """What the artifact holds of some images, by name."""
@@ -89,7 +104,16 @@ class Indexer:
 
     def __call__(self, image: int) -> dict[str, np.ndarray]:
         """What the artifact holds of one image, by name."""
-        planes = self.planes(image)
+        rows, columns = self.shape(image)
+        if rows * columns <= BAND:
+            return self._compact(self.planes(image))
+        step = max(1, BAND // columns)
+        bands = [(slice(top, min(top + step, rows)), slice(0, columns)) for top in range(0, rows, step)]
+        each = [self._compact(self.planes(image, band)) for band in bands]
+        found = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+        return {**found, "shape": np.array([sum(one["shape"][0] for one in each), columns], np.int32)}
+
+    def _compact(self, planes: tuple[np.ndarray, np.ndarray] | None) -> dict[str, np.ndarray]:
         tokens, codes = planes or (np.zeros((0, 0, len(self.center))), np.zeros((0, 0, self.clusters.vectors.shape[1])))
         numbers, scale = compact(tokens.reshape(-1, len(self.center)), self.basis)
         cosines = normalise(codes.reshape(-1, codes.shape[-1])) @ self.clusters.vectors.T

@@ -42,7 +42,7 @@ def test_groups_merge_by_key_and_by_dragging(open_page, said):
     assert len(said().groups) == 3
 
 
-def test_a_group_splits_along_the_tree_and_undo_takes_it_back(open_page, said):
+def test_a_group_splits_along_the_tree_and_undo_takes_it_back(open_page, said, explored):
     page = open_page()
     before = listed(page)
     unit(page, 0).click(position={"x": 60, "y": 12})
@@ -51,7 +51,7 @@ def test_a_group_splits_along_the_tree_and_undo_takes_it_back(open_page, said):
     name(page, "core", next(i for i, one in enumerate(listed(page)) if one not in before))
     saved(page)
     (node,) = said().groups
-    assert node not in {int(one.split()[1]) for one in before}
+    assert node not in explored.clusters.cut().nodes
     page.keyboard.press("Control+z")
     page.keyboard.press("Control+z")
     until(page, "document.querySelectorAll('.unit').length === 4")
@@ -76,7 +76,10 @@ def test_parts_of_a_split_group_stand_together_in_its_place(open_page):
     assert len(parts) > 1
     assert after == [before[0], *parts, *before[2:]]
     notes = page.locator(".unit .note").all_text_contents()
-    assert notes == [f"part of {before[1].removeprefix('group ')}"] * len(parts)
+    assert notes == [f"part of {before[1]}"] * len(parts)
+    assert parts[0].startswith(before[1] + "a")
+    assert parts[-1].startswith(before[1] + "b")
+    assert sorted(before) == [f"group {number}" for number in range(4)], "as in reports and tables"
 
 
 def test_a_group_is_given_a_class_that_is_there_without_typing(open_page, said):

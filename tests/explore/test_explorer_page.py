@@ -120,3 +120,34 @@ def test_a_group_has_its_colour_over_a_stained_picture(open_page):
     )
     for seen, listed_as in hues:
         assert abs((seen - listed_as + 180) % 360 - 180) < 12, hues
+
+
+def test_the_tab_key_leads_past_pictures_and_focus_stays_where_it_is(open_page):
+    page = open_page()
+    focused = "document.activeElement.textContent"
+    page.locator(".side input[type=range]").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "units"
+    said = []
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        said.append(page.evaluate(focused))
+    assert said == ["Name", "Merge…", "Split", "Only", "Open"]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "search"
+    page.locator(".unit.selected button", has_text="Split").focus()
+    page.keyboard.press("Enter")
+    until(page, "document.querySelectorAll('.unit').length === 5")
+    assert page.evaluate(focused) == "Split", "the list was made again"
+    page.locator(".unit.selected button", has_text="Only").click()
+    assert page.locator(".bar .toggle").get_attribute("aria-pressed") == "true"
+
+
+def test_names_are_carried_on_by_commands_that_the_page_shows(open_page, explored):
+    page = open_page()
+    page.keyboard.press("e")
+    shown = page.locator("dialog .file code").all_text_contents()
+    assert shown == [
+        "stegoflow run my.yaml --set classes.annotation=newest",
+        f"stegoflow annotate OTHER-RUN --from {explored.id}",
+    ]

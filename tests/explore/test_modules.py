@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.artifacts.annotation import named_by
-from pipeline.numerics.tree import cut, members, parents, ward
+from pipeline.numerics.tree import cut, members, parents, shares, ward
 
 IMPORTS = """const base = new URL('static/', document.baseURI);
 const { Tree } = await import(new URL('tree.js', base));
@@ -35,6 +35,18 @@ def test_the_tree_is_the_packages(ask, tree):
         assert sorted(ask("return tree.cut(value)", n)) == sorted(cut(tree, n).nodes.tolist())
     assert ask("return [...tree.parent]") == parents(tree).tolist()
     assert ask("return tree.members(value)", 36) == members(tree, 36).tolist()
+
+
+def test_groups_have_the_numbers_that_tables_and_masks_have(ask, tree):
+    """Whatever the index counts later: the numbers are of the sample that the tree was made from."""
+    script = "tree.weigh([...Array(20).keys()]); return value[1].map(node => tree.label(value[0], node))"
+    for n in (1, 4, 20):
+        assert ask(script, [n, cut(tree, n).nodes.tolist()]) == [str(number) for number in range(n)]
+    group = max(cut(tree, 4).nodes.tolist())
+    larger, smaller = sorted(tree.merges[group - 20].tolist(), key=lambda part: (-shares(tree)[part], part))
+    number = cut(tree, 4).nodes.tolist().index(group)
+    assert ask(script, [4, [larger, smaller]]) == [f"{number}a", f"{number}b"]
+    assert ask(script, [4, [38]])[0].count(" + ") == 3
 
 
 def test_what_is_shown_covers_every_prototype_once(ask, tree):

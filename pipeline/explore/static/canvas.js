@@ -4,9 +4,10 @@ import { images } from "./images.js";
 import { cover, heat, outlined, painted, units } from "./paint.js";
 import { source } from "./source.js";
 import { state } from "./state.js";
-import { similarity } from "./tokens.js";
+import { Tiles } from "./tiles.js";
+import { similarity, tokenAt } from "./tokens.js";
 
-const DETAIL = 2048;
+const LARGEST = 2048; // pixels of the longer side of an image that is shown as one picture
 
 export class Picture {
   /** `call` has hover(place), click(place): places are {y, x} of the image's plane and {py, px}, pixels of the image. */
@@ -23,24 +24,30 @@ export class Picture {
   }
 
   async open(image) {
-    Object.assign(this, { image, picture: null, tokens: null, fine: null, fineClasses: null, hover: null, pinned: null, detail: null, mask: null });
+    Object.assign(this, { image, picture: null, tokens: null, fine: null, fineClasses: null, hover: null, pinned: null, mask: null });
+    this.tiles = source.tile && Math.max(image.height, image.width) > LARGEST ? new Tiles(image, () => this.image === image && this.later()) : null;
     this.canvas.setAttribute("aria-label", `${image.split}/${image.id}`);
     this.fit();
     const still = () => this.image === image;
+    if (!this.tiles) this.whole(image, still);
+    images.show([image.row]).then(() => still() && this.repaint());
+    source.tokens(image.row).then((tokens) => still() && ((this.tokens = tokens), this.opened?.(), this.later()), (error) => state.tell("notice", error.message));
+    this.classify();
+  }
+
+  /** The picture of an image, and the group of each of its pixels. */
+  whole(image, still) {
     const picture = new Image();
     picture.onload = () => still() && ((this.picture = picture), this.later());
     picture.onerror = () => still() && state.tell("notice", `${image.split}/${image.id} cannot be shown: has the file changed?`);
-    picture.src = source.picture(image.row, DETAIL);
-    images.show([image.row]).then(() => still() && this.repaint());
-    source.tokens(image.row).then((tokens) => still() && ((this.tokens = tokens), this.opened?.(), this.later()), (error) => state.tell("notice", error.message));
+    picture.src = source.picture(image.row, LARGEST);
     source.map?.(image.row).then((map) => still() && ((this.fine = map), this.repaint()), () => {});
-    this.classify();
   }
 
   /** Ask for the classes of every pixel where points decide. */
   async classify() {
     const { image } = this;
-    if (!image || !images.pointed) return void (this.fineClasses = null);
+    if (!image || this.tiles || !images.pointed) return void (this.fineClasses = null);
     if (this.asking) return void (this.again = true);
     this.asking = true;
     try {
@@ -88,7 +95,6 @@ export class Picture {
     this.scale = scale;
     this.fitted = false;
     this.later();
-    this.sharpen();
   }
 
   /** The place under a point of the canvas, or null outside of the image. */
@@ -108,13 +114,14 @@ export class Picture {
   }
 
   get plane() {
-    return this.tokens ?? images.plane(this.image?.row)?.map ?? null;
+    return this.tokens ?? (this.tiles ? null : images.plane(this.image?.row)?.map) ?? null;
   }
 
   unitAt(place) {
     const plane = images.plane(this.image.row);
-    if (!plane) return null;
-    const at = place.y * plane.map.columns + place.x;
+    if (!plane?.map.rows || !this.plane) return null;
+    const [y, x] = [(place.y * plane.map.rows) / this.plane.rows, (place.x * plane.map.columns) / this.plane.columns].map(Math.floor);
+    const at = y * plane.map.columns + x;
     const index = units({ values: plane.map.values.subarray(at, at + 1) }, plane.classes && { values: plane.classes.values.subarray(at, at + 1) })[0];
     return state.units[index] ?? null;
   }
@@ -155,21 +162,22 @@ export class Picture {
     const [width, height] = [image.width * this.scale, image.height * this.scale];
     context.imageSmoothingEnabled = this.scale < 4;
     if (this.picture) context.drawImage(this.picture, this.left, this.top, width, height);
-    if (this.detail) context.drawImage(this.detail.picture, this.left + this.detail.x * this.scale, this.top + this.detail.y * this.scale, this.detail.width * this.scale, this.detail.height * this.scale);
+    const fine = this.tiles?.draw(context, this, image.height / (this.plane?.rows || image.height)) ?? [];
     const asked = this.hover ?? this.pinned;
     context.imageSmoothingEnabled = true;
     if (state.heat && asked && this.tokens) {
-      const { rows, columns } = this.tokens;
-      heat(similarity(this.tokens, asked.y * columns + asked.x), rows, columns, this.heat);
+      heat(similarity(this.tokens, tokenAt(this.tokens, asked)), this.tokens.tall, this.tokens.wide, this.heat);
       context.drawImage(this.heat, this.left, this.top, width, height);
     } else {
       const masks = this.masks();
-      if (masks) {
-        context.imageSmoothingEnabled = masks.smooth;
-        if (!masks.lines) cover(context, masks.fill, state.opacity, this.left, this.top, width, height);
-        context.imageSmoothingEnabled = false;
+      const coarse = () => {
+        if (!masks) return;
+        context.imageSmoothingEnabled = masks.smooth && !masks.lines;
         if (masks.lines) context.drawImage(masks.lines, this.left, this.top, width, height);
-      }
+        else cover(context, masks.fill, state.opacity, this.left, this.top, width, height);
+      };
+      if (fine.length) this.tiles.drawGroups(context, this, fine, coarse);
+      else coarse();
     }
     if (this.plane) for (const [place, dashed] of [[this.pinned, false], [this.hover, true]]) if (place) this.frameAround(context, place, dashed);
     this.points(context);
@@ -206,23 +214,6 @@ export class Picture {
     }
   }
 
-  /** Where the picture is coarser than the screen: what is seen of it, read again. */
-  sharpen() {
-    clearTimeout(this.timer);
-    const { image } = this;
-    if (!source.window || !image || Math.max(image.height, image.width) <= DETAIL || this.scale * (Math.max(image.height, image.width) / DETAIL) <= 1.2) return void (this.detail = null);
-    this.timer = setTimeout(() => {
-      const x = Math.max(0, -this.left / this.scale);
-      const y = Math.max(0, -this.top / this.scale);
-      const width = Math.min(image.width, (this.canvas.width - this.left) / this.scale) - x;
-      const height = Math.min(image.height, (this.canvas.height - this.top) / this.scale) - y;
-      if (width < 1 || height < 1) return;
-      const picture = new Image();
-      picture.onload = () => this.image === image && ((this.detail = { picture, x, y, width, height }), this.later());
-      picture.src = source.window(image.row, [y, x, height, width].map((value) => Math.round(value)), DETAIL);
-    }, 150);
-  }
-
   // The pointer ------------------------------------------------------------------------------------------------------------
 
   listen() {
@@ -249,7 +240,6 @@ export class Picture {
         this.left = down.left + x - down.from[0];
         this.top = down.top + y - down.from[1];
         this.fitted = false;
-        this.sharpen();
         return this.later();
       }
       this.pointAt(this.place(x, y));

@@ -29,6 +29,17 @@ export function fill(element, ...children) {
   return append(element, children);
 }
 
+const words = (element) => [element.tagName, element.id, element.getAttribute("aria-label"), element.textContent].join(" ");
+
+/** `fill` for what is being used: what has the focus has it afterwards, known by its words; else the element, or its first button. */
+export function refill(element, ...children) {
+  const focused = element.contains(document.activeElement) && document.activeElement !== element ? words(document.activeElement) : null;
+  fill(element, ...children);
+  if (focused === null) return;
+  const same = [...element.querySelectorAll("a, button, input")].find((one) => words(one) === focused && one.checkVisibility());
+  (same ?? (element.tabIndex < 0 ? element.querySelector("button") : element))?.focus({ preventScroll: true });
+}
+
 export const percent = (share) =>
   share >= 0.0995 ? `${Math.round(100 * share)} %` : share >= 0.0005 ? `${(100 * share).toFixed(1)} %` : share > 0 ? "< 0.1 %" : "–";
 

@@ -1,6 +1,6 @@
 // What a page knows that is one file: some images with their tokens; searches and galleries are of these alone.
 import { h } from "./dom.js";
-import { similarity, unpackTokens } from "./tokens.js";
+import { similarity, tokenAt, unpackTokens } from "./tokens.js";
 
 function bytes(coded) {
   const text = atob(coded);
@@ -48,7 +48,7 @@ export function embedded({ facts, images, typical, counts }) {
       const rows = images.map((_, row) => row).filter((row) => `${images[row].split}/${images[row].id}`.toLowerCase().includes(wanted));
       return { total: rows.length, images: rows.slice(start, start + count).map((row) => [row, images[row].split, images[row].id, images[row].height, images[row].width]) };
     },
-    planes: async (rows) => rows.map((row) => ({ rows: tokens[row].rows, columns: tokens[row].columns, values: tokens[row].nearest })),
+    planes: async (rows) => rows.map((row) => ({ rows: tokens[row].tall, columns: tokens[row].wide, values: tokens[row].nearest })),
     tokens: async (row) => tokens[row],
     groups: async (nodes, count) => ({ complete: true, counts, groups: nodes.map((node) => ({ node, typical: typicalOf(leaves(node), count) })) }),
     group: async (nodes, count) => {
@@ -57,13 +57,14 @@ export function embedded({ facts, images, typical, counts }) {
       return { patches: 0, total: 0, images: shares.filter(([, share]) => share > 0).length, typical: typicalOf([...inside], count), borderline: [], most: shares.filter(([, share]) => share > 0).sort((a, b) => b[1] - a[1]), beside: [], alike: [] };
     },
     find: async (row, y, x) => {
-      const { components, vectors, columns } = tokens[row];
-      const from = (y * columns + x) * components;
+      const { components, vectors } = tokens[row];
+      const from = tokenAt(tokens[row], { y, x }) * components;
       const query = vectors.subarray(from, from + components);
       const best = tokens.map((one, other) => {
         const found = similarity(one, 0, query);
         const at = found.reduce((top, value, here) => (value > found[top] ? here : top), 0);
-        return place(other, Math.floor(at / one.columns), at % one.columns, found[at]);
+        const inside = (value, most) => Math.min(most - 1, value * one.step + (one.step >> 1));
+        return place(other, inside(Math.floor(at / one.wide), one.rows), inside(at % one.wide, one.columns), found[at]);
       });
       const middle = (at, count, side) => Math.floor(((2 * at + 1) * side) / (2 * count));
       const pixel = (one) => ({ ...one, py: middle(one.y, tokens[one.row].rows, images[one.row].height), px: middle(one.x, tokens[one.row].columns, images[one.row].width) });

@@ -49,11 +49,11 @@ export async function wantExamples(units) {
 }
 
 /** A patch as a picture that leads to its place. */
-export function patch(place, size, { share = 0.25, title, onclick } = {}) {
+export function patch(place, size, { share = 0.25, title, onclick, tabIndex = 0 } = {}) {
   const said = title ?? `${place.split}/${place.id}`;
   const side = Math.min(256, Math.round(size * 1.6));
   const face = source.patchElement
     ? source.patchElement(place, share, size)
     : h("img", { src: source.patch(place, share, side), width: size, height: size, alt: "", loading: "lazy", decoding: "async" });
-  return h("a", { class: "patch", href: `#/image/${place.row}/${place.y}/${place.x}`, title: said, onclick, style: { width: `${size}px`, height: `${size}px` } }, face);
+  return h("a", { class: "patch", href: `#/image/${place.row}/${place.y}/${place.x}`, title: said, onclick, tabIndex, style: { width: `${size}px`, height: `${size}px` } }, face);
 }

@@ -1,7 +1,7 @@
 // The most similar patches of the corpus: several ticked at once, and said what they are.
 import { hasPoint } from "./annotation.js";
 import { askClass } from "./dialogs.js";
-import { fill, h, plural } from "./dom.js";
+import { h, plural, refill } from "./dom.js";
 import { patch } from "./examples.js";
 import { inkOn } from "./paint.js";
 import { state } from "./state.js";
@@ -58,7 +58,7 @@ export function similar() {
   }
 
   function render() {
-    fill(element,
+    refill(element,
       h("h3", {}, `${found.length} most similar, at most one an image`),
       state.writable && h("div", { class: "row ticks" }, h("span", { class: "muted" }, ticked.size ? `${ticked.size} ticked: say what` : "Tick those that are one thing"), h("span", { class: "grow" }),
         h("button", { class: "small", onclick: () => all(true) }, "All"), ticked.size > 0 && h("button", { class: "small", onclick: () => all(false) }, "None")),

@@ -1,8 +1,8 @@
 // One class or group: what is typical of it, what is not, what lies beside it, and where it splits.
 import { askMerge, askName } from "./dialogs.js";
-import { fill, h, key, percent, plural, shareOf } from "./dom.js";
+import { h, key, percent, plural, refill, shareOf } from "./dom.js";
 import { examples, patch, wantExamples } from "./examples.js";
-import { swatch } from "./groups.js";
+import { idOf, swatch } from "./groups.js";
 import { images } from "./images.js";
 import { go } from "./route.js";
 import { source } from "./source.js";
@@ -50,7 +50,7 @@ export function groupView() {
 
   function members() {
     if (unit.kind !== "class" || unit.nodes.length < 2) return null;
-    const each = unit.nodes.map((node) => ({ key: `member:${node}`, name: `group ${node}`, color: state.facts.colours[node], nodes: [node], share: state.tree.share(node) }));
+    const each = unit.nodes.map((node) => ({ key: `member:${node}`, name: state.nameOf(node), color: state.facts.colours[node], nodes: [node], share: state.tree.share(node) }));
     return h("section", {}, h("h3", {}, `Made of ${plural(each.length, "group")}`),
       h("div", { class: "cards" }, each.map((one) => h("div", { class: "card" }, h("div", { class: "line" }, h("span", { class: "muted" }, one.name), h("span", { class: "share" }, percent(one.share))), h("div", { class: "strip" }, examples(one, 4).map((place) => patch(place, 60))), h("div", { class: "row" }, h("span", { class: "grow" }), state.writable && h("button", { class: "small", onclick: () => state.release(one.nodes) }, "Take it out"))))));
   }
@@ -64,14 +64,14 @@ export function groupView() {
   function render() {
     if (!unit || !element.isConnected) return;
     const there = unit.nodes.length > 0;
-    fill(
+    refill(
       element,
       h("div", { class: "bar" }, h("button", { class: "quiet", title: "Esc", onclick: () => go("#/") }, "← All images"), h("span", { class: "grow" }),
         state.writable && h("button", { onclick: () => askMerge(unit) }, "Merge… ", key("M")),
         there && h("button", { onclick: () => state.split(unit, 4), title: "Show it as its four parts" }, "This is not one thing ", key("X")),
         state.writable && unit.kind === "class" && h("button", { onclick: () => state.unname(unit) }, "Remove the name ", key("Del"))),
       h("div", { class: "body" },
-        h("header", { class: "head" }, swatch(unit, { large: true }), h("h1", {}, unit.name), state.writable && h("button", { class: unit.kind === "class" ? "" : "primary", onclick: () => askName(unit) }, unit.kind === "class" ? "Rename " : "Name it ", key("N")),
+        h("header", { class: "head" }, swatch(unit, { large: true }), h("h1", { title: idOf(unit) }, unit.name), state.writable && h("button", { class: unit.kind === "class" ? "" : "primary", onclick: () => askName(unit) }, unit.kind === "class" ? "Rename " : "Name it ", key("N")),
           h("span", { class: "muted" }, `${shareOf(unit)} of all patches${facts ? `, in ${plural(facts.images, "image")}` : ""}`)),
         !there ? h("p", { class: "muted" }, "No group has this name; its points decide where it is.") : null,
         there && !facts ? h("p", { class: "muted" }, "Looking…") : null,

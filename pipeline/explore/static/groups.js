@@ -1,11 +1,12 @@
 // The list of classes and groups at the side of every view.
-import { fill, h, key, percent, plural, shareOf } from "./dom.js";
+import { fill, h, key, percent, plural, refill, shareOf } from "./dom.js";
 import { examples, patch, wantExamples } from "./examples.js";
 import { askMerge, askName } from "./dialogs.js";
 import { go } from "./route.js";
 import { nothingSaid, state } from "./state.js";
 
 const STRIP = 4;
+const OF_PATCHES = "Of the patches of all images. Reports count the pixels of the images that have masks.";
 
 export function swatch(unit, { large = false } = {}) {
   const input = h("input", {
@@ -27,9 +28,12 @@ function number(unit) {
   return at >= 0 && at < 9 && state.writable ? key(at + 1) : null;
 }
 
+/** Where a group stands in `stegoflow groups` and in an annotation. */
+export const idOf = (unit) => (unit.kind === "group" ? `id ${unit.nodes[0]} in annotation files` : unit.name);
+
 function row(unit) {
   const places = examples(unit, STRIP);
-  const strip = h("span", { class: "strip" }, places.map((place) => patch(place, 56)));
+  const strip = h("span", { class: "strip" }, places.map((place) => patch(place, 56, { tabIndex: -1 })));
   const points = unit.kind === "class" ? state.said.points.filter((one) => one.class === unit.name).length : 0;
   const notes = [unit.kind === "group" && unit.of !== null ? `part of ${unit.of}` : "", unit.nodes.length > 1 ? plural(unit.nodes.length, "group") : "", points ? plural(points, "point") : ""].filter(Boolean);
   const act = (label, hint, call) =>
@@ -61,7 +65,7 @@ function row(unit) {
         if (dragged) state.merge(dragged, unit);
       },
     },
-    h("div", { class: "line" }, swatch(unit), h("span", { class: "name" }, unit.name), number(unit), notes.length ? h("span", { class: "note", title: notes.join(", ") }, notes.join(", ")) : null, h("span", { class: "share", title: unit.counted ? "Of the patches of 48 images at most, by names and points" : "" }, unit.nodes.length || unit.counted ? shareOf(unit) : "")),
+    h("div", { class: "line" }, swatch(unit), h("span", { class: "name", title: idOf(unit) }, unit.name), number(unit), notes.length ? h("span", { class: "note", title: notes.join(", ") }, notes.join(", ")) : null, h("span", { class: "share", title: unit.counted ? "Of the patches of 48 images at most, by names and points" : OF_PATCHES }, unit.nodes.length || unit.counted ? shareOf(unit) : "")),
     strip,
     h(
       "div",
@@ -69,6 +73,7 @@ function row(unit) {
       state.writable && act(unit.kind === "class" ? "Rename" : "Name", "N", () => askName(unit)),
       state.writable && act("Merge…", "M: into another group", () => askMerge(unit)),
       act("Split", "S: show its parts", () => state.split(unit)),
+      h("button", { class: "small toggle", title: "A: this alone over the pictures", "aria-pressed": String(state.alone), onclick: (event) => (event.stopPropagation(), state.set("alone", !state.alone)) }, "Only"),
       act("Open", "Enter", () => go(`#/group/${encodeURIComponent(unit.key)}`)),
     ),
   );
@@ -88,11 +93,11 @@ export function sidebar() {
     const groups = state.units.filter((unit) => unit.kind === "group");
     const heading = (text, total) => h("li", { class: "heading", role: "presentation" }, h("span", {}, text), h("span", { class: "share" }, total));
     const named = classes.reduce((sum, unit) => sum + unit.share, 0);
-    fill(
+    refill(
       list,
       classes.length ? heading(plural(classes.length, "class", "classes"), named ? percent(named) : "") : null,
       classes.map(row),
-      groups.length ? heading(classes.length ? plural(groups.length, "group", "groups") + " without a name" : plural(groups.length, "group"), "") : null,
+      groups.length ? heading(classes.length ? plural(groups.length, "group", "groups") + " without a name" : plural(groups.length, "group"), classes.length ? "" : "of all patches") : null,
       groups.map(row),
     );
     fill(hint, nothingSaid() && state.writable ? ["Choose a group and press ", key("N"), " to name it."] : "");
@@ -114,6 +119,7 @@ export function sidebar() {
 
   state.on("change", render);
   state.on("examples", render);
+  state.on("look", () => list.querySelectorAll(".toggle").forEach((one) => one.setAttribute("aria-pressed", String(state.alone))));
   state.on("select", reveal);
   render();
   return h(

@@ -14,7 +14,7 @@ class Tile {
   constructor() {
     this.canvas = h("canvas", {});
     this.caption = h("span", { class: "caption" });
-    this.element = h("a", { class: "tile" }, h("span", { class: "frame" }, this.canvas), this.caption);
+    this.element = h("a", { class: "tile", tabIndex: -1 }, h("span", { class: "frame" }, this.canvas), this.caption);
     this.picture = null;
     this.row = -1;
   }

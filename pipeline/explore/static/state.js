@@ -1,5 +1,6 @@
 // What the page knows and shows: the annotation with its past, the cut of the tree, what is selected; and saving.
 import { classOf, cleaned, empty, namedBy, recoloured, renamed, withClass, withGroups, withoutClass, withoutPoint, withPoints } from "./annotation.js";
+import { saving } from "./saving.js";
 import { source } from "./source.js";
 import { Tree } from "./tree.js";
 
@@ -57,7 +58,7 @@ class State extends EventTarget {
         unit.share += tree.share(node);
       } else {
         const whole = tree.whole(this.view.n, this.view.open, node);
-        groups.push({ key: `g:${node}`, kind: "group", name: `group ${node}`, of: whole === node ? null : whole, color: this.facts.colours[node], nodes: [node], share: tree.share(node) });
+        groups.push({ key: `g:${node}`, kind: "group", name: this.nameOf(node), of: whole === node ? null : this.nameOf(whole), color: this.facts.colours[node], nodes: [node], share: tree.share(node) });
       }
     }
     if (said.points.length && this.counted) for (const unit of classes) if (this.counted.has(unit.name)) Object.assign(unit, { share: this.counted.get(unit.name), counted: true });
@@ -72,6 +73,11 @@ class State extends EventTarget {
     if (this.selected && !this.byKey.has(this.selected)) this.selected = this.follow ?? this.units[0]?.key ?? null;
     if (this.chosen && !classOf(said, this.chosen)) this.chosen = null;
     this.follow = null;
+  }
+
+  /** What a group without a name is called. */
+  nameOf(node) {
+    return `group ${this.tree.label(this.view.n, node)}`;
   }
 
   /** Give a group another colour where a class has its own. */
@@ -153,8 +159,9 @@ class State extends EventTarget {
   /** The class of a unit, with an annotation in which it exists: of a group without a name, one that is called like it. */
   classFor(unit, said = this.said) {
     if (unit.kind === "class") return [unit.name, said];
-    const made = withClass(said, unit.name, unit.color);
-    return [unit.name, withGroups(made, this.tree, unit.nodes, unit.name)];
+    let name = unit.name; // numbers are those of a cut: another one may have given this name
+    for (let at = 2; classOf(said, name); at++) name = `${unit.name} (${at})`;
+    return [name, withGroups(withClass(said, name, unit.color), this.tree, unit.nodes, name)];
   }
 
   /** Name a unit. `onward`: the next group without a name is selected then, so that many are named one after another. */
@@ -236,59 +243,9 @@ class State extends EventTarget {
     this.tell("look");
     return name;
   }
-
-  // Saving: one request at a time, the newest content last ---------------------------------------------------------------
-
-  async save() {
-    if (!source.save) return this.tell("saving");
-    if (this.busy) return void (this.again = true);
-    this.busy = true;
-    this.saving = "saving";
-    this.tell("saving");
-    try {
-      do {
-        this.again = false;
-        const sent = this.said;
-        const found = await source.save(sent, this.version);
-        // Edited again meanwhile: what others said is taken in with that, since it is made from the same version.
-        if (found.merged && this.said !== sent) continue;
-        this.version = found.version;
-        if (found.merged) this.takeIn(found);
-      } while (this.again);
-      this.saving = "saved";
-      this.retry = false;
-    } catch (error) {
-      this.saving = "failed";
-      this.retry = Boolean(error.offline);
-      this.tell("notice", `Not saved: ${error.message}`);
-    }
-    this.busy = false;
-    this.tell("saving");
-  }
-
-  /** Another page has stored something: what the server made of both is shown. */
-  takeIn(found) {
-    this.past.push({ said: this.said, view: this.view });
-    this.said = found.annotation;
-    this.derive();
-    this.tell("change");
-    const differing = found.conflicts.length ? ` Where both changed the same, this page counts: ${found.conflicts.join("; ")}.` : "";
-    this.tell("notice", `Another page changed this too: both changes are kept and taken together.${differing}`);
-  }
-
-  /** The server has a newer version than this page, which has nothing to save. */
-  async refresh(version) {
-    if (this.busy || this.saving === "failed" || version <= this.version) return;
-    const found = await source.annotation();
-    if (this.busy || found.version <= this.version) return;
-    this.version = found.version;
-    this.past.push({ said: this.said, view: this.view });
-    this.said = found.annotation;
-    this.derive();
-    this.tell("change");
-    this.tell("notice", `Another page saved version ${found.version}: it is shown here. Undo goes back.`);
-  }
 }
+
+Object.assign(State.prototype, saving);
 
 export const state = new State();
 export const nothingSaid = () => !state.said.classes.length && !state.said.points.length;

@@ -14,7 +14,10 @@ const copied = (words) => h("div", { class: "copy" }, h("code", {}, words), h("b
 
 function annotationNote() {
   const { classes, groups, points } = state.said;
-  return h("section", { class: "file" }, h("h3", {}, "What you said"), h("p", { class: "muted" }, `${plural(classes.length, "class", "classes")}, ${plural(Object.keys(groups).length, "group")}, ${plural(points.length, "point")}: a text file that can be read, compared and used again.`), h("button", { onclick: saveAnnotation }, "Download annotation.yaml"));
+  const live = Boolean(source.export);
+  return h("section", { class: "file" }, h("h3", {}, "What you said"), h("p", { class: "muted" }, `${plural(classes.length, "class", "classes")}, ${plural(Object.keys(groups).length, "group")}, ${plural(points.length, "point")}: a text file that can be read, compared and used again.`), h("button", { onclick: saveAnnotation }, "Download annotation.yaml"),
+    live && [h("p", { class: "muted" }, "Masks, scores and report of the whole run follow when its config says: "), copied("stegoflow run my.yaml --set classes.annotation=newest"),
+      h("p", { class: "muted" }, "Another run of these images, with more groups, another head or seed, gets the same names by: "), copied(`stegoflow annotate OTHER-RUN --from ${state.facts.run}`)]);
 }
 
 /** What an export holds now. */

@@ -8,14 +8,22 @@ export class Tree {
     this.count = 2 * this.leaves - 1;
     this.parent = new Int32Array(this.count).fill(-1);
     merges.forEach((pair, step) => pair.forEach((node) => (this.parent[node] = this.leaves + step)));
+    this.sampled = this.sums(sizes);
     this.weigh(sizes);
+    this.numbered = new Map();
+  }
+
+  /** How many patches each node has, from those of each prototype. */
+  sums(sizes) {
+    const found = new Float64Array(this.count);
+    found.set(sizes);
+    this.merges.forEach(([a, b], step) => (found[this.leaves + step] = found[a] + found[b]));
+    return found;
   }
 
   /** Let shares be those of so many patches of each prototype. */
   weigh(sizes) {
-    this.size = new Float64Array(this.count);
-    this.size.set(sizes);
-    this.merges.forEach(([a, b], step) => (this.size[this.leaves + step] = this.size[a] + this.size[b]));
+    this.size = this.sums(sizes);
     this.total = this.size[this.count - 1] || 1;
   }
 
@@ -56,6 +64,18 @@ export class Tree {
     const found = [];
     for (let node = 0; node < made; node++) if (this.parent[node] < 0 || this.parent[node] >= made) found.push(node);
     return found;
+  }
+
+  /** What a node of the cut into n groups or below it is called: its number in masks, reports and tables of that cut; of a part of
+   * one, letters behind that: the larger part of 3 is 3a. Of a node above the cut: the numbers that it holds. */
+  label(n, node) {
+    const made = 2 * this.leaves - n;
+    if (node >= made) return this.parts(node).map((part) => this.label(n, part)).join(" + ");
+    const first = (a, b) => this.sampled[b] - this.sampled[a] || a - b;
+    let letters = "";
+    for (let above; (above = this.parent[node]) >= 0 && above < made; node = above) letters = ([...this.merges[above - this.leaves]].sort(first)[0] === node ? "a" : "b") + letters;
+    if (!this.numbered.has(n)) this.numbered.set(n, new Map(this.cut(n).sort(first).map((one, number) => [one, number])));
+    return `${this.numbered.get(n).get(node)}${letters}`;
   }
 
   /** The finest groups that must be told apart: a cut, opened wherever a node below is in `finer` or a node is in `open`. Largest first; parts of one

@@ -1,7 +1,7 @@
 // One image: the canvas, what is under the pointer, the most similar patches, and teaching by clicks.
 import { Picture } from "./canvas.js";
 import { askClass, askName } from "./dialogs.js";
-import { fill, h, key, percent, plural } from "./dom.js";
+import { fill, h, key, percent, plural, refill } from "./dom.js";
 import { patch } from "./examples.js";
 import { images } from "./images.js";
 import { classChips, similar } from "./found.js";
@@ -95,6 +95,7 @@ export function imageView() {
       setMode("teach");
       proposed = `#/image/${place.row}/${place.y}/${place.x}`;
       go(proposed);
+      picture.canvas.focus(); // Space clicks the patch, and not the button
     } catch (error) {
       state.tell("notice", error.message);
     }
@@ -131,7 +132,7 @@ export function imageView() {
     const others = points.filter((one) => !here.includes(one));
     return [
       h("p", { class: "muted" }, classes.length === 1 && points.length ? "With a single class everything is that class: add another, such as background." : "Choose a class, then click patches that belong to it. All images follow."),
-      classChips({ label: "Class that a click gives", chosen, give: (name) => state.set("chosen", name), add: () => addClass() }),
+      classChips({ label: "Class that a click gives", chosen, give: (name) => (state.set("chosen", name), picture.canvas.focus()), add: () => addClass() }),
       source.next && (asked() ? h("div", { class: "asked" }, h("p", {}, "The framed patch would teach most. Choose its class and press ", key("Space"), ", or click it."), h("button", { class: "wide", onclick: next }, "Skip: I cannot say ", key("W"))) : h("button", { class: "wide", onclick: next }, "Where next? ", key("W"))),
       h("h3", {}, points.length ? plural(points.length, "point") : "No points yet"),
       h("ul", { class: "points" }, [...here.reverse(), ...others.reverse()].slice(0, 300).map(pointRow)),
@@ -155,7 +156,7 @@ export function imageView() {
   }
 
   function render() {
-    fill(
+    refill(
       panel,
       h("div", { class: "tabs", role: "tablist" },
         [["look", "Look"], ["teach", "Teach"]].map(([name, label]) => h("button", { role: "tab", "aria-selected": String(mode === name), onclick: () => setMode(name) }, label, " ", name === "teach" ? key("T") : null))),
