@@ -56,7 +56,7 @@ HEADS = {
     "none": Rate(1, 0, 0),
 }
 """Of the head by its method, from docs/results.md; an item is a step. On one core but for `stegoflow`; the one of
-`stego` is halved."""
+`stego` is halved. A head without a row is taken for `stegoflow`, or for `pca` where nothing is trained by steps."""
 DECISIVE = (
     "features.backbone ",
     "features.block ",
@@ -243,7 +243,7 @@ def unit(stage: str, params: Any) -> str:
 
 def _built_in(stage: str, params: Any, corpus: Corpus) -> Rate:
     if stage == "head":
-        return HEADS.get(params.method, HEADS["stegoflow"])
+        return HEADS.get(params.method) or HEADS["stegoflow" if getattr(params, "steps", 0) else "pca"]
     if stage == "features":
         rate = RATES[stage]
         tokens = corpus.tokens / 529
