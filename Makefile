@@ -1,4 +1,4 @@
-# make demo | test | faults | bench | scale | quality | choices | annotate | lint | acknowledge | constraints   (PYTHON=python3.12 picks another interpreter)
+# make demo | test | faults | bench | scale | quality | choices | annotate | images | lint | acknowledge | constraints   (PYTHON=python3.12 picks another interpreter)
 PYTHON ?= python3
 EXTRA ?= all# any extras of pyproject.toml, with commas between; `gpu` is all with faiss-gpu in place of faiss-cpu
 GPU := gpu,crf,tiff,geo,fits,wsi,coco,report,explore,demo,dask,flows
@@ -7,7 +7,7 @@ BIN := .venv/bin
 COMMA := ,
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test faults bench scale quality choices annotate lint acknowledge constraints check-tools clean
+.PHONY: demo test faults bench scale quality choices annotate images lint acknowledge constraints check-tools clean
 
 demo: .venv
 	$(BIN)/stegoflow demo
@@ -39,6 +39,10 @@ choices: .venv
 # A simulated person names, splits and clicks: benchmarks/annotate.json, docs/annotate.md and its plot.
 annotate: .venv
 	$(BIN)/python benchmarks/annotate.py $(if $(DATA),--data '$(DATA)') $(ARGS)
+
+# The lines of docker/Dockerfile.cpu without Docker: root, debootstrap and 20 GB. More: ARGS='--build-arg TORCH=… --mount /etc/ssl'.
+images:
+	$(PYTHON) docker/replay.py docker/Dockerfile.cpu --folder $(or $(FOLDER),/var/tmp/stegoflow-images) $(ARGS)
 
 lint: .venv
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache

@@ -1,11 +1,15 @@
 """Windows of one large image: seconds and peak memory of reading a tiled TIFF pyramid, and its like of other formats.
 
 python benchmarks/pixels.py [--side 40000] [--views 200] [--source pyramid|slide|geotiff|ome-zarr|fits|jpeg]
+python benchmarks/pixels.py --beside [--side 8000]    windows as features reads them, beside JPEGs of the same pixels
 
 Each is generated from a few tiles that are compressed once, so that it takes seconds and megabytes (`fits` is a file
 with holes). It is read in a process of its own, whose peak memory is what counts: above that of the imports, too. The
 source `jpeg` is plain JPEGs of the size of a view, one after the other, to compare with. Exit status 1 where
 the peak is above the limit.
+
+`--beside` reads the windows of rows one after the other, a quarter of each shared with the next, and then the same
+pixels from JPEGs of one view each, in turns within one process; the least of three turns, in milliseconds of CPU.
 """
 
 import argparse
@@ -187,6 +191,43 @@ def read_jpegs(folder: Path, views: int) -> dict[str, float]:
     return {"views per second": rate, "MiB at most": round(getrusage(RUSAGE_SELF).ru_maxrss / 1024, 1)}
 
 
+def beside(folder: Path, side: int, views: int) -> Iterator[dict[str, Any]]:
+    """Of each source the milliseconds of CPU that a view takes, and a JPEG of the same pixels."""
+    from PIL import Image
+
+    from pipeline.images.files import Folder, stored
+    from pipeline.images.formats import open_image
+
+    for kind, (name, write) in WRITERS.items():
+        own, jpegs = folder / kind, folder / kind / "jpegs"
+        jpegs.mkdir(parents=True)
+        write(own / name, side)
+        step = VIEW[0] * 3 // 4
+        each = (side - VIEW[1]) // step
+        corners = [(number // each * step, number % each * step) for number in range(views)]
+
+        def opened(own: Path = own, name: str = name) -> Any:
+            return open_image(Folder(str(own), name, 0) if (own / name).is_dir() else stored(str(own), name))
+
+        source = opened()
+        for number, corner in enumerate(corners):
+            Image.fromarray(source.read((*corner, *VIEW), VIEW)).save(jpegs / f"{number}.jpg", quality=90)
+        took: dict[str, list[float]] = {"views": [], "JPEGs": []}
+        for _ in range(3):
+            source = opened()
+            source.read((0, 0, *VIEW), VIEW)  # limits of values, the thumbnail that shows glass
+            began = time.process_time()
+            for corner in corners:
+                source.read((*corner, *VIEW), VIEW)
+            took["views"].append(1000 * (time.process_time() - began) / views)
+            began = time.process_time()
+            for number in range(views):
+                open_image(stored(str(jpegs), f"{number}.jpg")).read((0, 0, *VIEW), VIEW)
+            took["JPEGs"].append(1000 * (time.process_time() - began) / views)
+        view, jpeg = min(took["views"]), min(took["JPEGs"])
+        yield {"source": kind, "ms a view": round(view, 2), "ms a JPEG": round(jpeg, 2), "ratio": round(view / jpeg, 2)}
+
+
 def measure(side: int, views: int, folder: Path, kind: str = "pyramid") -> dict[str, float]:
     """`read` in a process of its own, of an image made in a folder."""
     name, write = WRITERS[kind]
@@ -205,12 +246,17 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=40_000, help="pixels of the pyramid's sides")
     parser.add_argument("--views", type=int, default=200, help="windows that are read")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--beside", action="store_true", help="CPU a view, beside JPEGs of the same pixels")
     parser.add_argument("--source", choices=[*WRITERS, "jpeg"], default="pyramid")
     options = parser.parse_args()
     if options.read:
         print(json.dumps(read(options.read, options.views)))
         return
     with tempfile.TemporaryDirectory() as folder:
+        if options.beside:
+            for line in beside(Path(folder), options.side, options.views):
+                print(json.dumps(line), flush=True)
+            return
         if options.source == "jpeg":
             found = read_jpegs(Path(folder), options.views)
         else:

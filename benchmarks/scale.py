@@ -1,6 +1,6 @@
 """Does a large corpus cost more per image than a small one? `python benchmarks/scale.py`.
 
-Every command of a run on generated corpora of several sizes, each in a session of processes of its own: seconds, CPU
+Every command of a run on generated corpora of several sizes, each in a process group of its own: seconds, CPU
 seconds, the peak memory of its largest process, objects and bytes. `features` is killed half-way and run again; then a
 hundredth more images come. Writes benchmarks/scale.json and docs/scale.md.
 """
@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,64 +41,105 @@ STAGES = (
 )
 PER_VIEW = ("features", "masks", "scores")
 """Stages whose seconds per image must not grow."""
+COMMANDS = ("plan", "second_plan", "status", "export")
 ENOUGH = 16
 """Parts from which on the time of an item says something."""
-POLL = 0.1
+POLL = 0.5
 """Seconds between two looks at the processes of a command."""
 
 
-def measure(folder: Path, views: int, stages: tuple[str, ...], labels: bool) -> Json:
-    """What every command takes on a corpus of so many images, made in `folder`."""
+def measure(
+    folder: Path,
+    views: int,
+    stages: tuple[str, ...],
+    labels: bool,
+    keep: Callable[[], None],
+    found: Json,
+    limit: float = float("inf"),
+) -> None:
+    """What every command takes on a corpus of so many images, made in `folder`, into `found`, which may hold what was
+    measured before; `keep` is called after each: the program may be killed. Masks that are not done after `limit`
+    seconds are cut short; what comes after is then of the split `val` alone."""
     config = prepare(folder, views, labels)
     store = folder / "store"
-    found: Json = {"views": views, "stages": {}}
-    found["plan"] = command(["plan", str(config)])
+    for name, value in {"views": views, "stages": {}, "begun": stamp(), "load": os.getloadavg()[0]}.items():
+        found.setdefault(name, value)
+
+    def note(where: Json, name: str, row: Callable[[], Json]) -> None:
+        if name not in where:
+            where[name] = row()
+            print(f"{views:>8} {name:<11} {where[name]}", file=sys.stderr, flush=True)
+            keep()
+
+    note(found, "plan", lambda: command(["plan", str(config)]))
     for stage in stages:
-        if stage in ("labels", "probe") and not labels:
+        if not labels and stage in ("labels", "probe"):
             continue
-        words = ["run", str(config), "--stage", stage]
-        before = count(store)
-        halved = {}
-        if stage == "features":
-            halved = command(words, until=lambda: parts(store, "features") >= 0.5 * planned_parts(store, "features"))
-            halved["parts"] = parts(store, stage)
-        begun = time.monotonic()
-        marked = first_marker(store, stage, halved.get("parts"), begun)
-        row = command(words)
-        if halved:
-            found["resume"] = {
-                "parts_kept": halved["parts"],
-                "start_s": marked(),
-                "parts_run": parts(store, stage) - halved["parts"],
-            }
-            row = {**row, **{name: row[name] + halved[name] for name in ("seconds", "cpu")}}
-            row["memory"] = max(row["memory"], halved["memory"])
-        after = count(store)
-        row |= {"objects": after[0] - before[0], "bytes": after[1] - before[1], "item_ms": item_ms(store, stage)}
-        found["stages"][stage] = row
-        print(f"{views:>8} {stage:<11} {row}", file=sys.stderr, flush=True)
-    found["second_plan"] = command(["plan", str(config)])
-    found["status"] = command(["status", "--store", str(store)])
+        name = stage
+        if "images" in found["stages"].get("masks", ()):
+            config = prepare(folder, views, labels, ["val"])
+            note(found["stages"], "masks of val", partial(one_stage, config, store, "masks", found))
+            name = f"{stage} of val" if stage == "scores" else stage
+        most = limit if stage == "masks" else float("inf")
+        note(found["stages"], name, partial(one_stage, config, store, stage, found, most))
+    note(found, "second_plan", lambda: command(["plan", str(config)]))
+    note(found, "status", lambda: command(["status", "--store", str(store)]))
     if "masks" in stages:
         out = folder / "exported"
-        found["export"] = command(["export", "latest", "--out", str(out), "--split", "val", "--store", str(store)])
-        found["export"]["images"] = min(VAL, views)
+        words = ["export", "latest", "--out", str(out), "--split", "val", "--store", str(store)]
+        note(found, "export", lambda: command(words) | {"images": min(VAL, views)})
         shutil.rmtree(out, ignore_errors=True)
-    found["store"] = dict(zip(("objects", "bytes"), count(store), strict=True))
+    note(found, "store", lambda: dict(zip(("objects", "bytes"), count(store), strict=True)))
     if "features" in stages:
-        more = max(1, views // 100)
-        write_corpus(folder / "data", views + more, views, labels)
-        grown = {"images": more, "plan": command(["plan", str(config)])}
-        for stage in ("dataset", "features"):
-            grown[stage] = command(["run", str(config), "--stage", stage])
-        newest = max(store.glob("artifacts/features/*/manifest.json"), key=lambda path: path.stat().st_mtime)
-        facts = json.loads(newest.read_text())
-        found["grown"] = grown | {"copied": facts["copied"], "items": facts["items"]}
-    return found
+        note(found, "grown", lambda: grown(folder, config, views, labels))
+    found["ended"] = stamp()
+    keep()
 
 
-def prepare(folder: Path, views: int, labels: bool) -> Path:
-    """The corpus, the weights and the config of a run."""
+def one_stage(config: Path, store: Path, stage: str, found: Json, limit: float = float("inf")) -> Json:
+    """What a stage takes; `features` is killed half-way and run again, which `found["resume"]` tells of. `images`: how
+    many were done, where it was killed after `limit` seconds."""
+    words = ["run", str(config), "--stage", stage]
+    before = count(store)
+    halved = {}
+    if stage == "features":
+        halved = command(words, until=lambda: parts(store, "features") >= 0.5 * planned_parts(store, "features"))
+        halved["parts"] = parts(store, stage)
+    begun = time.monotonic()
+    marked = first_marker(store, stage, halved.get("parts"), begun)
+    row = command(words, until=lambda: time.monotonic() > begun + limit)
+    if row.pop("killed", False):
+        row["images"] = items_done(store, stage)
+    if halved:
+        found["resume"] = {
+            "parts_kept": halved["parts"],
+            "start_s": marked(),
+            "parts_run": parts(store, stage) - halved["parts"],
+        }
+        row = {**row, **{name: row[name] + halved[name] for name in ("seconds", "cpu")}}
+        row["memory"] = max(row["memory"], halved["memory"])
+    after = count(store)
+    return row | {"objects": after[0] - before[0], "bytes": after[1] - before[1], "item_ms": item_ms(store, stage)}
+
+
+def grown(folder: Path, config: Path, views: int, labels: bool) -> Json:
+    """What a hundredth more images take."""
+    more = max(1, views // 100)
+    write_corpus(folder / "data", views + more, views, labels)
+    found: Json = {"images": more, "plan": command(["plan", str(config)])}
+    for stage in ("dataset", "features"):
+        found[stage] = command(["run", str(config), "--stage", stage])
+    manifests = (folder / "store").glob("artifacts/features/*/manifest.json")
+    facts = json.loads(max(manifests, key=lambda path: path.stat().st_mtime).read_text())
+    return found | {"copied": facts["copied"], "items": facts["items"]}
+
+
+def stamp() -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+
+
+def prepare(folder: Path, views: int, labels: bool, splits: Sequence[str] = ("train", "val")) -> Path:
+    """The corpus, the weights and the config of a run that predicts some splits."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "data/written").exists():
         write_corpus(folder / "data", views, labels=labels)
@@ -112,8 +154,8 @@ def prepare(folder: Path, views: int, labels: bool) -> Path:
             "mirror": "none",
         },
         "head": {"steps": 200},
-        "clusters": {"k": 8},
-        "masks": {"splits": ["train", "val"]},
+        "clusters": {"k": 8, "prototypes": 8},
+        "masks": {"splits": list(splits), "upsampling": "bilinear"},
         "execution": {"device": "cpu", "precision": "fp32", "batch_size": 64, "workers": 2},
     }
     config = folder / "config.json"
@@ -128,16 +170,16 @@ def command(words: list[str], until: Callable[[], bool] | None = None) -> Json:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
     child = subprocess.Popen(
-        [sys.executable, "-c", code, *words], start_new_session=True, stdout=subprocess.DEVNULL, env=environment
+        [sys.executable, "-c", code, *words], process_group=0, stdout=subprocess.DEVNULL, env=environment
     )
     peaks: dict[int, float] = {}
     cpu: dict[int, float] = {}
     killed = False
     while child.poll() is None:
-        for pid in session(child.pid):
+        for pid in members(child.pid):
             look(pid, peaks, cpu)
         if until is not None and until():
-            for pid in list(session(child.pid)):
+            for pid in list(members(child.pid)):
                 with_no_error(os.kill, pid, signal.SIGKILL)
             child.wait()
             killed = True
@@ -151,15 +193,16 @@ def command(words: list[str], until: Callable[[], bool] | None = None) -> Json:
         "cpu": round(sum(cpu.values()), 2),
         "memory": round(max(peaks.values(), default=0.0), 1),
         "processes": len(peaks),
+        **({"killed": True} if killed else {}),
     }
 
 
-def session(leader: int) -> Iterator[int]:
-    """The processes of a session."""
+def members(leader: int) -> Iterator[int]:
+    """The processes of a group."""
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                if os.getsid(int(name)) == leader:
+                if os.getpgid(int(name)) == leader:
                     yield int(name)
             except ProcessLookupError:
                 continue
@@ -189,6 +232,12 @@ def parts(store: Path, stage: str) -> int:
     return sum(len(os.listdir(path)) for path in store.glob(f"artifacts/{stage}/*/parts"))
 
 
+def items_done(store: Path, stage: str) -> int:
+    """Items of finished parts."""
+    names = (path.stem.split("-") for path in store.glob(f"artifacts/{stage}/*/parts/*.json"))
+    return sum(int(stop) - int(start) for start, stop in names)
+
+
 def planned_parts(store: Path, stage: str) -> float:
     """Parts that a stage will have: as many as its array has shards. Infinite where there is none yet."""
     for path in store.glob(f"artifacts/{stage}/*/data/features.zarr/tokens/zarr.json"):
@@ -201,14 +250,14 @@ def planned_parts(store: Path, stage: str) -> float:
 
 
 def item_ms(store: Path, stage: str) -> float | None:
-    """Milliseconds of an item inside of a part, the median over the parts: starting a process is no part of it. None
-    for a stage of less than `ENOUGH` parts: the first parts of each process load what the others find loaded."""
+    """CPU milliseconds of an item inside of a part, the median over the parts: starting a process is no part of it.
+    None for a stage of less than `ENOUGH` parts: the first of each process load what the others find loaded."""
     found = []
     for path in store.glob(f"artifacts/{stage}/*/parts/*.json"):
         start, stop = map(int, path.stem.split("-"))
         facts = json.loads(path.read_text())
-        if "seconds" in facts and not facts.get("copied"):
-            found.append(1000 * facts["seconds"] / (stop - start))
+        if "cpu_seconds" in facts and not facts.get("copied"):
+            found.append(1000 * facts["cpu_seconds"] / (stop - start))
     return round(median(found), 3) if len(found) >= ENOUGH else None
 
 
@@ -239,33 +288,36 @@ def count(store: Path) -> tuple[int, int]:
 
 
 def compare(runs: list[Json]) -> Json:
-    """The largest corpus beside the smallest."""
+    """The largest corpus beside the smallest, in what was measured of both."""
     small, large = runs[0], runs[-1]
-    both = [name for name in STAGES if name in small["stages"] and name in large["stages"]]
-    commands = ("plan", "second_plan", "status", "export")
-    memory = {name: large["stages"][name]["memory"] / small["stages"][name]["memory"] for name in both}
-    memory |= {name: large[name]["memory"] / small[name]["memory"] for name in commands if name in large}
+    first, last = ({**run["stages"], **{name: run[name] for name in COMMANDS if name in run}} for run in (small, large))
+    both = [name for name in last if name in first]
+    memory = {name: last[name]["memory"] / first[name]["memory"] for name in both}
     each = {
-        name: large["stages"][name]["item_ms"] / small["stages"][name]["item_ms"]
+        name: last[name]["item_ms"] / first[name]["item_ms"]
         for name in PER_VIEW
-        if name in both and small["stages"][name]["item_ms"] and large["stages"][name]["item_ms"]
+        if name in both and first[name]["item_ms"] and last[name]["item_ms"]
     }
-    peak = [
-        max(
-            [run["stages"][name]["memory"] for name in both] + [run[name]["memory"] for name in commands if name in run]
-        )
-        for run in (small, large)
-    ]
+    peaks = [max([rows[name]["memory"] for name in both], default=0) for rows in (first, last)]
     return {
+        "machine": machine(),
         "views_max": large["views"],
-        "memory_ratio": round(peak[1] / peak[0], 3),
+        "memory_ratio": round(peaks[1] / peaks[0], 3) if both else None,
         "memory_ratio_by_command": {name: round(value, 3) for name, value in memory.items()},
         "seconds_per_view_ratio": round(max(each.values()), 3) if each else None,
         "seconds_per_view_ratio_by_stage": {name: round(value, 3) for name, value in each.items()},
-        "second_plan_s": large["second_plan"]["seconds"],
+        "second_plan_s": large["second_plan"]["seconds"] if "second_plan" in large else None,
         "stages": {str(run["views"]): run["stages"] for run in runs},
         "runs": runs,
     }
+
+
+def machine() -> str:
+    """What this is measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB"
 
 
 def main() -> None:
@@ -275,17 +327,34 @@ def main() -> None:
     parser.add_argument("--labels", action=argparse.BooleanOptionalAction, default=True, help="with label maps")
     parser.add_argument("--stages", default=",".join(STAGES), help="only these, with commas between")
     parser.add_argument("--out", type=Path, default=HERE / "scale.json")
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds that masks may take")
+    parser.add_argument(
+        "--add", action="store_true", help="keep the other sizes that OUT holds, and go on with one that was cut short"
+    )
     args = parser.parse_args()
+    runs: dict[int, Json] = {}
+    if args.add and args.out.exists():
+        runs = {run["views"]: run for run in json.loads(args.out.read_text())["runs"]}
+
+    def keep() -> None:
+        found = compare([runs[size] for size in sorted(runs)])
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
+
     with tempfile.TemporaryDirectory() as scratch:
-        where = args.folder or Path(scratch)
-        runs = [
-            measure(where / str(views), views, tuple(args.stages.split(",")), args.labels)
-            for views in sorted(args.views)
-        ]
-    found = compare(runs)
-    args.out.write_text(json.dumps(found, indent=1) + "\n")
+        for views in sorted(args.views):
+            if "ended" in runs.setdefault(views, {}):
+                runs[views] = {}
+            measure(
+                (args.folder or Path(scratch)) / str(views),
+                views,
+                tuple(args.stages.split(",")),
+                args.labels,
+                keep,
+                runs[views],
+                args.limit,
+            )
     if args.out == HERE / "scale.json":
-        write_page(found)
+        write_page(json.loads(args.out.read_text()))
 
 
 def write_page(found: Json) -> None:

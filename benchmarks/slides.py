@@ -52,19 +52,9 @@ def tiles(length: int, radius: float) -> Iterator[bytes]:
     colours = np.array([[190, 90, 150], [130, 70, 170], [210, 150, 190]])
     textures = [(c + rng.integers(-30, 30, (TILE, TILE, 3))).clip(0, 255).astype(np.uint8) for c in colours]
     packed = [zlib.compress(one.tobytes(), 1) for one in (glass, *textures)]
-    count = -(-length // TILE)
-    for row, column in itertools.product(range(count), range(count)):
-        kinds = np.zeros((TILE, TILE), np.uint8)
-        y, x = ((np.arange(TILE) + at * TILE) / length for at in (row, column))
-        corners = np.array([y[0], y[-1]]), np.array([x[0], x[-1]])
-        near = False
-        for number, (v, u) in enumerate(itertools.product((0.2, 0.5, 0.8), repeat=2)):
-            gap = [max(0.0, float(c[0]) - p, p - float(c[1])) for c, p in zip(corners, (v, u), strict=True)]
-            if np.hypot(*gap) <= radius:
-                near = True
-                kinds[np.hypot(*np.meshgrid(y - v, x - u, indexing="ij")) <= radius] = 1 + number % 3
-        if not near or kinds.min() == kinds.max():
-            yield packed[int(kinds[0, 0])]
+    for kinds in kinds_of(length, radius):
+        if isinstance(kinds, int):
+            yield packed[kinds]
             continue
         image = glass.copy()
         for kind, texture in enumerate(textures, 1):
@@ -72,10 +62,40 @@ def tiles(length: int, radius: float) -> Iterator[bytes]:
         yield zlib.compress(image.tobytes(), 1)
 
 
+def kinds_of(length: int, radius: float) -> Iterator[int | np.ndarray]:
+    """Of each tile of a level what its pixels are, 0 glass, 1 to 3 a texture: one number, or (TILE, TILE) uint8."""
+    count = -(-length // TILE)
+    for row, column in itertools.product(range(count), range(count)):
+        kinds = np.zeros((TILE, TILE), np.uint8)
+        y, x = ((np.arange(TILE) + at * TILE) / length for at in (row, column))
+        corners = np.array([y[0], y[-1]]), np.array([x[0], x[-1]])
+        for number, (v, u) in enumerate(itertools.product((0.2, 0.5, 0.8), repeat=2)):
+            gap = [max(0.0, float(c[0]) - p, p - float(c[1])) for c, p in zip(corners, (v, u), strict=True)]
+            if np.hypot(*gap) <= radius:
+                kinds[np.hypot(*np.meshgrid(y - v, x - u, indexing="ij")) <= radius] = 1 + number % 3
+        yield int(kinds[0, 0]) if kinds.min() == kinds.max() else kinds
+
+
+def write_labels(path: Path, side: int, tissue: float) -> None:
+    """Its label map: the texture of each pixel of tissue, 255 on glass."""
+    path.parent.mkdir(parents=True)
+    size: dict[str, Any] = {"shape": (side, side), "dtype": np.uint8, "tile": (TILE, TILE)}
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        packed = {kind: zlib.compress(np.full((TILE, TILE), kind, np.uint8).tobytes(), 1) for kind in (255, 0, 1, 2)}
+        each = kinds_of(side, (tissue / 9 / np.pi) ** 0.5)
+        file.write(
+            (packed[(k - 1) % 256] if isinstance(k, int) else zlib.compress((k - 1).tobytes(), 1) for k in each),
+            compression="deflate",
+            photometric="minisblack",
+            metadata=None,
+            **size,
+        )
+
+
 def config_of(folder: Path, weights: Path) -> dict[str, Any]:
     return {
         "store": str(folder / "store"),
-        "dataset": {"root": str(folder / "slides")},
+        "dataset": {"root": str(folder / "root")},
         "features": {
             "backbone": "test_vit",
             "weights": str(weights),
@@ -116,13 +136,14 @@ def step(folder: Path, name: str) -> dict[str, float]:
     def peak() -> float:
         return round(getrusage(RUSAGE_SELF).ru_maxrss / 1024, 1)
 
-    start, began = peak(), time.monotonic()
+    start, began, used = peak(), time.monotonic(), time.process_time()
     config = validate(config_of(folder, folder / "weights.safetensors"))
     if name in FORMATS:
         export(config.store, "latest", folder / f"out-{name}", format=name)
     else:
         run(config, stage=None if name == "report" else name)
-    return {"seconds": round(time.monotonic() - began, 1), "MiB of the imports": start, "MiB above": peak() - start}
+    took = {"seconds": round(time.monotonic() - began, 1), "of CPU": round(time.process_time() - used, 1)}
+    return {**took, "MiB of the imports": start, "MiB above": round(peak() - start, 1)}
 
 
 def main() -> None:
@@ -138,11 +159,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         folder = options.folder or Path(place)
-        slide = folder / "slides/a.svs"
+        slide = folder / "root/images/a.svs"
         if not slide.exists():
             slide.parent.mkdir(parents=True)
             began = time.monotonic()
             write_slide(slide, options.side, options.tissue)
+            write_labels(folder / "root/labels/a.tif", options.side, options.tissue)
             print(json.dumps({"slide": options.side, "seconds": round(time.monotonic() - began, 1)}), flush=True)
             weigh(folder)
         worst = 0.0

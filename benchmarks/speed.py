@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import speed_stages as stages  # beside this file
+import speed_head  # beside this file
+import speed_stages as stages
+import speed_user
 from cyclopts import App, Parameter
 from memory import measure
 from quality import dump, read, show, write
@@ -27,20 +29,25 @@ IMAGES = 300
 """Of the section `memory`; `python benchmarks/memory.py` takes 20 000."""
 SECTIONS: dict[str, Callable[[Path], Json]] = {
     "features": stages.features,
-    "head": lambda _: stages.head(),
+    "head": lambda _: speed_head.head(),
     "neighbours": lambda _: stages.neighbours(),
     "clusters": lambda _: stages.clusters(),
     "crf": stages.crf,
+    "user": speed_user.user,
     "store": codecs,
     "memory": lambda folder: measure(IMAGES, folder / "memory"),
 }
 GOALS: list[tuple[str, str, str, Callable[[Any], bool]]] = [
     ("features", "floor_ratio", "≥ 0.70", lambda value: value >= 0.7),
     ("head", "ms_per_step", "≤ 25", lambda value: value <= 25),
+    ("head", "default_floor_ratio_cpu", "≥ 0.8", lambda value: value >= 0.8),
+    ("head", "default_floor_ratio_beside_one", "≥ 0.5", lambda value: value >= 0.5),
     ("head", "per_anchor_vs_stego_loop", "≥ 900", lambda value: value >= 900),
     ("neighbours", "recall", "≥ 0.98", lambda value: value >= 0.98),
     ("crf", "speedup_per_core", "≥ 4", lambda value: value >= 4),
     ("crf", "same_pixels", "≥ 0.995", lambda value: value >= 0.995),
+    ("user", "cpu_minutes_to_report", "≤ 3", lambda value: value <= 3),
+    ("user", "cut_cpu_seconds_of_100", "≤ 10", lambda value: value <= 10),
     ("store", "bytes_vs_fp16", "≤ 0.25", lambda value: value <= 0.25),
     ("store", "miou_lost", "≤ 0.3", lambda value: value <= 0.3),
 ]

@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from quality_cell import BASE  # beside this file
 from quality_results import Json
@@ -26,9 +25,6 @@ from pipeline.core.engine import silent
 from pipeline.core.execution import Execution
 from pipeline.core.executors import open_executor
 from pipeline.datasets.demo import corpus as demo
-from pipeline.heads.interface import Batch
-from pipeline.heads.settings import StegoParams
-from pipeline.heads.stego import Stego
 from pipeline.numerics.crf import dense_crf
 from pipeline.numerics.kmeans import cosine_kmeans, normalise
 from pipeline.stages.neighbours import build_index, search_others
@@ -40,17 +36,18 @@ BACKBONE, BLOCK = FEATURES["backbone"], FEATURES["block"]
 BATCH = Execution().batch_size
 
 
-def turns(rounds: int, **tasks: Callable[[], Any]) -> dict[str, float]:
+def turns(rounds: int, clock: str = "perf_counter", **tasks: Callable[[], Any]) -> dict[str, float]:
     """Median seconds of each task over `rounds` in which all of them run once, in turn; one more, first, is not
-    counted."""
+    counted. `clock`: a clock of the module `time`."""
+    now = getattr(time, clock)
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(rounds + 1):
         for name, task in tasks.items():
             synchronise()
-            start = time.perf_counter()
+            start = now()
             task()
             synchronise()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(now() - start)
     return {name: float(np.median(values[1:])) for name, values in seconds.items()}
 
 
@@ -148,68 +145,6 @@ def products(batch: int, dtype: torch.dtype, device: torch.device) -> Callable[[
                 F.linear(wide, weights[3])
 
     return go
-
-
-# head -----------------------------------------------------------------------------------------------------------------
-
-
-def head(rounds: int = 30) -> Json:
-    """Milliseconds of a training step of `stego` (batch 32, 121 positions, 384 to 70 channels) on a table of tokens in
-    memory; of its matrix products alone; and seconds per anchor of STEGO's own loop, which is the backbone (ViT-S/8,
-    224 px, fp32) on two images for every anchor: its time on the images alone, so a lower bound."""
-    device = pick_device("auto")
-    dtype = compute_dtype(device, "auto")
-    views, grid, channels = 200, (26, 34), 384
-    params = StegoParams().model_copy(update={"seed": 0})
-    method = Stego(params, channels).to(device)
-    optimiser = torch.optim.Adam(method.parameters(), params.learning_rate, fused=True)
-    kept = torch.bfloat16 if dtype == torch.bfloat16 else torch.float16
-    table = torch.randn(views * grid[0] * grid[1], channels, device=device).to(kept)
-    generator, count = torch.Generator().manual_seed(0), iter(range(10**6))
-
-    def step() -> None:
-        rows = torch.randperm(views, generator=generator)
-        batch = Batch(table, grid, rows[: params.batch], rows[-params.batch :], next(count), 10**6)
-        loss, _ = method.loss(batch, dtype, False)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-
-    sizes = [(channels, params.code), (channels, channels), (channels, params.code)]
-    n = params.samples**2
-    sampled = torch.randn(3 * params.batch * n, channels, device=device).to(dtype)
-    weights = [torch.randn(a, b, device=device).to(dtype) for a, b in sizes]
-    pairs = (2 + params.negatives) * params.batch
-    tokens = torch.randn(pairs, n, channels, device=device).to(dtype)
-    codes = torch.randn(pairs, n, params.code, device=device).to(dtype)
-    square = torch.randn(pairs, n, n, device=device).to(dtype)
-
-    def floor() -> None:
-        for weight in weights:  # forward, and the gradients of weights; of the inner layer's output too
-            out = sampled @ weight
-            sampled.T @ out
-        out[:, : params.code] @ weights[2].T
-        torch.bmm(tokens, tokens.transpose(1, 2))  # F; then Z, and its two gradients
-        torch.bmm(codes, codes.transpose(1, 2))
-        torch.bmm(square, codes)
-        torch.bmm(square, codes)
-
-    original = timm.create_model("vit_small_patch8_224", pretrained=False, num_classes=0).to(device).eval()
-    images = torch.rand(2, 3, 224, 224, device=device)
-
-    def loop() -> None:
-        with torch.inference_mode():
-            original.forward_features(images)
-
-    found = turns(rounds, step=step, floor=floor)
-    anchor = turns(2, loop=loop)["loop"]
-    return {
-        "ms_per_step": 1000 * found["step"],
-        "floor_ms": 1000 * found["floor"],
-        "floor_ratio": found["floor"] / found["step"],
-        "stego_loop_seconds_per_anchor": anchor,
-        "per_anchor_vs_stego_loop": anchor / (found["step"] / params.batch),
-    }
 
 
 # neighbours, clusters -------------------------------------------------------------------------------------------------

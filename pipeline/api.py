@@ -23,8 +23,8 @@ def run(
 ) -> Run:
     """Run all stages of a config, or one, or those up to one; what exists is reused, what was cut short goes on.
 
-    Shows its progress on a terminal and in a notebook; `progress` is called in its place, and nothing is shown by
-    `pipeline.silent`.
+    Shows its progress on a terminal and in a notebook, and says it elsewhere to the log `stegoflow` at INFO
+    (`logging.basicConfig(level="INFO")`); `progress` is called in its place, and nothing is shown by `pipeline.silent`.
 
     Raises StegoflowError, whose `stage` names the stage that raised it.
     """

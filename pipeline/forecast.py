@@ -70,6 +70,8 @@ RECORDS = 4000
 """Bytes of what says how an artifact was made."""
 SAMPLED = 2000
 """Images of a split whose views are counted; the others are taken to be like them."""
+LOOKED = 16
+"""Objects of a split whose headers are read for an estimate, where no run has looked into them."""
 MARKERS = 16
 """Markers of parts that are read to see what a part took."""
 
@@ -133,14 +135,15 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
     from pipeline.stages import dataset
 
     root, layout = config.dataset.root, config.dataset.layout
-    listing = folder.scan(root, "images", store, layout=layout)
+    listing = folder.scan(root, "images", store, layout=layout, look=False)
     counts = listing.splits
     views = config.features.views
-    stride = {split: -(-count // SAMPLED) for split, count in counts.items()}
+    looked = folder.look_into(root, "images", listing, LOOKED) if listing.examples else []
+    stride = {split: 1 if looked else -(-count // SAMPLED) for split, count in counts.items()}
     splits, shapes = Splits.of(counts, config.masks.splits), Shapes()
-    sample, at, pixels, sparse = [], dict.fromkeys(counts, 0), 0, False
-    for items in listing.each():
-        split = items[0].split
+    sample, at, pixels, sparse, seen = [], dict.fromkeys(counts, 0), 0, False, 0
+    for items in ([item] for item in looked) if looked else listing.each():
+        split, seen = items[0].split, seen + len(items)
         sample += items[-at[split] % stride[split] :: stride[split]]
         at[split] += len(items)
         pixels += sum(item.height * item.width for item in items)
@@ -167,9 +170,13 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
     labels, maps = set[tuple[str, str]](), 0
     if folder.has_labels(root, layout):
         wanted = {(item.split, stem(item.id)) for item in sample}
-        for items in folder.scan(root, "labels", store, layout=layout).each():
-            labels |= {(item.split, stem(item.id)) for item in items} & wanted
-            maps += len(items)
+        found = folder.scan(root, "labels", store, layout=layout, look=False)
+        maps = len(found)
+        if looked or found.examples:  # each has an image, as far as anybody has looked
+            labels = wanted
+        else:
+            for items in found.each():
+                labels |= {(item.split, stem(item.id)) for item in items} & wanted
     keys = zip(table["split"].to_pylist(), table["id"].to_pylist(), strict=True)
     labelled = np.asarray([(split, stem(id)) in labels for split, id in keys])
     return Corpus(
@@ -180,7 +187,7 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
         labelled=float(weight[training & labelled].sum()),
         maps=maps,
         predicted=sum(counts[split] for split in splits.predicted),
-        megapixels=pixels / len(listing) / 1e6,
+        megapixels=pixels / seen / 1e6,
         tokens=size[0] // patch * (size[1] // patch),
         channels=channels,
         sampled=len(sample) < len(listing),
@@ -190,7 +197,7 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
 
 def cost(stage: str, params: Any, corpus: Corpus, nearest: Artifact | None, changes: list[str], workers: int) -> Cost:
     """What a stage is expected to take on a corpus. `nearest` is its nearest artifact, `changes` how that differs."""
-    items = ITEMS[stage](corpus, params) if stage in ITEMS else None
+    items = ITEMS[stage][1](corpus, params) if stage in ITEMS else None
     known = nearest.manifest if nearest and not any(change.startswith(DECISIVE) for change in changes) else {}
     rate = _built_in(stage, params, corpus)
     if items is None or not known.get("items"):
@@ -209,22 +216,29 @@ def _tokens(corpus: Corpus, views: float, limit: int) -> float:
     return min(views, limit) * min(corpus.tokens, max(1, limit // max(1, views)))
 
 
-ITEMS: dict[str, Callable[[Corpus, Any], float]] = {
-    "dataset": lambda corpus, params: corpus.images,
-    "labels": lambda corpus, params: corpus.maps,
-    "reading": lambda corpus, params: min(corpus.images, 256),
-    "features": lambda corpus, params: corpus.rows,
-    "suggestion": lambda corpus, params: min(corpus.training, params.views),
-    "neighbours": lambda corpus, params: corpus.training,
-    "head": lambda corpus, params: getattr(params, "steps", 0) or corpus.training,
-    "clusters": lambda corpus, params: _tokens(corpus, corpus.training, params.tokens),
-    "probe": lambda corpus, params: _tokens(corpus, corpus.labelled, params.tokens),
-    "baseline": lambda corpus, params: _tokens(corpus, corpus.training, params.tokens),
-    "masks": lambda corpus, params: corpus.predicted,
-    "scores": lambda corpus, params: corpus.predicted,
-    "report": lambda corpus, params: min(corpus.predicted, params.images),
+ITEMS: dict[str, tuple[str, Callable[[Corpus, Any], float]]] = {
+    "dataset": ("images", lambda corpus, params: corpus.images),
+    "labels": ("label maps", lambda corpus, params: corpus.maps),
+    "reading": ("images", lambda corpus, params: min(corpus.images, 256)),
+    "features": ("views", lambda corpus, params: corpus.rows),
+    "suggestion": ("views", lambda corpus, params: min(corpus.training, params.views)),
+    "neighbours": ("views", lambda corpus, params: corpus.training),
+    "head": ("steps", lambda corpus, params: getattr(params, "steps", 0) or corpus.training),
+    "clusters": ("tokens", lambda corpus, params: _tokens(corpus, corpus.training, params.tokens)),
+    "probe": ("tokens", lambda corpus, params: _tokens(corpus, corpus.labelled, params.tokens)),
+    "baseline": ("tokens", lambda corpus, params: _tokens(corpus, corpus.training, params.tokens)),
+    "masks": ("images", lambda corpus, params: corpus.predicted),
+    "scores": ("images", lambda corpus, params: corpus.predicted),
+    "report": ("images", lambda corpus, params: min(corpus.predicted, params.images)),
 }
-"""Items of each stage, as its manifest will count them."""
+"""What the items of each stage are, and how many, as its manifest will count them."""
+
+
+def unit(stage: str, params: Any) -> str:
+    """What the items of a stage are; empty where the forecast knows nothing of it."""
+    if stage == "head" and not getattr(params, "steps", 0):
+        return "views"
+    return ITEMS[stage][0] if stage in ITEMS else ""
 
 
 def _built_in(stage: str, params: Any, corpus: Corpus) -> Rate:

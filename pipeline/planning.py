@@ -17,7 +17,7 @@ from pipeline.core.params import Params, resolve, suggestions
 from pipeline.core.store import Store, open_store
 from pipeline.datasets import folder
 from pipeline.datasets.scale import configured
-from pipeline.forecast import Corpus, cost, survey
+from pipeline.forecast import Corpus, cost, survey, unit
 from pipeline.images import walking
 from pipeline.stages import (
     baseline,
@@ -74,6 +74,8 @@ class PlanRow:
     """Whether the expectation comes from an artifact of the store, not from rates that are built in."""
     bound: str = ""
     """What `items` is where it is not exact: `at most` (views without content are left out), `about`, or both."""
+    unit: str = ""
+    """What the items are: images, views, steps …; empty for a stage that the forecast knows nothing of."""
 
 
 def nodes(
@@ -148,10 +150,11 @@ def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress:
     that belong to the training splits."""
     root, layout = config.dataset.root, config.dataset.layout
 
-    def scan(kind: str, unit: str) -> folder.Listing:
-        return folder.scan(root, kind, store, lambda done, total: progress("listing", done, total, unit), layout)
+    def scan(kind: str, unit: str, look: bool = False) -> folder.Listing:
+        return folder.scan(root, kind, store, lambda done, total: progress("listing", done, total, unit), layout, look)
 
-    images = scan("images", "images")
+    scaled = bool(config.features.views.scale and config.dataset.pixel_size)
+    images = scan("images", "images", scaled)
     for note in images.notes:
         if config.dataset.channels and note.endswith(folder.FIRST_THREE):
             continue
@@ -159,7 +162,7 @@ def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress:
     splits = set(images.splits)
     folder.predicted_splits(splits, config.masks.splits)  # refuses a split that is not there
     found = {"images": Root(root, images.digest())}
-    if config.features.views.scale and config.dataset.pixel_size:
+    if scaled:
         found |= find_pixel_sizes(config, images)
     if wanted & {"labels", "training_labels"} and folder.has_labels(root, layout):
         maps = scan("labels", "label maps")
@@ -227,7 +230,7 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
             facts = artifact.manifest
             have = PlanRow(
                 node.stage.name, node.fingerprint, "reuse", "in the store", [], artifact.fingerprint,
-                facts.get("items"), 0.0, 0, True,
+                facts.get("items"), 0.0, 0, True, unit=unit(node.stage.name, node.params),
             )  # fmt: skip
             rows.append(have)
             continue
@@ -241,7 +244,8 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
         running.add(node.stage.name)
         name = nearest.fingerprint if nearest else None
         bound = corpus.bound if node.stage.name == "features" else ""
-        rows.append(PlanRow(node.stage.name, node.fingerprint, "run", reason, changes, name, *expected, bound))
+        named = unit(node.stage.name, node.params)
+        rows.append(PlanRow(node.stage.name, node.fingerprint, "run", reason, changes, name, *expected, bound, named))
     return rows
 
 

@@ -1,5 +1,6 @@
-"""What a person sees of work that goes on: bars on a terminal, a line in a notebook."""
+"""What a person sees of work that goes on: bars on a terminal, a line in a notebook, lines in the log."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -13,11 +14,14 @@ if TYPE_CHECKING:
 
 EVERY = 0.2
 """Seconds between two changes of a notebook's line, at least."""
+LOGGED = 10.0
+"""Seconds between two log lines of one stage, at least."""
+log = logging.getLogger("stegoflow")
 
 
 @contextmanager
 def watched(progress: "Progress | None") -> "Iterator[Progress]":
-    """`progress`; of None bars on a terminal, a line in a notebook, and nothing where nobody looks on."""
+    """`progress`; of None bars on a terminal, a line in a notebook, and elsewhere the log `stegoflow`, at INFO."""
     if progress is not None:
         yield progress
     elif "ipykernel" in sys.modules:
@@ -29,9 +33,9 @@ def watched(progress: "Progress | None") -> "Iterator[Progress]":
             yield shown
             shown.end()
     else:
-        from pipeline.core.engine import silent  # the command line, which imports this, must not load NumPy
-
-        yield silent
+        lines = Lines()
+        yield lines
+        lines.end()
 
 
 class Line:
@@ -54,6 +58,35 @@ class Line:
     def end(self) -> None:
         """All is done."""
         self.output.update(self.html(duration(time.monotonic() - self.started)))
+
+
+class Lines:
+    """A log line when a stage begins and ends, and every `LOGGED` seconds in between."""
+
+    def __init__(self) -> None:
+        self.stage = self.counted = ""
+        self.started = self.logged = 0.0
+
+    def __call__(self, stage: str, done: int, total: int, unit: str) -> None:
+        now = time.monotonic()
+        if stage != self.stage:
+            self.end()
+            self.stage, self.counted, self.started, self.logged = stage, "", now, now
+            self._log("begins")
+        if total:
+            self.counted = f": {total:,} {unit}"
+        if total and now - self.logged >= LOGGED:
+            self.logged = now
+            self._log(counted(done, total, unit), done=done, total=total, unit=unit)
+
+    def end(self) -> None:
+        """The stage that goes on has ended."""
+        if self.stage:
+            self._log(f"ended after {duration(time.monotonic() - self.started)}{self.counted}")
+        self.stage = ""
+
+    def _log(self, message: str, **facts: Any) -> None:
+        log.info("%s", message, extra={"stage": self.stage, **facts})
 
 
 class Bars:

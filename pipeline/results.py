@@ -170,7 +170,7 @@ class Run:
             return {}
         images, maps = self._images, LabelMaps(self.artifact("labels"), self.record["config"]["dataset"]["root"])
         rows = [row for row in self.masks.rows if images.name(row) in maps]
-        return ByImage(images, rows, lambda row: maps.read(*images.name(row)))  # type: ignore[arg-type,return-value]
+        return ByImage(images, rows, lambda row: maps.read(images.row(row)))  # type: ignore[arg-type,return-value]
 
     @cached_property
     def scores(self) -> Scores | None:

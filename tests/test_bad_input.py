@@ -37,6 +37,7 @@ from pipeline.core.store import ENCODING_VERSION, Store
 from pipeline.images import files
 from pipeline.images.formats import decode
 from pipeline.results import Run
+from pipeline.stages import features
 
 
 def case(text: str, status: int, *values: Any) -> Any:
@@ -167,6 +168,7 @@ UPRIGHT = {
 PALETTE = Image.fromarray(BODY).quantize(32)
 UNIT = (GREY / 255).astype(np.float32)
 HOLES = np.where(X < 9, np.nan, np.where(X > 50, np.inf, UNIT)).astype(np.float32)
+LINE = np.repeat(BODY[:, 5:6], -(-100_000 // HEIGHT), axis=0)[:100_000]
 LONG = np.repeat(BODY[:, :10], 60_000 // HEIGHT, axis=0)
 
 IMAGES = [
@@ -174,6 +176,8 @@ IMAGES = [
     case("1×1 pixel", 0, "one.png", saved(BODY[:1, :1], "PNG"), BODY[:1, :1], 0),
     case("60 000×10 pixels", 0, "wide.png", saved(LONG.transpose(1, 0, 2), "PNG"), LONG.transpose(1, 0, 2), 0),
     case("10×60 000 pixels", 0, "tall.png", saved(LONG, "PNG"), LONG, 0),
+    case("100 000×1 pixels", 0, "flat.png", saved(LINE.transpose(1, 0, 2), "PNG"), LINE.transpose(1, 0, 2), 0),
+    case("1×100 000 pixels", 0, "thin.png", saved(LINE, "PNG"), LINE, 0),
     case("CMYK JPEG", 0, "cmyk.jpg", saved(Image.fromarray(BODY).convert("CMYK"), "JPEG", quality=95), BODY, 12),
     case("LAB TIFF", 0, "lab.tif", lab(), BODY, 20),
     case("16-bit PNG", 0, "sixteen.png", bytes(png_encode(BODY.astype(np.uint16) * 257)), BODY, 0),
@@ -520,6 +524,27 @@ def test_an_image_that_becomes_unreadable(tmp_path, vit, status):
         refused(status, "run", config, named=("failed 4 times", "images/val/00.png", "Permission denied"))
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["read whole", "read by ranges"])
+@row("an image that changes during a run", 1)
+def test_an_image_that_changes(tmp_path, vit, status, kept, monkeypatch):
+    root, real, calls = write_corpus(tmp_path / "corpus", train=2, val=1, labels=False), features.encode_part, []
+
+    def change(job: Any, part: Any) -> Any:
+        if not calls:
+            path = root / "images/val/00.png"
+            path.write_bytes(path.read_bytes() + b"more")
+        calls.append(part)
+        return real(job, part)
+
+    monkeypatch.setattr(features, "encode_part", change)
+    if not kept:
+        monkeypatch.setattr(files, "SMALL", 0)
+    config = write_config(tmp_path, root, vit)
+    refused(status, "run", config, named=("images/val/00.png changed since it was listed", "run the same command"))
+    monkeypatch.undo()
+    assert answer("run", config)["run"], "the next run takes the image as it is now"
+
+
 @row("a folder that cannot be listed (permissions)", 1)
 def test_an_unreadable_folder(tmp_path, vit, status):
     root = write_corpus(tmp_path / "corpus", train=2, val=1, labels=False)
@@ -608,16 +633,16 @@ def describe(root: Path, text: str) -> None:
     ("status", "change", "named"),
     [
         case(
-            "a label of another size than its image",
+            "a label of another shape than its image",
             1,
             lambda root: write_label(root / "labels/val/02.png", np.zeros((5, 6), np.uint8)),
-            ("label of images/val/02.png is 6×5", "the image 96×72"),
+            ("labels/val/02.png: the label of images/val/02.png is 6×5", "the image 96×72"),
         ),
         case(
-            "a label of another size than its training image",
+            "a label of another shape than its training image",
             1,
             lambda root: write_label(root / "labels/train/02.png", np.zeros((5, 6), np.uint8)),
-            ("label of images/train/02.png is 6×5", "the image 80×80"),
+            ("labels/train/02.png: the label of images/train/02.png is 6×5", "the image 80×80"),
         ),
         case(
             "a colour label",

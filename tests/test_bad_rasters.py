@@ -1,6 +1,7 @@
 """Odd rasters, slides and stacks, one test per row of the table of docs/bad-input.md, through the command line."""
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from corpora import picture
 from image_files import tiff
 from raster_files import geotiff, ome_zarr, slide
 from rasterio.transform import Affine
-from test_bad_input import Exported, case, refused, row, run_and_export, write_config
+from test_bad_input import Exported, case, refused, row, run_and_export, stegoflow, write_config
 
 from pipeline.artifacts.features import view_pieces
 
@@ -40,6 +41,39 @@ def zarr_without_its_second_level(path: Path) -> None:
     (path / "1/zarr.json").unlink()
 
 
+def pyramid(*levels: np.ndarray) -> bytes:
+    """RGB, its coarser levels as pages that say so."""
+    sink = io.BytesIO()
+    with tifffile.TiffWriter(sink) as file:
+        for number, level in enumerate(levels):
+            file.write(level, tile=(32, 32), photometric="rgb", compression="deflate", subfiletype=number and 1,
+                       metadata=None)  # fmt: skip
+    return sink.getvalue()
+
+
+def photometric(image: np.ndarray, code: int) -> bytes:
+    """A TIFF that says, in the tag 262, what its values mean."""
+    data = bytearray(tiff(image, photometric="rgb" if image.ndim == 3 else "minisblack"))
+    at = int.from_bytes(data[4:8], "little") + 2
+    entry = next(at + 12 * n for n in range(99) if data[at + 12 * n : at + 12 * n + 2] == b"\x06\x01")
+    data[entry + 8 : entry + 10] = code.to_bytes(2, "little")
+    return bytes(data)
+
+
+def tiny_pages(count: int) -> bytes:
+    """So many pages of 4 × 4 pixels, which share their pixels."""
+    tags = [(256, 3, 4), (257, 3, 4), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 3, 4),
+            (279, 4, 16)]  # fmt: skip
+    page = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", code, kind, 1, v) for code, kind, v in tags)
+    starts = [24 + n * (len(page) + 4) for n in range(1, count)]
+    return b"II*\0\x18\0\0\0" + b"\7" * 16 + b"".join(page + struct.pack("<I", at) for at in [*starts, 0])
+
+
+def cut_slide(path: Path) -> None:
+    slide(path, [BODY, BODY[::2, ::2].copy()])
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
 def vrt_to_elsewhere(path: Path) -> None:
     path.write_text(
         '<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
@@ -65,6 +99,10 @@ READ = [
     case("FITS with NaN and infinities", 0, "nan.fits", put(fits_bytes(NAN))),
     case("integer FITS with BLANK", 0, "blank.fits", put(fits_bytes(BODY[..., 0].astype(np.int16), BLANK=0))),
     case("a slide without a pixel size", 0, "nompp.svs", lambda p: slide(p, [BODY // 2], None)),
+    case("a slide with a pixel size of zero", 0, "zeromm.svs", lambda p: slide(p, [BODY // 2], 0)),
+    case("a TIFF pyramid that lacks a level", 0, "gap.tif", put(pyramid(BODY, BODY[::8, ::8].copy()))),
+    case("RGB that says it is grey (photometric)", 0, "grey.tif", put(photometric(BODY, 1))),
+    case("grey that says it is RGB (photometric)", 0, "colour.tif", put(photometric(BODY[..., 0], 2))),
     case("one row of pixels", 0, "thin.tif", lambda p: geotiff(p, DEEP[40:41])),
 ]  # fmt: skip
 EMPTY = [
@@ -75,6 +113,11 @@ EMPTY = [
 CUT = tiff(DEEP, photometric="rgb", tile=(64, 64), compression="deflate")[:-900]
 SKIPPED = [
     case("a tiled TIFF cut short", 0, "cut.tif", put(CUT), "cut short"),
+    case("a slide cut short", 0, "cut.svs", cut_slide, "cannot be opened by OpenSlide"),
+    case("a photometric that nobody knows", 0, "odd.tif", put(photometric(BODY, 777)), "cannot be decoded"),
+    case("a palette that is missing (photometric)", 0, "palette.tif", put(photometric(BODY[..., 0], 3)),
+         "a palette, which is missing"),
+    case("a TIFF of a million tiny pages", 0, "pages.tif", put(tiny_pages(10_001)), "has 10001 planes"),
     case("FITS cut short", 0, "cut.fits", put(fits_bytes(NAN)[:6000]), "cut short"),
     case("FITS of tables alone", 0, "table.fits", put(fits_bytes(np.zeros(3, np.int16))), "has no image"),
     case("OME-Zarr whose level is missing", 0, "level.zarr", zarr_without_its_second_level, "a level is missing"),
@@ -209,6 +252,17 @@ def test_bad_settings(tmp_path, vit, status, section, named):
     geotiff(tmp_path / "images/a.tif", DEEP)
     config = write_config(tmp_path, tmp_path / "images", vit, dataset={"root": str(tmp_path / "images"), **section})
     refused(status, "run", config, named=named)
+
+
+@row("a large TIFF pyramid whose coarser levels are cut off", 1)
+def test_a_pyramid_without_its_end(tmp_path, vit, status, monkeypatch):
+    monkeypatch.setattr("pipeline.images.tiff.WINDOWED", 1000)
+    (tmp_path / "images").mkdir()
+    data = pyramid(BODY, BODY[::2, ::2].copy())
+    (tmp_path / "images/a.tif").write_bytes(data[:-900])
+    refused(status, "run", write_config(tmp_path, tmp_path / "images", vit), named=("a.tif", "cut short"))
+    (tmp_path / "images/a.tif").write_bytes(data)
+    assert stegoflow("run", write_config(tmp_path, tmp_path / "images", vit))[0] == 0
 
 
 def test_everything_here_has_a_row():

@@ -1,4 +1,4 @@
-"""What Python shows of work that goes on: a callback's, a notebook's, or nothing."""
+"""What Python shows of work that goes on: a callback's, a notebook's, or the log."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -6,7 +6,6 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from pipeline import progress as module
-from pipeline.core.engine import silent
 from pipeline.progress import watched
 
 
@@ -17,11 +16,16 @@ def test_a_callback_is_called_in_its_place():
     assert seen == [("head", 1, 2, "steps")]
 
 
-def test_nothing_is_shown_where_nobody_looks_on(monkeypatch: pytest.MonkeyPatch):
+def test_the_log_has_it_where_nobody_looks_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    caplog.set_level("INFO", "stegoflow")
     with watched(None) as progress:
-        assert progress is silent
+        progress("features", 0, 8, "views")
+        progress("features", 8, 8, "views")
+    assert caplog.records[0].getMessage() == "begins"
+    assert caplog.records[-1].getMessage().endswith(": 8 views")
+    assert {line.stage for line in caplog.records} == {"features"}
 
 
 def test_a_notebook_shows_a_line_that_changes(monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """Laying out the Zarr group of a features artifact: its attributes and arrays, all of them before the first value."""
 
+import math
 from typing import Any
 
 from pipeline.artifacts.features import GROUP, arrays, open_group
@@ -16,6 +17,8 @@ MEANING = {
     "mean": "mean token",
     "center": "mean token of the training splits' plain views",
 }
+CHUNK = 2**13
+"""Numbers of a chunk of tokens, where views are smaller: 16 KiB of float16."""
 QUANTISED = "patch tokens of the frozen backbone in steps: token = number * scale + mean; -128 is NaN"
 
 
@@ -31,6 +34,11 @@ def create(job: Job, views: int, size: tuple[int, int], part: int, encoding: int
         except (ContainsArrayError, ContainsGroupError):
             if not chance:
                 raise
+
+
+def chunk_of(part: int, numbers: int) -> int:
+    """Views in a chunk of tokens: one, of views of so few numbers several, a power of two."""
+    return min(part, 1 << (CHUNK // numbers).bit_length() - 1) if numbers < CHUNK else 1
 
 
 def _lay_out(job: Job, views: int, size: tuple[int, int], part: int, encoding: int) -> None:
@@ -60,7 +68,7 @@ def _lay_out(job: Job, views: int, size: tuple[int, int], part: int, encoding: i
         group.require_array(
             name,
             shape=shape,
-            chunks=(1, *shape[1:]) if name == "tokens" else shards,
+            chunks=(chunk_of(part, math.prod(shape[1:])), *shape[1:]) if name == "tokens" else shards,
             shards=shards,
             dtype="int8" if numbers else "float16" if name == "tokens" else "float32",
             fill_value=LOST if numbers else float("nan"),

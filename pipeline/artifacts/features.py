@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline.artifacts.views import TABLE
 from pipeline.core.artifact import Artifact
 from pipeline.core.engine import Part
 from pipeline.core.errors import StoreError
@@ -23,6 +22,8 @@ from pipeline.numerics.codecs import LOST, restore
 if TYPE_CHECKING:
     import zarr
 
+TABLE = "views"
+"""The table of views, in pieces of some images each."""
 BLOCK = 32
 """Views that are worked on together where tokens are read in order."""
 PART_BYTES = 2**24

@@ -1,7 +1,9 @@
 """Label maps by image, from a labels artifact."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,9 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.errors import ConfigError, StageError
 from pipeline.core.pieces import Pieces
 from pipeline.datasets.benchmarks import layouts
-from pipeline.images import formats
+from pipeline.images import files, formats, label_grids
 from pipeline.images.pixels import DecodeError
+from pipeline.numerics.views import ALL
 
 TABLE = "labels"
 """Of a labels artifact: the table of label maps, in pieces of one split each."""
@@ -34,31 +37,47 @@ class LabelMaps:
         self.root = root
         self.pieces = Pieces(artifact, TABLE)
         self.firsts = list(zip(*(self.pieces.index[name].to_pylist() for name in ("split", "first")), strict=True))
-        self._open: tuple[str, Any] = ("", None)
+        self._open: tuple[tuple[str, str], Any] = (("", ""), None)
 
     def __contains__(self, key: tuple[str, str]) -> bool:
         return self._find(*key) is not None
 
-    def read(self, split: str, image: str) -> np.ndarray | None:
-        """The label map of an image (height, width) ints, None where it has none. ConfigError for ids of no class."""
-        row = self._row(split, image)
-        if row is None:
-            return None
-        return self._checked(read_label(self.root, row["path"], row["sha256"], row["size"]), row["path"])
+    def read(self, image: dict[str, Any]) -> np.ndarray | None:
+        """`window` of all of an image, a row of the table of images."""
+        return self.window(image["split"], image["id"], ALL, (image["height"], image["width"]), image["path"])
 
     def window(
         self, split: str, image: str, window: tuple[slice, slice], size: tuple[int, int], path: str
     ) -> np.ndarray | None:
-        """Some pixels of the label map of an image of `size` at `path`; of what can be read by windows no more is read.
-        StageError for a label of another size."""
+        """Some pixels of the label map of an image of `size` at `path`, on the grid of the image: (height, width)
+        int32, None where it has none. Of what can be read by windows no more is read. ConfigError for ids of no class,
+        StageError for a label of another shape."""
         row = self._row(split, image)
         if row is None:
             return None
-        if row["path"] != self._open[0]:
-            self._open = row["path"], open_label(self.root, row["path"], row["sha256"], row["size"])
-        label = self._open[1]
-        check_size(label, path, *size)
-        return self._checked(np.ascontiguousarray(label[window], np.int32), row["path"])
+        if (row["path"], path) != self._open[0]:
+            self._open = (row["path"], path), self._on_grid(row, path, size)
+        return self._checked(np.ascontiguousarray(self._open[1][window], np.int32), row["path"])
+
+    def _on_grid(self, row: dict[str, Any], path: str, size: tuple[int, int]) -> Any:
+        """A label map, a row of the table, as it lies on the image at a path; as it is where nobody knows the size of
+        the image, whose header cannot be read."""
+        (name, plane), (image, its_plane) = map(formats.split_plane, (row["path"], path))
+        with _explained():
+            file = formats.open_listed(self.root, name, row["sha256"], row["size"])
+            label = formats.open_label(file, plane)
+            if not all(size) or (self.coarse and label.shape == size):
+                return label
+            opened = partial(formats.open_image, files.stored(self.root, image), plane=its_plane)
+            # Labels of a benchmark have the size of their images, or are not the published ones.
+            found = None if self.coarse else label_grids.on_grid(label, file, opened, size, self.ignore)
+        if found is None:
+            own = f"{label.shape[1]}×{label.shape[0]}"
+            raise StageError(
+                f"{row['path']}: the label of {path} is {own}, the image {size[1]}×{size[0]}",
+                next="save it in the shape of the image, or with a CRS where the image has one, and run again",
+            )
+        return found
 
     def _row(self, split: str, image: str) -> dict[str, Any] | None:
         found = self._find(split, image)
@@ -100,23 +119,11 @@ class LabelMaps:
                 return
 
 
-def check_size(label: Any, image: str, height: int, width: int) -> None:
-    """StageError unless a label has the size of its image; 0 × 0 is an image whose header cannot be read."""
-    if height and label.shape != (height, width):
-        raise StageError(
-            f"the label of {image} is {label.shape[1]}×{label.shape[0]}, the image {width}×{height}",
-            next="mend or remove that label map and run again",
-        )
-
-
-def read_label(root: str, path: str, sha256: str, size: int) -> np.ndarray:
-    """A listed label map; StageError where it cannot be read."""
-    return _read(formats.read_label, root, path, sha256, size)
-
-
 def open_label(root: str, path: str, sha256: str, size: int) -> Any:
     """A listed label map that gives a window when it is sliced; StageError where it cannot be read."""
-    return _read(formats.open_label, root, path, sha256, size)
+    name, plane = formats.split_plane(path)
+    with _explained():
+        return formats.open_label(formats.open_listed(root, name, sha256, size), plane)
 
 
 def pieces(label: Any) -> Iterator[np.ndarray]:
@@ -127,9 +134,9 @@ def pieces(label: Any) -> Iterator[np.ndarray]:
         yield label[slice(top, min(height, top + rows)), slice(0, width)]
 
 
-def _read(read: Callable[..., Any], root: str, path: str, sha256: str, size: int) -> Any:
-    name, plane = formats.split_plane(path)
+@contextmanager
+def _explained() -> Iterator[None]:
     try:
-        return read(formats.open_listed(root, name, sha256, size), plane)
+        yield
     except DecodeError as error:
         raise StageError(f"label map {error}", next="mend or remove that file and run again") from error

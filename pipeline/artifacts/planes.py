@@ -1,5 +1,6 @@
 """The plane of an image: what its views say, merged onto the image."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,6 +18,9 @@ Encode = Callable[[np.ndarray], Any]
 """Tokens (view, row, column, channel) to codes (view, row, column, D) float32."""
 BATCH = 64
 """Views of a piece that are encoded at a time."""
+AHEAD = 2**19
+"""Bytes of tokens that are read at once, with those of the next small images; a view of 23 × 23 × 384 has nearly as
+many."""
 
 
 class Views:
@@ -26,6 +30,7 @@ class Views:
         self.tokens = Tokens(features)
         self.pieces = view_pieces(features)
         self.firsts: list[int] = self.pieces.index["image"].to_pylist()
+        self._blocks: dict[int, np.ndarray] = {}
 
     def of(self, image: int) -> pa.Table:
         """The views that an image is predicted from."""
@@ -87,7 +92,7 @@ class Views:
         boxes: dict[Window, list[np.ndarray]] = {}
         for first in range(0, len(views), step):
             some = views[first : first + step]
-            values = self.tokens.read(np.asarray([view["view"] for view in some]))
+            values = self._read(np.asarray([view["view"] for view in some]))
             if not np.isfinite(values[:, 0, 0, 0]).all():
                 return None
             for view, code in zip(some, encode(values), strict=True):
@@ -95,6 +100,21 @@ class Views:
                 boxes.setdefault(box, []).append(code[:, ::-1] if view["mirrored"] else code)
         means = np.stack([np.mean(codes, axis=0) for codes in boxes.values()])
         return merge(means, list(boxes), views[0]["image_height"], views[0]["image_width"], part)
+
+    def _read(self, views: np.ndarray) -> np.ndarray:
+        """Tokens of the given views: a read of a shard takes a millisecond, and small images follow each other."""
+        block = AHEAD // max(1, 2 * math.prod(self.tokens.shape[1:]))
+        if len(views) >= block:
+            return self.tokens.read(views)
+        return np.stack([self._block(view // block, block)[view % block] for view in views.tolist()])
+
+    def _block(self, number: int, size: int) -> np.ndarray:
+        if number not in self._blocks:
+            while len(self._blocks) > 1:  # plain and mirrored views lie apart
+                self._blocks.pop(next(iter(self._blocks)))
+            stop = min((number + 1) * size, self.tokens.shape[0])
+            self._blocks[number] = self.tokens.read(np.arange(number * size, stop))
+        return self._blocks[number]
 
     def _of(self, image: int) -> tuple[pa.Table, np.ndarray]:
         number = bisect_right(self.firsts, image) - 1
@@ -113,7 +133,9 @@ def _distinct(windows: np.ndarray) -> list[Window]:
 def _views(features: Artifact, number: int, image: int) -> tuple[pa.Table, np.ndarray]:
     """The views in a piece of the table that an image is predicted from, and their windows, (n, 4)."""
     table, rows, images = _by_image(features, number)
-    found = table.take(rows[slice(*np.searchsorted(images, [image, image + 1]))])
+    own = rows[slice(*np.searchsorted(images, [image, image + 1]))]
+    together = len(own) and own[-1] - own[0] + 1 == len(own)
+    found = table.slice(own[0], len(own)) if together else table.take(own)  # a slice costs next to nothing
     return found, np.stack([np.asarray(found[key], np.float64) for key in Window._fields], axis=1)
 
 

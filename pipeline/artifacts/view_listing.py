@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.artifacts.images import Images
-from pipeline.artifacts.view_reader import ViewReader, corpus_reading, view_steps
+from pipeline.artifacts.view_reader import ViewReader, corpus_readings, view_steps
 from pipeline.artifacts.views import IMAGES, Shapes, Splits, numbered, view_tables, with_content
 from pipeline.core.engine import Job, Work
 from pipeline.images.reading import Reading
@@ -18,9 +18,9 @@ INDEX = pa.schema([("image", pa.int64()), ("images", pa.int64()), ("training", p
 are trained on."""
 
 
-def seen_by(job: Job) -> Reading:
-    """How images are read: as the params of features say, or the corpus."""
-    return corpus_reading(job.params.channels, job.params.values, job.inputs.get("reading"))
+def seen_by(job: Job) -> list[Reading]:
+    """How images are read, as the params of features say, or the corpus: once, or by each of several triples."""
+    return corpus_readings(job.params.channels, job.params.values, job.inputs.get("reading"))
 
 
 def training_shapes(images: Images, splits: Splits) -> Shapes:
@@ -38,7 +38,7 @@ def tables(
     """The table of views, piece by piece, and what the index says of each."""
     params = job.params
     total, looked = job.inputs["dataset"].manifest["sparse"], 0
-    seen, root = seen_by(job), job.roots["images"].location
+    seen, root = seen_by(job)[0], job.roots["images"].location
     said = json.loads(job.roots["pixel_sizes"].location) if "pixel_sizes" in job.roots else None
 
     def content(view: dict[str, Any], rows: int, columns: int) -> np.ndarray:

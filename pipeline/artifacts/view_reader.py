@@ -12,21 +12,27 @@ from pipeline.core.artifact import Artifact
 from pipeline.datasets.scale import configured, pixels_per
 from pipeline.images.formats import open_source
 from pipeline.images.pixels import DecodeError
-from pipeline.images.reading import AS_STORED, Reading, reading
+from pipeline.images.reading import AS_STORED, Reading, readings
 from pipeline.images.source import PixelSize, Source
 from pipeline.numerics.views import NATIVE
 
 
 def reading_of(features: Artifact) -> Reading:
-    """How the images were read that features were made of."""
+    """How the images were read that features were made of; of several triples of channels the first."""
     params, found = features.manifest["params"], features.manifest["inputs"].get("reading")
     corpus = Artifact(features.store, "reading", found) if found else None
     return corpus_reading(params.get("channels"), params.get("values"), corpus)
 
 
 def corpus_reading(channels: Any, values: Any, corpus: Artifact | None) -> Reading:
-    """From `dataset.channels` and `dataset.values`, and what the stage `reading` found where these ask it."""
-    return reading(channels, values, corpus.read_json("reading.json") if corpus else None)
+    """The first of `corpus_readings`: what people see."""
+    return corpus_readings(channels, values, corpus)[0]
+
+
+def corpus_readings(channels: Any, values: Any, corpus: Artifact | None) -> list[Reading]:
+    """From `dataset.channels` and `dataset.values`, and what the stage `reading` found where these ask it: one for each
+    triple of channels."""
+    return readings(channels, values, corpus.read_json("reading.json") if corpus else None)
 
 
 def view_steps(

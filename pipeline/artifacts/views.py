@@ -86,8 +86,6 @@ ACROSS = 0.1
 """Share of images in the other orientation from which on views are square."""
 
 
-TABLE = "views"
-"""Of a features artifact: the table of views, in pieces of some images each."""
 IMAGES = 4096
 """Images in a piece, at most."""
 VIEWS = 2**16

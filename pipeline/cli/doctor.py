@@ -167,7 +167,7 @@ def _dataset(root: str, layout: str) -> Iterator[Check]:
         yield Check("dataset", state, f"{layout} in {redact(root)}: {what}", todo)
     if any(state == "error" for state, _, _ in lacking):
         return
-    found = folder.scan(root, "images", layout=layout)
+    found = folder.scan(root, "images", layout=layout, look=False)
     for note in found.notes:
         if note not in [what for _, what, _ in lacking]:
             wide = note.endswith(folder.FIRST_THREE)

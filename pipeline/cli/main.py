@@ -43,7 +43,14 @@ COMMANDS: dict[tuple[str, str], tuple[Callable[..., int], ...]] = {
         annotating.annotation,
     ),
     ("Look", "stegoflow show latest"): (looking.open, looking.status, looking.show),
-    ("Keep a store", "stegoflow name latest best"): (store.name, store.verify, store.retract, store.forget, store.gc),
+    ("Keep a store", "stegoflow name latest best"): (
+        store.name,
+        store.verify,
+        store.retract,
+        store.forget,
+        store.gc,
+        store.migrate,
+    ),
 }
 """By group, whose example line the help shows."""
 for (title, example), commands in COMMANDS.items():

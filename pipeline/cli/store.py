@@ -10,7 +10,7 @@ from pipeline.terminal import size, visible
 
 
 def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = False) -> int:
-    """Read everything back and name each damaged file.
+    """Read everything back, on all cores, and name each damaged file.
 
     Exit status 1 if there is a file that is not what was written.
 
@@ -23,6 +23,8 @@ def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = Fa
     """
     from pipeline.core.artifact import Artifact, shown
     from pipeline.core.catalog import every_artifact, find_artifact
+    from pipeline.core.execution import Execution
+    from pipeline.core.executors import open_executor
     from pipeline.core.runs import find_run
     from pipeline.core.verify import verify as read_back
 
@@ -34,8 +36,8 @@ def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = Fa
             artifacts = [Artifact(opened, *pair) for pair in find_run(opened, ref)["stages"].items()]
         except NotFoundError:
             artifacts = [find_artifact(opened, ref)]
-    with reporting() as progress:
-        found = read_back(opened, artifacts, lambda done, total: progress("verify", done, total, "artifacts"))
+    with reporting() as progress, open_executor(Execution()) as executor:
+        found = read_back(opened, artifacts, lambda done, total: progress("verify", done, total, "artifacts"), executor)
     if json:
         rows = [problem._asdict() for problem in found]
         print_json({"store": opened.shown, "artifacts": len(artifacts), "problems": rows})
@@ -50,6 +52,24 @@ def verify(ref: str | None = None, /, *, store: StoreURL = None, json: Json = Fa
             print("  next: stegoflow forget RUN takes a damaged run record away; name RUN NAME writes a name again")
         return 1
     print(f"{len(artifacts)} artifacts are what was written")
+    return 0
+
+
+def migrate(*, store: StoreURL = None, json: Json = False) -> int:
+    """Bring a store to the layout that this program writes.
+
+    Exit status 2 for a layout that it cannot bring there. Layouts before 4 were never released, so there is nothing to
+    do today but to look.
+
+        stegoflow migrate
+    """
+    from pipeline.core.store import ENCODING_VERSION
+
+    opened = open_existing(store)
+    if json:
+        print_json({"store": opened.shown, "layout": ENCODING_VERSION, "migrated": 0})
+    else:
+        print(f"{opened.shown} has layout {ENCODING_VERSION}, this program's: nothing to migrate")
     return 0
 
 

@@ -67,7 +67,7 @@ def plan_table(rows: list[Any]) -> Table:
     """A plan (PlanRow): what is reused, what runs and why, and what that is expected to take."""
     made = table("stage", "action", "why", right=("items", "seconds", "bytes"))
     for row in rows:
-        items = "–" if row.items is None else f"{row.bound} {row.items:,}".strip()
+        items = "–" if row.items is None else f"{row.bound} {row.items:,} {row.unit}".strip()
         why = "new in this store" if row.why.endswith("in this store yet") else row.why
         if row.action == "reuse":
             made.add_row(cell(row.stage), "reuse", cell(why), items, "–", "–", style="dim")

@@ -142,9 +142,10 @@ def _do_part(function: Callable[[Job, Part], dict[str, Any]], job: Job, part: Pa
     """Compute a part unless it is marked as done: whether it was computed, and whether its marker is this one's."""
     if job.out.store.exists(f"{job.out.root}/parts/{part.name}.json"):
         return False, False
-    start = time.monotonic()
+    start, cpu = time.monotonic(), time.process_time()
     facts = function(job, part)
-    first = job.out.finish_part(part.name, {**facts, "seconds": round(time.monotonic() - start, 3)})
+    spent = {"seconds": round(time.monotonic() - start, 3), "cpu_seconds": round(time.process_time() - cpu, 3)}
+    first = job.out.finish_part(part.name, {**facts, **spent})
     return True, first
 
 

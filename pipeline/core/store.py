@@ -31,11 +31,13 @@ LEFTOVER = re.compile(r"#\d+$")
 
 
 class Entry(NamedTuple):
-    """One object: its path inside the store, bytes, and seconds since the epoch of its last change."""
+    """One object: its path inside the store, bytes, seconds since the epoch of its last change, and in a bucket its
+    ETag as the store writes it."""
 
     path: str
     size: int
     modified: float
+    tag: str = ""
 
 
 class Store:
@@ -117,7 +119,9 @@ class Store:
         if layout != ENCODING_VERSION:
             raise ConfigError(
                 f"the store {self.shown} has layout {layout}; this program reads layout {ENCODING_VERSION}",
-                next="use another --store, or the program's version that wrote it",
+                next="use the program's version that wrote it, or a newer one"
+                if isinstance(layout, int) and layout > ENCODING_VERSION
+                else "use another --store, or the program's version that wrote it",
             )
 
     @contextmanager
@@ -170,7 +174,8 @@ class Store:
         with self.wrap_errors("cannot list", prefix):
             for chunk in obstore.list(self.objects, prefix):
                 for meta in chunk:
-                    yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
+                    tag = "" if self.folder else meta["e_tag"] or ""
+                    yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp(), tag)
 
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly below `prefix`, sorted."""

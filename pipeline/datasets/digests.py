@@ -19,6 +19,7 @@ class Facts(NamedTuple):
     stamp: str
     """Of the file when it was read."""
     sha256: str
+    """… of a local file; of an object its identity (`files.OBJECT`)."""
     size: int
     """Bytes."""
     height: int
@@ -37,8 +38,13 @@ class Facts(NamedTuple):
 def read(root: str, kind: str, entry: files.Found) -> Facts:
     """The facts of a file, or of several that are one image."""
     file: files.File
+    if kind == "labels" and entry.identity and not entry.path.lower().endswith(formats.PLANED):
+        return Facts(entry.stamp, entry.identity, entry.size, 0, 0, "", "", False, "")
     if entry.members:
         file, sha256 = _several(root, entry)
+    elif entry.identity:
+        sha256 = entry.identity
+        file = files.patiently(entry.path, lambda: files.begun(root, entry.path, sha256, entry.size))
     elif entry.size < files.SMALL and not entry.path.lower().endswith(formats.BY_PATH):
         file = files.Memory(entry.path, files.read_or_explain(root, entry.path))
         sha256 = hashlib.sha256(file.data).hexdigest()
@@ -61,6 +67,8 @@ def read(root: str, kind: str, entry: files.Found) -> Facts:
 
 def _several(root: str, entry: files.Found) -> tuple[files.File, str]:
     """An image that is several files, and the digest of their paths and contents."""
+    if entry.identity:
+        return formats.open_listed(root, entry.path, entry.identity, entry.size), entry.identity
     with ThreadPoolExecutor(8) as pool:
         paths = [member.path for member in entry.members]
         found = pool.map(lambda path: files.patiently(path, lambda: _digest(root, path))[1], paths)

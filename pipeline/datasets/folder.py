@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ from pipeline.datasets.finding import Listed, find
 from pipeline.datasets.remembered import File, Memory, Piece, name_of, pieces
 from pipeline.images import files, formats, walking
 
+EXAMPLES = 4
+"""Files of a piece that stand for the others in an estimate."""
 FIRST_THREE = "the first three are seen, unless dataset.channels names others"
 
 
@@ -54,6 +56,9 @@ class Listing:
     notes: list[str]
     """What a user must know of it: files left out, images that cannot be read, lists that are not the published."""
     read: Callable[[Piece], list[Item]]
+    examples: list[File] = field(default_factory=list)
+    """Some files of each piece, where there are pieces whose files were not looked into: these say how many they are
+    and no more."""
 
     def __len__(self) -> int:
         return sum(piece.items for piece in self.pieces)
@@ -95,21 +100,30 @@ def scan(
     cache: Store | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     layout: str = "folder",
+    look: bool = True,
 ) -> Listing:
     """List the images (`kind="images"`) or label maps (`kind="labels"`) under a root, with their content digests.
 
     Every file is read once (`digests`); what is known of a piece of the listing whose files have not changed is not
-    even looked at. `progress` is called, where files are read, with the number of files gone through, and of all.
+    even looked at. Objects that the bucket gives an ETag of are read for their headers alone, and without `look` not
+    at all. `progress` is called, where files are read, with the number of files gone through, and of all.
     ConfigError where there is nothing to list, or a benchmark's `layout` lacks something.
     """
     listed, memory = find(root, kind, layout), Memory(cache, root, kind)
-    found, done = [], 0
+    found: list[Piece] = []
+    examples, unseen, done = [], 0, 0
     with ThreadPoolExecutor(8) as pool:
         for files_of_piece in pieces(listed.files):
             known = memory.known.get(name_of(files_of_piece))
+            if known is None and not look and all(file.found.identity for file in files_of_piece):
+                known = _unseen(files_of_piece)
+                unseen += 1
+            if not look:
+                examples += files_of_piece[:: -(-len(files_of_piece) // EXAMPLES)]
             found.append(known or _new_piece(root, kind, files_of_piece, memory, pool, listed, done, progress))
             done += len(files_of_piece)
-    memory.close(found)
+    if not unseen:
+        memory.close(found)
     notes = list(listed.notes)
     if layout == "folder":
         notes += _wide(found)
@@ -117,7 +131,7 @@ def scan(
         errors = [error for piece in found for error in json.loads(piece.errors)]
         shown = "; ".join(errors[:3]) + (f"; and {refused - 3} more" if refused > 3 else "")
         notes.append(f"{refused} of {sum(piece.items for piece in found)} images cannot be read: {shown}")
-    return Listing(found, notes, lambda piece: _items(memory.rows(piece), listed.split_of))
+    return Listing(found, notes, lambda piece: _items(memory.rows(piece), listed.split_of), examples if unseen else [])
 
 
 def _new_piece(
@@ -142,7 +156,8 @@ def _new_piece(
     items = _items(rows, listed.split_of)
     # A file changed in the last two seconds may change again within its time stamp's grain: not remembered.
     recent = time.time() - 2
-    passing = {file.found.path for file in piece if file.found.modified >= recent}
+    passing = {file.found.path for file in piece if file.found.modified >= recent and not file.found.identity}
+    leaf = _unseen(piece).digest if all(file.found.identity for file in piece) else _leaf(items)
     errors = [item.error for item in items if item.error]
     wide = sorted((path, known.channels) for path, known in rows if known.channels)
     made = Piece(
@@ -151,7 +166,7 @@ def _new_piece(
         piece[0].id,
         len(piece),
         len(items),
-        _leaf(items),
+        leaf,
         len(errors),
         json.dumps(errors[:3]),
         len(wide),
@@ -159,6 +174,27 @@ def _new_piece(
     )
     memory.add(made, rows, passing)
     return made
+
+
+def _unseen(piece: list[File]) -> Piece:
+    """A piece of objects, as far as their names and identities say: its digest is of the files, whatever they hold."""
+    found = sha256()
+    for file in piece:
+        _check_name(file.found.path)
+        found.update(f"{file.split}\0{file.found.path}\0{file.found.identity}\0".encode())
+    split, first, count = piece[0].split, piece[0].id, len(piece)
+    return Piece(name_of(piece), split, first, count, count, found.hexdigest(), 0, "[]", 0, "[]")
+
+
+def look_into(root: str, kind: str, listing: Listing, most: int) -> list[Item]:
+    """The images in `most` files of each split or a few more, of a listing whose files were not looked into."""
+    found: list[Item] = []
+    for split in listing.splits:
+        files = [file for file in listing.examples if file.split == split]
+        for file in files[:: -(-len(files) // most) or 1]:
+            facts = digests.read(root, kind, file.found)
+            found.append(Item(split, file.id, file.found.path, *facts[1:6], facts.sparse))
+    return found
 
 
 def _check_name(path: str) -> None:

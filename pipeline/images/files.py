@@ -7,7 +7,8 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -26,8 +27,12 @@ TRIES = 3
 """How often a listing reads a file before it gives up: an I/O error may pass."""
 SMALL = 2**26
 """Files below this many bytes (64 MiB) are read whole, and their digest is checked."""
+HEAD = 2**16
+"""Bytes of an object that are read when its header is looked at."""
 BLOCK = 2**23
 """Bytes read at a time where a large file is read from end to end."""
+OBJECT = "etag:"
+"""How the identity of an object begins, which has the place of the sha256 of a local file."""
 Result = TypeVar("Result")
 
 
@@ -44,6 +49,9 @@ class Found(NamedTuple):
     """Seconds since the epoch of its last change."""
     members: "tuple[Found, ...]" = ()
     """Of an image that is several files, all of them."""
+    identity: str = ""
+    """Of an object: `OBJECT`, its bytes and its ETag, which stand for its content. Empty for a local file, and where a
+    store lists no ETags: what has been read then says which content it is."""
 
 
 class Memory(NamedTuple):
@@ -61,6 +69,9 @@ class Memory(NamedTuple):
 
     def read(self, offset: int, length: int) -> bytes:
         return self.data[offset : offset + length]
+
+    def read_rows(self, offset: int, step: int, count: int, length: int) -> bytes:
+        return b"".join(self.data[at : at + length] for at in range(offset, offset + count * step, step))
 
     def stream(self) -> io.BytesIO:
         return io.BytesIO(self.data)
@@ -81,7 +92,7 @@ class Stored:
     tag: str
     """Size and time of change of a local file, the ETag of an object."""
     sha256: str = ""
-    """What `content` must have; empty: not known yet."""
+    """What `content` must have; empty: not known, or the tag says it."""
 
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`, fewer at the end of the file."""
@@ -91,12 +102,28 @@ class Stored:
         folder = local_folder(self.root)
         if folder is None:
             return self._read_object(offset, length)
+        with self._opened(folder) as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def read_rows(self, offset: int, step: int, count: int, length: int) -> bytes:
+        """`length` bytes at each of `count` places, which are `step` apart: of a local file these alone are read, of an
+        object what lies between, too."""
+        folder = local_folder(self.root)
+        if folder is None:
+            data = self.read(offset, (count - 1) * step + length)
+            return b"".join(data[at : at + length] for at in range(0, count * step, step))
+        with self._opened(folder) as file:
+            number = file.fileno()
+            return b"".join([os.pread(number, length, at) for at in range(offset, offset + count * step, step)])
+
+    @contextmanager
+    def _opened(self, folder: Path) -> Iterator[io.BufferedReader]:
         try:
             with (folder / self.name).open("rb") as file:
                 if tag(os.fstat(file.fileno())) != self.tag:
                     raise changed(self.name)
-                file.seek(offset)
-                return file.read(length)
+                yield file
         except OSError as error:
             raise StoreError(f"cannot read {self.name}: {error.strerror or error}", next=GO_ON) from error
 
@@ -129,6 +156,21 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Begun(Stored):
+    """One of which the first bytes were read: of most formats no more is needed to see what an image measures. Where
+    more is, all of a small file is read at once."""
+
+    start: bytes = field(default=b"", repr=False)
+
+    def read(self, offset: int, length: int) -> bytes:
+        if self.start and min(offset + length, self.size) > len(self.start) and self.size < SMALL:
+            object.__setattr__(self, "start", super().read(0, self.size))
+        if min(offset + length, self.size) <= len(self.start):
+            return self.start[offset : offset + length]
+        return super().read(offset, length)
+
+
+@dataclass(frozen=True)
 class Folder:
     """A folder that is one image. What reads it opens what lies in it."""
 
@@ -155,13 +197,17 @@ FOLDERS = (".zarr",)
 def open_file(root: str, path: str, sha256: str, size: int, keep: bool = True) -> File:
     """A listed file. Below `SMALL` bytes it is read here and now, and must have the digest that was listed; a larger
     one, and one not to `keep` in memory, must have the size that was listed, and at every read the time of change or
-    ETag that it has here. Of a folder nothing is checked.
+    ETag that it has here. An object that was listed by its ETag must have that at every read. Of a folder nothing is
+    checked.
 
     StageError if it changed since it was listed; FileNotFoundError or another OSError where it cannot be read.
     """
     if path.lower().endswith(FOLDERS):
         _checked_folder(root, path)
         return Folder(root, path, size)
+    if sha256.startswith(OBJECT):
+        there = listed_object(root, path, sha256, size)
+        return Memory(path, there.content()) if size < SMALL and keep else there
     if size < SMALL and keep:
         data = read_file(root, path)
         if hashlib.sha256(data).hexdigest() != sha256:
@@ -171,6 +217,19 @@ def open_file(root: str, path: str, sha256: str, size: int, keep: bool = True) -
     if file.size != size:
         raise changed(path)
     return file
+
+
+def listed_object(root: str, path: str, identity: str, size: int) -> Stored:
+    """An object that was listed by its ETag: nothing is asked of the store before the first read."""
+    if _checked_folder(root, path) is not None:
+        raise changed(path)
+    return Stored(root, path, size, identity.removeprefix(OBJECT).partition(":")[2])
+
+
+def begun(root: str, path: str, identity: str, size: int) -> "Begun":
+    """`listed_object` with its first `HEAD` bytes."""
+    file = listed_object(root, path, identity, size)
+    return Begun(root, path, size, file.tag, start=file.read(0, HEAD))
 
 
 def stored(root: str, path: str, sha256: str = "") -> Stored:

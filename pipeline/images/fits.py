@@ -16,10 +16,10 @@ from typing import IO, Any
 import numpy as np
 
 from pipeline.core.extras import require
-from pipeline.images.files import File
+from pipeline.images.files import File, Folder
 from pipeline.images.pixels import DecodeError
 from pipeline.images.ranges import Ahead
-from pipeline.images.raster import Raster, show
+from pipeline.images.raster import SMALL, Raster, show
 from pipeline.images.reading import AS_STORED, Reading
 from pipeline.images.source import Georeference, Level, PixelSize, Sized, Source
 
@@ -55,6 +55,13 @@ def decode_label(file: File, plane: dict[str, int] | None = None) -> np.ndarray:
     raster = FitsRaster(file, plane)
     label = raster.samples(0, 0, 0, *raster.levels[0][:2], tuple(range(len(raster.channels))))
     return label[..., 0] if label.shape[2] == 1 else label
+
+
+def label_raster(file: File, plane: dict[str, int] | None = None) -> "FitsRaster | None":
+    """The one channel of a large label map, to be read by windows; None of what `decode_label` reads whole."""
+    raster = FitsRaster(file, plane)
+    height, width = raster.levels[0][:2]
+    return raster if height * width > SMALL and len(raster.channels) == 1 else None
 
 
 @contextmanager
@@ -102,7 +109,7 @@ class FitsRaster(Raster):
     rule = "zscale"
 
     def __init__(self, file: File, plane: dict[str, int] | None) -> None:
-        self._stream = Ahead(file.read, file.size)
+        self._file, self._stream = file, Ahead(file.read, file.size)
         with quiet():
             opened = _open(file, self._stream)  # type: ignore[arg-type]
             number = _number(opened, plane)
@@ -123,6 +130,7 @@ class FitsRaster(Raster):
         if len(shape) > 3:
             raise DecodeError(f"HDU {number} has the axes {' × '.join(map(str, shape))}: more than three")
         self._start = None if packed or not place else place["datLoc"]
+        self._stored = None if packed else _stored(self._hdu.header)
         self._leading = (0,) * (len(self._hdu.shape) - len(shape))
         self._flat = len(shape) == 2
         self.levels = (Level(shape[-2], shape[-1], 1.0),)
@@ -135,11 +143,14 @@ class FitsRaster(Raster):
 
     def samples(self, level: int, y: int, x: int, height: int, width: int, channels: tuple[int, ...]) -> np.ndarray:
         with quiet():
-            return np.stack([self._rows(number, y, x, height, width) for number in channels], axis=-1)
+            planes = [self._rows(number, y, x, height, width) for number in channels]
+        return np.moveaxis(np.stack(planes), 0, -1)
 
     def _rows(self, channel: int, y: int, x: int, height: int, width: int) -> np.ndarray:
         """A rectangle of a channel, by as many rows at a time as `SPAN` has room for."""
         each = abs(self._hdu.header["BITPIX"]) // 8
+        if self._stored is not None and self._start is not None and not isinstance(self._file, Folder):
+            return self._plain(channel, y, x, height, width)
         line = self.levels[0].width * each
         step = max(1, SPAN // line)
         parts = []
@@ -151,10 +162,32 @@ class FitsRaster(Raster):
             parts.append(self._section(channel, top, x, rows, width))
         return np.concatenate(parts)
 
+    def _plain(self, channel: int, y: int, x: int, height: int, width: int) -> np.ndarray:
+        """A rectangle whose values are as they are stored, or unsigned by the standard's offset: no more is read."""
+        assert self._stored is not None
+        assert not isinstance(self._file, Folder)
+        kind, unsigned = self._stored
+        each, line = kind.itemsize, self.levels[0].width
+        first = (self._start or 0) + ((channel * self.levels[0].height + y) * line + x) * each
+        data = self._file.read_rows(first, line * each, height, width * each)
+        found = np.frombuffer(data, kind).reshape(height, width).astype(kind.newbyteorder("="))
+        return found.view(f"u{each}") ^ np.asarray(1 << (8 * each - 1), f"u{each}") if unsigned else found
+
     def _section(self, channel: int, y: int, x: int, height: int, width: int) -> np.ndarray:
         place = slice(y, y + height), slice(x, x + width)
         found = self._hdu.section[(*self._leading, *(() if self._flat else (channel,)), *place)]
         return np.asarray(found, found.dtype.newbyteorder("=")).reshape(height, width)
+
+
+def _stored(header: Any) -> tuple[np.dtype, bool] | None:
+    """The type of stored values, and whether they are unsigned integers with the offset that the standard gives these;
+    None where they are scaled, or where one of them means nothing."""
+    bits = header["BITPIX"]
+    zero, scale = header.get("BZERO", 0), header.get("BSCALE", 1)
+    unsigned = bits in (16, 32, 64) and zero == 2 ** (bits - 1)
+    if scale != 1 or not (zero == 0 or unsigned) or (bits > 0 and "BLANK" in header):
+        return None
+    return np.dtype(f">{'f' if bits < 0 else 'u' if bits == 8 else 'i'}{abs(bits) // 8}"), unsigned
 
 
 def _wcs_text(header: Any) -> str:

@@ -78,9 +78,10 @@ FORMATS: tuple[Format, ...] = (
         (fits.MAGIC,),
         fits.open_image,
         fits.decode_label,
-        planes=fits.planes,
+        fits.label_raster,
+        fits.planes,
     ),
-    Format("OME-Zarr", (".zarr",), (), ngff.open_image, ngff.decode_label, planes=ngff.planes),
+    Format("OME-Zarr", (".zarr",), (), ngff.open_image, ngff.decode_label, ngff.label_raster, ngff.planes),
     Format("whole slide", (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".dcm"), (), wsi.open_image, by_path=True),
     Format("VRT", (".vrt",), (), geo.open_vrt, by_path=True),
     # Not read: named where they are left out.

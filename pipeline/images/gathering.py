@@ -9,6 +9,7 @@
 from collections.abc import Iterable
 from hashlib import sha256
 
+from pipeline.core.fingerprint import digest
 from pipeline.core.store import MARK
 from pipeline.images import geo
 from pipeline.images.files import Found, patiently, stored, within
@@ -45,7 +46,14 @@ def _one(path: str, members: list[Found], size: int | None = None) -> Found:
     members = sorted(members)
     stamp = sha256("\n".join(f"{m.path}:{m.stamp}" for m in members).encode(errors="replace")).hexdigest()
     total = sum(member.size for member in members) if size is None else size
-    return Found(path, total, stamp, max(member.modified for member in members), tuple(members))
+    return Found(path, total, stamp, max(member.modified for member in members), tuple(members), _identity(members))
+
+
+def _identity(members: list[Found]) -> str:
+    """Of objects that are one image, where all of them have one."""
+    if not all(member.identity for member in members):
+        return ""
+    return digest([[member.path, member.identity] for member in members])
 
 
 def _slides(plain: dict[str, Found]) -> list[tuple[str, list[Found]]]:

@@ -10,13 +10,13 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 import numpy as np
 
 from pipeline.core.extras import installed, require
 from pipeline.images.files import File, Stored, stored
-from pipeline.images.pixels import DecodeError
+from pipeline.images.pixels import DecodeError, decoding
 from pipeline.images.raster import Raster, show
 from pipeline.images.reading import AS_STORED, Reading
 from pipeline.images.source import Georeference, Level, PixelSize, Source
@@ -31,6 +31,8 @@ ENVIRONMENT = {
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_CACHEMAX": 64,
 }
+EXACT = 1e-3
+"""Pixels by which what is warped may be off; GDAL takes no zero."""
 PLAIN = re.compile(
     r"VRTDataset|SRS|GeoTransform|GCPList|GCP|Metadata|MDI|VRTRasterBand|ColorInterp|(Hide)?NoDataValue|NODATA"
     r"|ColorTable|Entry|Description|UnitType|Offset|Scale|CategoryNames|Category|SimpleSource|ComplexSource"
@@ -134,6 +136,49 @@ class GdalRaster(Raster):
         with _environment():
             found = self._dataset(level).read([n + 1 for n in channels], window=((y, y + height), (x, x + width)))
         return np.moveaxis(found, 0, -1)
+
+
+def on_earth(place: Georeference | None) -> TypeGuard[Georeference]:
+    """Whether a place has a CRS and a transform."""
+    return bool(place and place.crs and place.transform)
+
+
+def same_grid(one: Georeference, other: Georeference, size: tuple[int, int]) -> bool:
+    """Whether the pixels of an image of (height, width) lie where those of another do, to a hundredth of a pixel; both
+    have a CRS and a transform."""
+    import rasterio
+
+    if rasterio.CRS.from_wkt(one.crs) != rasterio.CRS.from_wkt(other.crs):
+        return False
+    first, second = (np.array([*each.transform, 0, 0, 1]).reshape(3, 3) for each in (one, other) if each.transform)
+    corners = np.array([(x, y, 1) for y in (0, size[0]) for x in (0, size[1])]).T
+    return bool(np.allclose(np.linalg.inv(first) @ second @ corners, corners, rtol=0, atol=0.01))
+
+
+class Warped:
+    """The ids of a GeoTIFF on the grid of an image, by the nearest pixel, when they are sliced."""
+
+    def __init__(self, file: File, grid: Georeference, shape: tuple[int, int], ignore: int) -> None:
+        """grid: with a CRS and a transform; shape: (height, width). `ignore` is where the file does not reach."""
+        self.shape, self._file, self._grid, self._ignore = shape, file, grid, ignore
+
+    def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        import rasterio
+        from rasterio.vrt import WarpedVRT
+
+        file, grid = self._file, self._grid
+        assert grid.transform is not None
+        options = {"crs": rasterio.CRS.from_wkt(grid.crs), "transform": rasterio.Affine(*grid.transform)}
+        options |= {"height": self.shape[0], "width": self.shape[1], "dtype": "int32", "tolerance": EXACT}
+        rows, columns = (at.indices(side)[:2] for at, side in zip(window, self.shape, strict=True))
+        # Opened for each window: GDAL crashes at the end of a process that has left a warped file of an opener open.
+        with (
+            decoding(file.name),
+            _environment(),
+            _opened(file.name, "GTiff", lambda path: file.stream() if path == file.name else None) as dataset,
+            WarpedVRT(dataset, src_nodata=None, nodata=self._ignore, **options) as warped,
+        ):
+            return warped.read(1, window=(rows, columns))
 
 
 @contextmanager

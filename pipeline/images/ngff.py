@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.core.store import Store, open_store
 from pipeline.images.files import File, Folder
 from pipeline.images.pixels import DecodeError
-from pipeline.images.raster import Raster, show
+from pipeline.images.raster import SMALL, Raster, show
 from pipeline.images.reading import AS_STORED, Reading
 from pipeline.images.source import Level, PixelSize, Sized, Source
 
@@ -66,6 +66,13 @@ def decode_label(file: File, plane: dict[str, int] | None = None) -> np.ndarray:
     raster = NgffRaster(*_image(file, dict(plane or {})))
     label = raster.samples(0, 0, 0, *raster.levels[0][:2], tuple(range(len(raster.channels))))
     return label[..., 0] if label.shape[2] == 1 else label
+
+
+def label_raster(file: File, plane: dict[str, int] | None = None) -> "NgffRaster | None":
+    """The one channel of a large label map, to be read by windows; None of what `decode_label` reads whole."""
+    raster = NgffRaster(*_image(file, dict(plane or {})))
+    height, width = raster.levels[0][:2]
+    return raster if height * width > SMALL and len(raster.channels) == 1 else None
 
 
 def _place(file: File) -> tuple[Store, str]:
@@ -179,13 +186,14 @@ class NgffRaster(Raster):
         }
 
     def _need(self, level: int, channels: tuple[int, ...], rows: range, columns: range) -> dict[Place, np.ndarray]:
-        """Tiles, from those that are kept where all of them are, else read together."""
+        """Tiles, from those that are kept, and the columns of which any is not read together."""
         places = [(level, *place) for place in product(channels, rows, columns)]
-        if all(place in self._kept for place in places):
-            return {place: self._kept[place] for place in places}
+        found = {place: self._kept[place] for place in places if place in self._kept}
+        if not (missing := [place[3] for place in places if place not in found]):
+            return found
+        columns = range(min(missing), max(missing) + 1)
         run = range(min(channels), max(channels) + 1)
         runs = [run] if len(run) <= 2 * len(set(channels)) else [range(n, n + 1) for n in sorted(set(channels))]
-        found: dict[Place, np.ndarray] = {}
         for one in runs:
             found |= self._fetch(level, one, rows, columns)
         if sum(tile.nbytes for tile in found.values()) <= CACHE // 2:
@@ -195,7 +203,7 @@ class NgffRaster(Raster):
         return found
 
     def samples(self, level: int, y: int, x: int, height: int, width: int, channels: tuple[int, ...]) -> np.ndarray:
-        out = np.empty((height, width, len(channels)), self.dtype)
+        out = np.empty((len(channels), height, width), self.dtype)
         tall, wide = self._tiles[level]
         columns = range(x // wide, (x + width - 1) // wide + 1)
         for row in range(y // tall, (y + height - 1) // tall + 1):
@@ -205,8 +213,8 @@ class NgffRaster(Raster):
                 oy, ox = max(0, top - y), max(0, left - x)
                 tile = tiles[level, channel, row, column]
                 part = tile[max(0, y - top) : y + height - top, max(0, x - left) : x + width - left]
-                out[oy : oy + part.shape[0], ox : ox + part.shape[1], number] = part
-        return out
+                out[number, oy : oy + part.shape[0], ox : ox + part.shape[1]] = part
+        return np.moveaxis(out, 0, -1)
 
 
 def _open_array(store: Store, path: str, below: str, version: int) -> Any:

@@ -7,7 +7,20 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.images.pixels import DecodeError, decoding, rgb
-from pipeline.images.reading import SAMPLE, Limits, Reading, Rule, check_real, choose, limits, mix, rule_for, scale
+from pipeline.images.reading import (
+    SAMPLE,
+    Limits,
+    Reading,
+    Rule,
+    check_real,
+    choose,
+    limits,
+    looked_up,
+    mix,
+    rule_for,
+    scale,
+    tables,
+)
 from pipeline.images.source import (
     BAND,
     Georeference,
@@ -51,10 +64,13 @@ class Raster(ABC):
 
     def valid(self, level: int, y: int, x: int, samples: np.ndarray) -> np.ndarray:
         """Where samples, whose corner is (y, x), have content in any channel: bool (height, width)."""
-        missing = np.isnan(samples) if samples.dtype.kind == "f" else np.zeros(samples.shape, bool)
-        if self.nodata is not None and not np.isnan(self.nodata):
-            missing |= samples == self.nodata
-        return np.logical_not(missing.all(axis=-1))
+        found = np.zeros(samples.shape[:2], bool)
+        for channel in np.moveaxis(samples, -1, 0):
+            missing = np.isnan(channel) if samples.dtype.kind == "f" else np.zeros(found.shape, bool)
+            if self.nodata is not None and not np.isnan(self.nodata):
+                missing |= channel == self.nodata
+            found |= ~missing
+        return found
 
     def content(self, level: int, y: int, x: int, height: int, width: int, channels: tuple[int, ...]) -> np.ndarray:
         """`valid` of a rectangle."""
@@ -96,13 +112,23 @@ class Shown(Windowed):
     def _limits(self) -> Limits:
         return limits(self._rule, sampled(self.raster, self._chosen))
 
+    @cached_property
+    def _tables(self) -> np.ndarray | None:
+        """Of integers of at most 16 bits what each value becomes, which is quicker than to scale pixels."""
+        return tables(self._limits, self.raster.dtype)
+
+    def _scaled(self, samples: np.ndarray) -> np.ndarray:
+        if self._mixed:
+            return mix(samples, self._mixed)
+        return scale(samples, self._limits) if self._tables is None else looked_up(samples, self._tables)
+
     def region(self, level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
         if self._rule == "stored":
-            return rgb(self.raster.samples(level, y, x, height, width, self._chosen))
+            return np.ascontiguousarray(rgb(self.raster.samples(level, y, x, height, width, self._chosen)))
         out = np.empty((height, width, len(self._mixed.weights if self._mixed else self._chosen)), np.uint8)
         for top, rows in bands(height, 8 * width * len(self._chosen)):
             samples = self.raster.samples(level, y + top, x, rows, width, self._chosen)
-            scaled = mix(samples, self._mixed) if self._mixed else scale(samples, self._limits)
+            scaled = self._scaled(samples)
             if self.sparse:
                 scaled[~self.raster.valid(level, y + top, x, samples)] = 0
             out[top : top + rows] = scaled

@@ -53,13 +53,30 @@ class Limits(NamedTuple):
     asinh: bool = False
 
 
-def reading(channels: Sequence[str | int] | None, values: object, found: Mapping[str, Any] | None = None) -> Reading:
-    """From the values of `dataset.channels` and `dataset.values`, also as JSON has them, and what the corpus said where
-    these ask it (`weights` and `offset`)."""
+Channels = Sequence[str | int] | Sequence[Sequence[str | int]] | str | None
+"""Of `dataset.channels`: a triple or one channel, several triples, `pca`, or nothing."""
+
+
+def triples(channels: Channels) -> list[Any]:
+    """Each triple of channels of `dataset.channels`: one, unless it is a list of them."""
+    several = isinstance(channels, list | tuple) and channels and isinstance(channels[0], list | tuple)
+    return list(channels) if several else [channels]  # type: ignore[arg-type]
+
+
+def readings(channels: Channels, values: object, found: Mapping[str, Any] | None = None) -> list[Reading]:
+    """One for each triple, from the values of `dataset.channels` and `dataset.values`, also as JSON has them, and what
+    the corpus said where these ask it (`weights` and `offset`, of several triples one after the other)."""
     limits = tuple(map(float, values)) if isinstance(values, list | tuple) else values
-    mixed = Mixed(tuple(map(tuple, found["weights"])), tuple(found["offset"])) if found else None
-    chosen = channels if channels == "pca" else tuple(channels) if channels else None
-    return Reading(chosen, "corpus" if mixed else limits, mixed)  # type: ignore[arg-type]
+    made = []
+    for number, one in enumerate(triples(channels)):
+        mixed = None
+        if found:
+            every = slice(None) if one is channels else slice(3 * number, 3 * number + 3)
+            weights = (tuple(row[every]) for row in found["weights"][every])
+            mixed = Mixed(tuple(weights), tuple(found["offset"][every]))
+        chosen = one if one == "pca" else tuple(one) if one else None
+        made.append(Reading(chosen, "corpus" if mixed else limits, mixed))  # type: ignore[arg-type]
+    return made
 
 
 def choose(names: Sequence[str], wanted: Sequence[str | int] | str | None, image: str) -> tuple[int, ...]:
@@ -114,10 +131,31 @@ def scale(samples: np.ndarray, limits: Limits) -> np.ndarray:
     width = limits.high - limits.low
     with np.errstate(all="ignore"):
         for number in np.flatnonzero(width > 0):
-            share = np.clip((samples[..., number].astype(np.float64) - limits.low[number]) / width[number], 0, 1)
+            share = samples[..., number].astype(np.float64)
+            share -= limits.low[number]
+            share /= width[number]
+            np.fmin(np.fmax(share, 0, out=share), 1, out=share)  # of NaN and a number the number
             if limits.asinh:
                 share = np.arcsinh(share / SOFTENING) / math.asinh(1 / SOFTENING)
-            out[..., number] = np.rint(np.nan_to_num(share * 255))
+            out[..., number] = np.rint(share * 255)
+    return out
+
+
+def tables(limits: Limits, dtype: np.dtype) -> np.ndarray | None:
+    """`scale` of every value of integers of at most 16 bits: uint8 (C, values), by the bits of a value; None for other
+    types."""
+    if dtype.kind not in "ui" or dtype.itemsize > 2:
+        return None
+    bits = np.arange(256**dtype.itemsize).astype(f"u{dtype.itemsize}")
+    values = np.repeat(bits.view(dtype)[:, None, None], len(limits.low), axis=2)
+    return np.ascontiguousarray(scale(values, limits)[:, 0].T)
+
+
+def looked_up(samples: np.ndarray, tables: np.ndarray) -> np.ndarray:
+    """`scale` of samples (H, W, C) by their tables."""
+    out = np.empty(samples.shape, np.uint8)
+    for number, table in enumerate(tables):
+        out[..., number] = table.take(samples[..., number].view(f"u{samples.itemsize}"))
     return out
 
 

@@ -109,6 +109,16 @@ def label_raster(file: File, plane: dict[str, int] | None = None) -> TiffRaster 
         return TiffRaster(file, [[page]], ("1",), opened.byteorder)
 
 
+def is_placed(file: File) -> bool:
+    """Whether a file is a TIFF of one page that says where on Earth it lies."""
+    import tifffile
+
+    if not file.read(0, 4).startswith((b"II", b"MM")):
+        return False
+    with tifffile.TiffFile(file.stream(), _multifile=False) as opened:
+        return has_place(opened.pages[0]) and len(stack(opened).planes) == 1
+
+
 def _plane(found: Stack, plane: dict[str, int] | None) -> Plane:
     chosen = next((one for one in found.planes if not plane or one.keys == plane), None)
     if chosen is None:
@@ -145,6 +155,8 @@ def _decode(file: File, number: int) -> np.ndarray:
         return rgb_pixels(image)
     samples, page = _samples(file, number)
     if page.photometric == 3:  # palette of 16-bit colours; some writers fill in 8-bit ones
+        if page.colormap is None:
+            raise DecodeError("says that it holds a palette, which is missing")
         colours = page.colormap.T if page.colormap.max() < 256 else page.colormap.T >> 8
         pixels = colours.astype(np.uint8)[samples[..., 0]]
     else:

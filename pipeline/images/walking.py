@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pipeline.core.errors import ConfigError, Set
 from pipeline.core.store import local_folder, open_store
-from pipeline.images.files import Found, tag, unreadable, within
+from pipeline.images.files import OBJECT, Found, tag, unreadable, within
 
 
 def has_folder(root: str, name: str) -> bool:
@@ -37,7 +37,9 @@ def _files(root: str, top: str) -> Iterator[Found]:
     folder = local_folder(root)
     if folder is None:
         for entry in open_store(root).entries(top):
-            yield Found(entry.path, entry.size, f"{entry.size}:{entry.modified}", entry.modified)
+            identity = f"{OBJECT}{entry.size}:{entry.tag}" if entry.tag else ""
+            stamp = identity or f"{entry.size}:{entry.modified}"
+            yield Found(entry.path, entry.size, stamp, entry.modified, identity=identity)
         return
 
     base = str(folder)

@@ -23,6 +23,8 @@ from pipeline.images.raster import Raster, show
 from pipeline.images.reading import AS_STORED, Reading
 from pipeline.images.source import Level, PixelSize, Source
 
+CACHE = 2**27
+"""Bytes of decoded tiles that an open slide keeps: a row of tiles, of which each row of windows needs the next."""
 THUMBNAIL = 2**21
 """Pixels at most of the thumbnail that glass is told apart on."""
 BRIGHT = 160
@@ -54,6 +56,7 @@ class SlideRaster(Raster):
             _check_parts(path)
         try:
             self._slide = openslide.OpenSlide(path)
+            self._slide.set_cache(openslide.OpenSlideCache(CACHE))
         except openslide.OpenSlideError as error:
             raise DecodeError(f"cannot be opened by OpenSlide: {str(error).replace(str(path), file.name)}") from None
         height, width = self._slide.dimensions[::-1]
@@ -69,12 +72,12 @@ class SlideRaster(Raster):
             self._file.read(0, 1)  # it must still be the file that was opened
         whole, here = self.levels[0], self.levels[level]
         corner = round(x * whole.width / here.width), round(y * whole.height / here.height)
-        found = np.asarray(self._slide.read_region(corner, level, (width, height)))
-        alpha = found[..., 3:].astype(np.uint16)
-        shown = found[..., :3]
-        if (alpha < 255).any():
+        region = self._slide.read_region(corner, level, (width, height))
+        shown = np.asarray(region.convert("RGB"))
+        if region.getextrema()[3][0] < 255:
+            alpha = np.asarray(region.getchannel("A"))[..., None].astype(np.uint16)
             shown = ((shown * alpha + self._background * (255 - alpha)) // 255).astype(np.uint8)
-        return shown[..., list(channels)]
+        return shown if channels == (0, 1, 2) else shown[..., list(channels)]
 
     def valid(self, level: int, y: int, x: int, samples: np.ndarray) -> np.ndarray:
         return self.content(level, y, x, samples.shape[0], samples.shape[1], ())

@@ -4,7 +4,7 @@ Pixel-centre convention throughout: sample i of n covers [i, i + 1) of n, as in 
 `align_corners=False`. Arrays in, arrays out.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import ceil, floor
 from typing import NamedTuple
 
@@ -220,14 +220,18 @@ def cosine_logits(
     return out
 
 
-def upsample(plane: np.ndarray | PlanePart, height: int, width: int, window: tuple[slice, slice] = ALL) -> np.ndarray:
-    """Bilinear upsampling of (rows, columns, K) to (K, height, width), float32, or of that the `window`."""
+def upsample(
+    plane: np.ndarray | PlanePart, height: int, width: int, window: tuple[slice, slice] = ALL
+) -> Iterator[np.ndarray]:
+    """Bilinear upsampling of (rows, columns, K): K maps (height, width) float32, or of these the `window`, one by one,
+    because all of them of a large image fill the memory."""
     part = part_of(plane)
     down, across = (
         resize_matrix(*each)
         for each in zip((height, width), part.of, window, part.corner, part.values.shape[:2], strict=True)
     )
-    return np.matmul(down, np.moveaxis(part.values.astype(np.float32), -1, 0) @ across.T)
+    for values in np.moveaxis(part.values.astype(np.float32), -1, 0):
+        yield down @ (values @ across.T)
 
 
 def winner(maps: Iterable[np.ndarray]) -> np.ndarray:

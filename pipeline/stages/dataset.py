@@ -4,6 +4,7 @@ Artifact: the table `images` in pieces, one row per image, sorted by split and i
 index names the first image of each.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -14,9 +15,11 @@ from pipeline.artifacts.images import TABLE
 from pipeline.core.engine import Job, Stage, Work
 from pipeline.core.params import Params, unhashed
 from pipeline.core.pieces import write_pieces
+from pipeline.core.store import local_folder
 from pipeline.datasets import folder
 from pipeline.datasets.scale import PixelSizeParams
 
+log = logging.getLogger("stegoflow")
 SCHEMA = pa.schema(
     [
         ("split", pa.string()),
@@ -41,10 +44,11 @@ class DatasetParams(Params):
     layout: Literal["folder", "cocostuff27", "cityscapes27", "potsdam3"] = "folder"
     """How the root is laid out: `folder` as above; the others are published benchmarks as they lie on disk, in
     ROOT/{cocostuff,cityscapes,potsdam} or in ROOT itself, whose classes and label map are known."""
-    channels: list[int | str] | Literal["pca"] | None = unhashed(None)
+    channels: list[int | str] | list[list[int | str]] | Literal["pca"] | None = unhashed(None)
     """Which channels of each image are seen: three names, or numbers that count from 1, such as [nir, red, green]; or
-    one, seen as grey; `pca`: the first three principal components of all of them over the corpus, which the stage
-    `reading` finds. None: the first three, or the first of fewer. Hashed by `features`."""
+    one, seen as grey; a list of threes, such as [[nir, red, green], [red, green, blue]]: the backbone sees each, and
+    their tokens are averaged; `pca`: the first three principal components of all of them over the corpus, which the
+    stage `reading` finds. None: the first three, or the first of fewer. Hashed by `features`."""
     values: tuple[float, float] | Literal["percentiles", "asinh", "zscale", "corpus"] | None = unhashed(None)
     """How values become 8 bits: [LOW, HIGH] become 0 and 255; `percentiles`: the 2nd and 98th of each channel of an
     image; `corpus`: those of the corpus, the same for all images, which the stage `reading` finds; `asinh`: the 1st to
@@ -57,8 +61,11 @@ class DatasetParams(Params):
 
     @field_validator("channels")
     @classmethod
-    def _three_or_one(cls, value: list[int | str] | str | None) -> list[int | str] | str | None:
-        if isinstance(value, list) and len(value) not in (1, 3):
+    def _three_or_one(cls, value: Any) -> Any:
+        several = isinstance(value, list) and bool(value) and isinstance(value[0], list)
+        if several and (len(value) < 2 or any(len(one) != 3 for one in value)):
+            raise ValueError("of a list of lists each names three channels, and there are two lists at least")
+        if isinstance(value, list) and not several and len(value) not in (1, 3):
             raise ValueError(f"name three channels, or one, not {len(value)}")
         return value
 
@@ -90,6 +97,9 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
     (root, digest), layout = job.roots["images"], job.params.layout
     listing = folder.scan(root, "images", job.out.store, lambda d, t: work.tick(d, t, "images"), layout)
     listing.check(digest)
+    if local_folder(root) is None:  # planning may not have looked into the objects
+        for note in listing.notes:
+            log.warning("%s", note)
     size = pixels = sparse = 0
 
     def pieces() -> Iterator[tuple[pa.Table, dict[str, Any]]]:

@@ -23,6 +23,7 @@ from pipeline.artifacts.feature_layout import create
 from pipeline.artifacts.feature_totals import check_failed, gathered, training_mean
 from pipeline.artifacts.features import (
     GROUP,
+    TABLE,
     arrays,
     metadata_files,
     open_group,
@@ -34,7 +35,6 @@ from pipeline.artifacts.known_rows import copy_known, write_known
 from pipeline.artifacts.view_listing import INDEX, seen_by, tables, training_shapes
 from pipeline.artifacts.view_reader import ViewReader
 from pipeline.artifacts.views import (
-    TABLE,
     Splits,
     ViewParams,
     view_size,
@@ -74,7 +74,7 @@ class FeaturesParams(Params):
     codec: Literal["fp16", "int8"] = "fp16"
     """How tokens are stored. `int8`: in steps of 0.3 standard deviations of each channel in its view, compressed: a
     quarter of the bytes. Whatever it is, tokens are read as float16."""
-    channels: list[int | str] | str | None = borrowed("dataset.channels", optional=True)
+    channels: list[int | str] | list[list[int | str]] | str | None = borrowed("dataset.channels", optional=True)
     values: tuple[float, float] | str | None = borrowed("dataset.values", optional=True)
     max_failed_fraction: float = unhashed(0.1, ge=0, le=1)
     """Share of images that may be undecodable before the stage gives up."""
@@ -207,8 +207,8 @@ def check_finite(tokens: np.ndarray, rows: list[dict[str, Any]], failed: Contain
 
 
 def _encode(job: Job, rows: dict[int, dict[str, Any]], tokens: np.ndarray) -> dict[str, str]:
-    """Run the backbone on some rows of a part, into `tokens`; the paths that cannot be decoded, and why. A thread
-    decodes and resizes the next batches meanwhile."""
+    """Run the backbone on some rows of a part, into `tokens`, of several triples of channels their mean; the paths that
+    cannot be decoded, and why. A thread decodes and resizes the next batches meanwhile."""
     import torch
 
     params: FeaturesParams = job.params
@@ -220,9 +220,12 @@ def _encode(job: Job, rows: dict[int, dict[str, Any]], tokens: np.ndarray) -> di
         params.backbone, params.weights, params.weights_sha256, params.block, params.facet, params.norm, str(device)
     )
     for indices, pixels in _ahead(_batches(rows, job, failed), depth=2):
-        batch = torch.from_numpy(pixels).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
-        with torch.inference_mode(), autocast(device, job.execution.precision):
-            tokens[indices] = backbone(batch).float().cpu().numpy()
+        found = []
+        for seen in pixels:
+            batch = torch.from_numpy(seen).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+            with torch.inference_mode(), autocast(device, job.execution.precision):
+                found.append(backbone(batch).float().cpu().numpy())
+        tokens[indices] = np.mean(found, axis=0) if len(found) > 1 else found[0]
     return failed
 
 
@@ -238,22 +241,24 @@ def _backbone(name: str, weights: str, sha256: str, block: int | None, facet: An
 def _batches(
     rows: dict[int, dict[str, Any]], job: Job, failed: dict[str, str]
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    images = ViewReader(job.roots["images"].location, seen_by(job))
+    """Positions of rows, and the pixels of their views (triple of channels, view, height, width, 3)."""
+    readers = [ViewReader(job.roots["images"].location, seen) for seen in seen_by(job)]
     indices: list[int] = []
     pixels: list[np.ndarray] = []
     for index, row in rows.items():
         try:
-            view = images.read(row, (round(row["scale_y"] * row["height"]), round(row["scale_x"] * row["width"])))
+            size = round(row["scale_y"] * row["height"]), round(row["scale_x"] * row["width"])
+            view = np.stack([images.read(row, size) for images in readers])
         except DecodeError as error:
             failed[row["path"]] = str(error).removeprefix(f"{row['path']}: ")
             continue
         indices.append(index)
-        pixels.append(view[:, ::-1] if row["mirrored"] else view)
+        pixels.append(view[:, :, ::-1] if row["mirrored"] else view)
         if len(indices) == job.execution.batch_size:
-            yield indices, np.stack(pixels)
+            yield indices, np.stack(pixels, axis=1)
             indices, pixels = [], []
     if indices:
-        yield indices, np.stack(pixels)
+        yield indices, np.stack(pixels, axis=1)
 
 
 def _ahead(batches: Iterator[Any], depth: int) -> Iterator[Any]:

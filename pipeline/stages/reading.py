@@ -2,10 +2,11 @@
 
 Artifact: `reading.json`: `weights` (3 or 1, C) and `offset` of the stored channels C that are seen: 255 × (weights ·
 values + offset), cut at 0 and 255, is what the backbone sees. `channels`: their names in the first image. Made only
-where `dataset.values` is `corpus` or `dataset.channels` is `pca`.
+where `dataset.values` is `corpus` or `dataset.channels` is `pca`. Several triples of channels stand one behind the
+other.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from pipeline.datasets import folder
 from pipeline.images.formats import open_source
 from pipeline.images.pixels import DecodeError
 from pipeline.images.raster import sampled
-from pipeline.images.reading import PERCENTILES, Reading, choose, principal, stretched
+from pipeline.images.reading import PERCENTILES, Reading, choose, principal, stretched, triples
 
 IMAGES = 256
 """Training images that are looked at, evenly spaced."""
@@ -30,7 +31,7 @@ STORED = Reading(values=(0.0, 1.0))
 
 
 class ReadingParams(Params):
-    channels: list[int | str] | Literal["pca"] | None = borrowed("dataset.channels", optional=True)
+    channels: list[int | str] | list[list[int | str]] | str | None = borrowed("dataset.channels", optional=True)
     values: tuple[float, float] | str | None = borrowed("dataset.values", optional=True)
 
     @property
@@ -49,7 +50,7 @@ def compute(job: Job, work: Work) -> dict[str, Any]:
         work.tick(done, len(rows), "images")
         try:
             raster = open_source(root, image["path"], image["sha256"], image["size"], STORED).raster
-            chosen = choose(raster.channels, params.channels, image["path"])
+            chosen = sum((choose(raster.channels, one, image["path"]) for one in triples(params.channels)), ())
             pixels = sampled(raster, chosen)
         except DecodeError:  # encoding its views says so
             continue

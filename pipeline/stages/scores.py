@@ -101,6 +101,7 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
     classified = job.inputs.get("classes")
     clicked = {(one.split, one.image) for one in read_annotation(classified).points} if classified else set()
     clusters = read_clusters(job.inputs["clusters"])
+    cuts = {"baseline": baseline.cut(), "cluster": clusters.cut()}
     method = "annotated" if classified else "cluster"
     columns = {method: "mask", f"{method}_crf": "mask_crf"}
 
@@ -137,9 +138,9 @@ def score_part(job: Job, part: Part) -> dict[str, Any]:
         else:
             ends = [clusters.vectors.shape[1] if classified else 0, planes.values.shape[-1] - len(center)]
             compared, codes, tokens = np.split(planes.values, ends, axis=-1)
-            logits = {"baseline": baseline.cut().best((tokens - center) @ baseline.vectors.T)}
+            logits = {"baseline": cuts["baseline"].best((tokens - center) @ baseline.vectors.T)}
             if classified:
-                logits["cluster"] = clusters.cut().best(normalise(compared) @ clusters.vectors.T)
+                logits["cluster"] = cuts["cluster"].best(normalise(compared) @ clusters.vectors.T)
             if probe is not None:
                 logits["linear"] = codes @ probe["codes.weight"].T + probe["codes.bias"]
                 logits["linear_tokens"] = (tokens - probe["center"]) @ probe["tokens.weight"].T + probe["tokens.bias"]

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from pipeline.cli import progress as progress_module
+from pipeline import progress as progress_module
 from pipeline.cli.logs import set_up
 from pipeline.cli.options import Logs
 from pipeline.cli.progress import reporting
@@ -97,7 +97,7 @@ def test_a_bar_stops_when_its_stage_ends():
 
 
 def test_without_a_terminal_there_are_lines(lines, monkeypatch):
-    monkeypatch.setattr(progress_module, "EVERY", 0.0)
+    monkeypatch.setattr(progress_module, "LOGGED", 0.0)
     with reporting() as progress:
         progress("features", 0, 0, "")
         progress("features", 416, 833, "views")
@@ -146,7 +146,7 @@ def test_levels(lines, level, count):
 
 
 def test_json_lines(capsys, monkeypatch):
-    monkeypatch.setattr(progress_module, "EVERY", 0.0)
+    monkeypatch.setattr(progress_module, "LOGGED", 0.0)
     with reporting(Logs(log_format="json")) as progress:
         progress("features", 416, 833, "views")
     rows = [json.loads(line) for line in capsys.readouterr().err.splitlines()]

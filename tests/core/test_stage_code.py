@@ -319,6 +319,9 @@ def test_stages_reach_what_decides_their_values():
     assert {"head", "clusters", "masks"} <= set(reach["pipeline.heads.stego"])
     assert "neighbours" not in reach["pipeline.heads.pca"]
     assert not {"pipeline.core.engine", "pipeline.datasets.demo.corpus", "pipeline.session"} & set(reach)
+    of_tokens = {"suggestion", "neighbours", "head", "baseline", "classes"}
+    for module in ("pipeline.images.formats", "pipeline.datasets.folder"):
+        assert not of_tokens & set(reach[module]), "what reads tokens alone hangs on no reader of images"
 
 
 @pytest.mark.parametrize(

@@ -331,13 +331,13 @@ def test_a_run_is_scored_in_the_benchmarks_classes(layout: str, trees, vit: Path
     maps = LabelMaps(result.artifact("labels"), str(root))
     items = folder.scan(str(root), "images", layout=layout).items
     for item in items:
-        label = maps.read(item.split, item.id)
+        label = maps.read(item._asdict())
         assert label is not None
         assert label.shape == (item.height, item.width)
         coarse = benchmarks.LAYOUTS[layout].coarse
         assert set(np.unique(label)) <= {255, *(coarse[stored] for stored in STORED[layout])}
         assert (label[0] == 255).all(), f"{IGNORED[layout]} is no class"
-    val_labels = [maps.read(item.split, item.id) for item in items if item.split == "val"]
+    val_labels = [maps.read(item._asdict()) for item in items if item.split == "val"]
     assert sum(map(sum, found["confusion"]["cluster"])) == sum((label != 255).sum() for label in val_labels)
 
     assert {row.action for row in plan(config)} == {"reuse"}

@@ -12,10 +12,10 @@ from astropy.wcs import WCS
 from raster_files import SCENE
 
 from pipeline.core.errors import ConfigError
-from pipeline.images.files import Memory
-from pipeline.images.formats import decode_label, open_image, planes
+from pipeline.images.files import Memory, stored
+from pipeline.images.formats import LabelWindows, decode_label, open_image, open_label, planes
 from pipeline.images.pixels import DecodeError
-from pipeline.images.reading import reading
+from pipeline.images.reading import readings
 from pipeline.images.source import Source
 
 SAMPLES = Path(astropy.__file__).parent
@@ -29,7 +29,7 @@ def written(*hdus, **options) -> bytes:
 
 
 def opened(data: bytes, channels=None, values=None, plane=None) -> Source:
-    return open_image(Memory("sky.fits", data), reading(channels, values), plane)
+    return open_image(Memory("sky.fits", data), readings(channels, values)[0], plane)
 
 
 def everywhere(image: Source) -> np.ndarray:
@@ -79,6 +79,32 @@ def test_every_type(dtype):
     stored = SCENE[..., 0].astype(dtype)
     image = opened(written(fits.PrimaryHDU(stored)), values=[0, 255])
     assert np.array_equal(image.pixels()[..., 0], SCENE[..., 0])
+
+
+@pytest.mark.filterwarnings("ignore:Invalid 'BLANK'")
+@pytest.mark.parametrize(
+    ("dtype", "cards"),
+    [
+        *((dtype, {}) for dtype in ("u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")),
+        *((dtype, {"BLANK": 7}) for dtype in ("u1", "i2", "u2", "i4", "f4")),
+        *((dtype, {"BSCALE": 0.5, "BZERO": 3.0}) for dtype in ("u1", "i2", "i4", "f4")),
+    ],
+)
+def test_samples_of_a_cube_are_those_of_astropy(dtype, cards, tmp_path):
+    """As they are stored, or scaled; from memory and from a file that is read by ranges."""
+    cube = np.random.default_rng(0).integers(0, 120, (3, 40, 50)).astype(dtype)
+    data = written(fits.PrimaryHDU(cube))
+    for key, value in cards.items():  # set behind astropy's back, which would convert
+        data = data.replace(b"END" + b" " * 77, f"{key:8}= {value:>20}".ljust(80).encode() + b"END" + b" " * 77, 1)
+    data = data[:2880] + data[2880 + 80 * len(cards) :]
+    (tmp_path / "cube.fits").write_bytes(data)
+    with fits.open(io.BytesIO(data)) as file:
+        expected = np.moveaxis(file[0].data, 0, -1)
+    for one in (Memory("cube.fits", data), stored(str(tmp_path), "cube.fits")):
+        raster = open_image(one).raster
+        found = raster.samples(0, 11, 5, 20, 40, (2, 0))
+        assert found.dtype == expected.dtype.newbyteorder("=") == raster.dtype
+        assert np.array_equal(found, expected[11:31, 5:45, [2, 0]], equal_nan=expected.dtype.kind == "f")
 
 
 def test_eight_bits_are_as_they_are_stored():
@@ -160,6 +186,15 @@ def test_no_scale(cards):
 def test_what_is_refused(data, why):
     with pytest.raises(DecodeError, match=rf"^sky\.fits: .*{why}"):
         opened(data).pixels()
+
+
+def test_a_large_label_map_is_read_by_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.images.fits.SMALL", 1000)
+    label = (SCENE[..., 0] // 60).astype(np.int32)
+    (tmp_path / "l.fits").write_bytes(written(fits.PrimaryHDU(), fits.ImageHDU(label, name="SEGMAP")))
+    found = open_label(stored(str(tmp_path), "l.fits"))
+    assert isinstance(found, LabelWindows)
+    assert np.array_equal(found[20:141, 100:], label[20:141, 100:])
 
 
 def test_a_label_map():

@@ -18,7 +18,7 @@ from pipeline.images.files import Memory, stored
 from pipeline.images.formats import decode_label, open_image
 from pipeline.images.geo import tiles_of
 from pipeline.images.pixels import DecodeError
-from pipeline.images.reading import reading
+from pipeline.images.reading import readings
 from pipeline.images.source import Source
 
 ALL = [0, 65535]
@@ -26,7 +26,7 @@ ALL = [0, 65535]
 
 def opened(path: Path, channels=None, values=None) -> Source:
     """As a listed file that is read by ranges."""
-    return open_image(stored(str(path.parent), path.name), reading(channels, values))
+    return open_image(stored(str(path.parent), path.name), readings(channels, values)[0])
 
 
 def everywhere(image: Source) -> np.ndarray:
@@ -218,7 +218,8 @@ def test_a_jpeg_2000(tmp_path):
     assert image.pixel_size == (10, 10, "m")
     assert image.georeference
     assert image.georeference.transform == tuple(NORTH_UP)[:6]
-    assert np.array_equal(open_image(Memory("a.jp2", path.read_bytes()), reading(None, ALL)).pixels(), image.pixels())
+    again = open_image(Memory("a.jp2", path.read_bytes()), readings(None, ALL)[0])
+    assert np.array_equal(again.pixels(), image.pixels())
 
 
 def mosaic(root: Path, text: str = "", name: str = 'relativeToVRT="1">tiles/b{}.tif') -> Path:

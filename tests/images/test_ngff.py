@@ -14,9 +14,9 @@ from pipeline.core.errors import ConfigError
 from pipeline.datasets.folder import scan
 from pipeline.images import files, ngff
 from pipeline.images.files import Folder
-from pipeline.images.formats import open_image, open_source, planes, read_label
+from pipeline.images.formats import LabelWindows, open_image, open_label, open_source, planes, read_label
 from pipeline.images.pixels import DecodeError
-from pipeline.images.reading import reading
+from pipeline.images.reading import readings
 from pipeline.images.source import Source
 
 CYX = np.ascontiguousarray(np.moveaxis(BANDS, -1, 0))
@@ -26,7 +26,7 @@ ALL = [0, 65535]
 
 
 def opened(path: Path, channels: Any = None, values: Any = None, plane: dict[str, int] | None = None) -> Source:
-    return open_image(Folder(str(path.parent), path.name, 0), reading(channels, values), plane)
+    return open_image(Folder(str(path.parent), path.name, 0), readings(channels, values)[0], plane)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -101,7 +101,7 @@ def test_planes_are_images_of_their_own(tmp_path):
     assert [item.id for item in items] == [f"a#t={keys['t']},z={keys['z']}.zarr" for keys in expected]
     assert len({item.sha256 for item in items}) == 1
     for n, item in enumerate(items, 1):
-        image = open_source(str(tmp_path), item.path, item.sha256, item.size, reading(["DAPI"], ALL))
+        image = open_source(str(tmp_path), item.path, item.sha256, item.size, readings(["DAPI"], ALL)[0])
         assert np.array_equal(image.pixels()[..., 0], np.rint(CYX[0] // n / 257).astype(np.uint8))
         assert (item.height, item.width) == image.size
     with pytest.raises(DecodeError, match=r"has no plane z=3"):
@@ -145,6 +145,15 @@ def test_a_label_image(tmp_path):
     ome_zarr(tmp_path / "m.zarr", [label.astype(np.float32)], "yx")
     with pytest.raises(ConfigError, match=r"m\.zarr: a label must hold integers"):
         read_label(Folder(str(tmp_path), "m.zarr", 0))
+
+
+def test_a_large_label_image_is_read_by_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(ngff, "SMALL", 1000)
+    label = (SCENE[..., 0] // 60).astype(np.uint16)
+    path = ome_zarr(tmp_path / "l.zarr", [label, label[::2, ::2]], "yx")
+    found = open_label(Folder(str(tmp_path), path.name, 0))
+    assert isinstance(found, LabelWindows)
+    assert np.array_equal(found[20:141, 100:], label[20:141, 100:])
 
 
 # Refused --------------------------------------------------------------------------------------------------------------

@@ -11,14 +11,14 @@ from pipeline.images import raster
 from pipeline.images import tiff as tiff_module
 from pipeline.images.files import Memory
 from pipeline.images.formats import decode, open_image
-from pipeline.images.reading import AS_STORED, Limits, choose, limits, reading, scale
+from pipeline.images.reading import AS_STORED, Limits, choose, limits, looked_up, readings, scale, tables
 from pipeline.images.source import Source
 
 NAMES = ("blue", "Green", "red", "nir")
 
 
 def opened(data: bytes, channels=None, values=None) -> Source:
-    return open_image(Memory("a.tif", data), reading(channels, values))
+    return open_image(Memory("a.tif", data), readings(channels, values)[0])
 
 
 # Channels -------------------------------------------------------------------------------------------------------------
@@ -77,6 +77,19 @@ def test_fixed_limits():
     assert scale(samples, limits((10.0, 20.0), samples.reshape(-1, 1))).ravel().tolist() == [
         0, 0, 128, 255, 255, 0, 255, 0,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
+@pytest.mark.parametrize("asinh", [False, True])
+def test_what_is_looked_up_is_what_is_scaled(dtype, asinh):
+    info = np.iinfo(dtype)
+    every = np.arange(info.min, info.max + 1).astype(dtype).reshape(16, -1, 1).repeat(3, -1)
+    found = Limits(np.array([info.min / 3, 5.5, 9.0]), np.array([info.max / 2, 99.0, 9.0]), asinh)
+    table = tables(found, every.dtype)
+    assert table is not None
+    assert np.array_equal(looked_up(every, table), scale(every, found))
+    assert np.array_equal(looked_up(every[::2, 3:], table), scale(every[::2, 3:], found))
+    assert tables(found, np.dtype("int32")) is tables(found, np.dtype("float32")) is None
 
 
 def test_percentiles_are_those_of_each_channel():

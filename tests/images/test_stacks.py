@@ -10,7 +10,7 @@ import tifffile
 from image_files import encode, tiff
 from raster_files import BANDS, SCENE
 
-from pipeline.artifacts.labels import read_label
+from pipeline.artifacts.labels import open_label
 from pipeline.core.errors import ConfigError
 from pipeline.datasets.folder import scan
 from pipeline.images import tiff as tiff_module
@@ -18,7 +18,7 @@ from pipeline.images import tiff_stacks
 from pipeline.images.files import Memory, stored
 from pipeline.images.formats import join_plane, open_image, open_source, planes, split_plane
 from pipeline.images.pixels import DecodeError
-from pipeline.images.reading import reading
+from pipeline.images.reading import readings
 from pipeline.images.source import Source
 
 GREY = BANDS[..., 0]
@@ -28,7 +28,7 @@ ALL = [0, 65535]
 
 
 def opened(data: bytes, channels=None, values=None, plane=None) -> Source:
-    return open_image(Memory("a.tif", data), reading(channels, values), plane)
+    return open_image(Memory("a.tif", data), readings(channels, values)[0], plane)
 
 
 def keys(data: bytes) -> list[dict[str, int]]:
@@ -154,7 +154,7 @@ def test_planes_are_listed_as_images(tmp_path):
     items = scan(str(tmp_path), "images").items
     assert [item.id for item in items] == [*(f"cells#t={t},z={z}.tif" for t in range(2) for z in range(3)), "one.tif"]
     assert {(item.height, item.width) for item in items} == {GREY.shape}
-    image = open_source(str(tmp_path), items[4].path, items[4].sha256, items[4].size, reading([2], ALL))
+    image = open_source(str(tmp_path), items[4].path, items[4].sha256, items[4].size, readings([2], ALL)[0])
     assert np.array_equal(image.pixels()[..., 0], np.rint(TZC[1, 1, 1] / 257).astype(np.uint8))
 
 
@@ -188,7 +188,7 @@ def test_the_planes_of_a_label_map(tmp_path):
         items = scan(str(tmp_path), "labels").items
         assert [item.id for item in items] == [*(f"cells#z={z}.tif" for z in range(3)), "other#z=1.png"]
         for label, item in zip((*labels, labels[0]), items, strict=True):
-            assert np.array_equal(read_label(str(tmp_path), item.path, item.sha256, item.size), label)
+            assert np.array_equal(open_label(str(tmp_path), item.path, item.sha256, item.size), label)
 
 
 def test_too_many_planes_are_refused(monkeypatch):

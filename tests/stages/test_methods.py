@@ -15,6 +15,7 @@ from corpora import write_corpus
 from PIL import Image
 from torch import Tensor
 
+from pipeline import heads
 from pipeline.api import run
 from pipeline.artifacts.clusters import Clusters, fewer, find_tree, look, read_clusters
 from pipeline.artifacts.features import Tokens, read_center, training_views, view_pieces
@@ -57,6 +58,9 @@ def training_tokens(artifact: Artifact) -> np.ndarray:
 
 
 def test_the_registry_is_what_a_config_may_choose():
+    shared = {"__init__", "interface", "settings", "correspondence", "pool"}
+    files = {path.stem for path in Path(heads.__file__).parent.glob("*.py")}
+    assert set(METHODS) == files - shared, "a file of a head that nobody can choose, or a head that is gone"
     for name, settings in zip(METHODS, SETTINGS, strict=True):
         config = validate({"dataset": {"root": "x"}, "head": {"method": name}})
         assert type(config.head) is settings
