@@ -3,7 +3,6 @@
 from typing import Any
 
 from quality_results import markdown  # beside this file
-from scale_corpus import VAL  # beside this file
 
 Json = dict[str, Any]
 COMMANDS = {"plan": "first `plan`", "second_plan": "second `plan`", "status": "`status`", "export": "`export`"}
@@ -93,8 +92,8 @@ def _cut_short(runs: list[Json]) -> str:
             each = masks["item_ms"] / 1000 * run["views"]
             said.append(
                 f"Of {run['views']:,} images masks were stopped after {masks['images']:,}: all of them would have "
-                f"taken {each:,.0f} CPU seconds, which the shared machine did not have that day. Masks and scores that "
-                f"follow are then of the {VAL:,} images of the split `val`."
+                f"taken {each:,.0f} CPU seconds, which the shared machine did not have that day. So scores, report and "
+                "export of them were not measured."
             )
     return " ".join(said)
 
