@@ -44,7 +44,7 @@ class Val:
         self.planes, self.tokens, self.labels = [], [], []
         images = opened._images
         for row in opened.masks.rows:
-            label, plane = maps.read(*images.name(row)), found.plane(row)
+            label, plane = maps.read(images.row(row)), found.plane(row)
             if label is not None and plane is not None:
                 self.planes.append(plane.astype(np.float16))
                 tokens = found.views.plane(row, lambda values: values.astype(np.float32))
@@ -88,7 +88,7 @@ def prepare(opened: Run) -> tuple[Corpus, Val, Json]:
     rows = [rows[at] for at in np.unique(np.linspace(0, len(rows) - 1, min(MOST, len(rows))).round().astype(int))]
     codes, truth = [], []
     for row in rows:
-        plane, label = found.plane(row), maps.read(*images.name(row))
+        plane, label = found.plane(row), maps.read(images.row(row))
         if plane is not None and label is not None:
             codes.append(plane.astype(np.float16))
             truth.append(on_grid(label, plane.shape, 1, maps.ignore, len(maps.names)))
