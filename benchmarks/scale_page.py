@@ -36,8 +36,8 @@ Written by `benchmarks/scale.py` from [scale.json](../benchmarks/scale.json). `m
 `make scale ARGS='--views 10000 1000000'` other sizes. Images of 32 × 32 pixels with label maps, one view of 2 × 2
 tokens each, timm's `test_vit` with random weights, bilinear masks of 8 groups: what is measured is what a view costs
 beside the backbone. Two worker processes on {found["machine"]}, which others used too:
-seconds say little, CPU seconds and ratios more. Memory is the peak of the largest process of a command. Each stage is a command of its own, which
-lists all files first.
+seconds say little, CPU seconds and ratios more. Memory is the peak of the largest process of a command. Each stage is
+a command of its own, which lists all files first.
 
 Measured: {sizes}. {_cut_short(runs)}
 
@@ -53,9 +53,9 @@ peak grows up to that sample, and not beyond. {_per_image(found)}
 {_resumed(large)}{_grown(large)}
 ![CPU milliseconds per image against images](scale.svg)
 
-Of features, masks and scores what an image takes inside of the parts, the median; of the second plan all of it, where a
-small corpus pays for the start of the process. How fast a core is depended on what else ran, by a factor of about 1.6: a
-ratio below 1 says that nothing grows with the corpus, and no more.
+Of features, masks and scores what an image takes inside of the parts, the median; of the second plan all of it, where
+a small corpus pays for the start of the process. How fast a core is depended on what else ran, by a factor of about
+1.6: a ratio below 1 says that nothing grows with the corpus, and no more.
 
 {"".join(_table(run) for run in runs)}{PAPER}
 {arithmetic()}
