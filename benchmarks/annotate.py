@@ -3,7 +3,7 @@
 A simulated person (`annotate_person.py`) names groups, splits mixed ones and clicks errors of training images; what the
 stage `classes` makes of it is scored on the val split, after 5 to 200 interactions. Everything comes from the cached
 tokens of one run per data set and seed. `benchmarks/annotate.json` is written after every curve and merged into;
-`docs/annotate.md` and its plot are written from it alone.
+`docs/annotate.md`, its plot and a section of `docs/results.md` are written from it alone.
 """
 
 import sys
@@ -15,7 +15,7 @@ import numpy as np
 from annotate_page import page, plot  # beside this file
 from annotate_person import MODES, Corpus, curve
 from cyclopts import App, Parameter
-from quality import Names, call, chosen, dump, read, show, ticker, write
+from quality import Names, call, chosen, dump, read, show, ticker, write, write_page
 from quality_cell import BASE, ROOT, commit, config_of, find_sets
 from quality_results import Json
 
@@ -128,7 +128,7 @@ def annotate(
     out: Path | None = None,
     render: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Measure what is missing, merge it into annotate.json, write docs/annotate.md and its plot.
+    """Measure what is missing, merge it into annotate.json, write docs/annotate.md, its plot and results.md.
 
     Parameters
     ----------
@@ -157,6 +157,8 @@ def annotate(
         raise ConfigError(f"{path} holds nothing", next="make annotate DATA=FOLDER")
     write(pages / "annotate.md", page(results))
     write(pages / "annotate.svg", plot(results))
+    if (folder / "quality.json").is_file():
+        write_page((folder / "quality.json", pages / "results.md"), read(folder / "quality.json"))
     print(pages / "annotate.md")
     return 0
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -59,7 +59,7 @@ def measure(
 ) -> None:
     """What every command takes on a corpus of so many images, made in `folder`, into `found`, which may hold what was
     measured before; `keep` is called after each: the program may be killed. Masks that are not done after `limit`
-    seconds are cut short; what comes after is then of the split `val` alone."""
+    seconds are cut short, and nothing is measured of what reads them."""
     config = prepare(folder, views, labels)
     store = folder / "store"
     for name, value in {"views": views, "stages": {}, "begun": stamp(), "load": os.getloadavg()[0]}.items():
@@ -75,16 +75,13 @@ def measure(
     for stage in stages:
         if not labels and stage in ("labels", "probe"):
             continue
-        name = stage
-        if "images" in found["stages"].get("masks", ()):
-            config = prepare(folder, views, labels, ["val"])
-            note(found["stages"], "masks of val", partial(one_stage, config, store, "masks", found))
-            name = f"{stage} of val" if stage == "scores" else stage
         most = limit if stage == "masks" else float("inf")
-        note(found["stages"], name, partial(one_stage, config, store, stage, found, most))
+        note(found["stages"], stage, partial(one_stage, config, store, stage, found, most))
+        if "images" in found["stages"][stage]:
+            break
     note(found, "second_plan", lambda: command(["plan", str(config)]))
     note(found, "status", lambda: command(["status", "--store", str(store)]))
-    if "masks" in stages:
+    if "report" in found["stages"]:
         out = folder / "exported"
         words = ["export", "latest", "--out", str(out), "--split", "val", "--store", str(store)]
         note(found, "export", lambda: command(words) | {"images": min(VAL, views)})
@@ -138,8 +135,8 @@ def stamp() -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
 
 
-def prepare(folder: Path, views: int, labels: bool, splits: Sequence[str] = ("train", "val")) -> Path:
-    """The corpus, the weights and the config of a run that predicts some splits."""
+def prepare(folder: Path, views: int, labels: bool) -> Path:
+    """The corpus, the weights and the config of a run."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "data/written").exists():
         write_corpus(folder / "data", views, labels=labels)
@@ -155,7 +152,7 @@ def prepare(folder: Path, views: int, labels: bool, splits: Sequence[str] = ("tr
         },
         "head": {"steps": 200},
         "clusters": {"k": 8, "prototypes": 8},
-        "masks": {"splits": list(splits), "upsampling": "bilinear"},
+        "masks": {"splits": ["train", "val"], "upsampling": "bilinear"},
         "execution": {"device": "cpu", "precision": "fp32", "batch_size": 64, "workers": 2},
     }
     config = folder / "config.json"

@@ -3,7 +3,6 @@
 from typing import Any
 
 from quality_results import markdown  # beside this file
-from scale_corpus import VAL  # beside this file
 
 Json = dict[str, Any]
 COMMANDS = {"plan": "first `plan`", "second_plan": "second `plan`", "status": "`status`", "export": "`export`"}
@@ -36,9 +35,9 @@ def page(found: Json) -> str:
 Written by `benchmarks/scale.py` from [scale.json](../benchmarks/scale.json). `make scale` measures it again,
 `make scale ARGS='--views 10000 1000000'` other sizes. Images of 32 × 32 pixels with label maps, one view of 2 × 2
 tokens each, timm's `test_vit` with random weights, bilinear masks of 8 groups: what is measured is what a view costs
-beside the backbone. Two worker processes on {found["machine"]}, which others used too, so seconds say little; CPU
-seconds and ratios do. Memory is the peak of the largest process of a command. Each stage is a command of its own, which
-lists all files first.
+beside the backbone. Two worker processes on {found["machine"]}, which others used too:
+seconds say little, CPU seconds and ratios more. Memory is the peak of the largest process of a command. Each stage is
+a command of its own, which lists all files first.
 
 Measured: {sizes}. {_cut_short(runs)}
 
@@ -54,8 +53,9 @@ peak grows up to that sample, and not beyond. {_per_image(found)}
 {_resumed(large)}{_grown(large)}
 ![CPU milliseconds per image against images](scale.svg)
 
-Of features, masks and scores what an image takes inside of the parts, the median; of the second plan all of it, where a
-small corpus pays for the start of the process.
+Of features, masks and scores what an image takes inside of the parts, the median; of the second plan all of it, where
+a small corpus pays for the start of the process. How fast a core is depended on what else ran, by a factor of about
+1.6: a ratio below 1 says that nothing grows with the corpus, and no more.
 
 {"".join(_table(run) for run in runs)}{PAPER}
 {arithmetic()}
@@ -93,8 +93,8 @@ def _cut_short(runs: list[Json]) -> str:
             each = masks["item_ms"] / 1000 * run["views"]
             said.append(
                 f"Of {run['views']:,} images masks were stopped after {masks['images']:,}: all of them would have "
-                f"taken {each:,.0f} CPU seconds, which the shared machine did not have that day. Masks and scores that "
-                f"follow are then of the {VAL:,} images of the split `val`."
+                f"taken {each:,.0f} CPU seconds, which the shared machine did not have that day. So scores, report and "
+                "export of them were not measured."
             )
     return " ".join(said)
 
@@ -161,6 +161,9 @@ def plot(found: Json) -> str:
     for number, (name, points) in enumerate(series.items()):
         drawn = " ".join(place(*point) for point in points)
         lines.append(f'<polyline points="{drawn}" fill="none" stroke="{COLOURS[number]}" stroke-width="2.5"/>')
+        for point in points:
+            across, up = place(*point).split(",")
+            lines.append(f'<circle cx="{across}" cy="{up}" r="3.5" fill="{COLOURS[number]}"/>')
         at = LEFT + WIDTH - 110, TOP + 16 + 18 * number
         lines.append(f'<rect x="{at[0]}" y="{at[1] - 9}" width="14" height="4" fill="{COLOURS[number]}"/>')
         lines.append(f'<text x="{at[0] + 20}" y="{at[1]}">{name}</text>')

@@ -124,7 +124,7 @@ def verify_artifact(
     for name in ("spec.json", "manifest.json"):
         facts = _record(artifact, name, found)
         keys = ("stage", "version", "encoding", "params", "inputs", "roots")
-        if facts and fingerprint(**{key: facts[key] for key in keys}) != artifact.fingerprint:
+        if "inputs" in facts and fingerprint(**{key: facts[key] for key in keys}) != artifact.fingerprint:
             path = f"{artifact.root}/{name}"
             found.append(Problem(artifact.stage, artifact.fingerprint, path, "the record of another artifact"))
         units += _units(artifact, facts.get("files", {}), found)
