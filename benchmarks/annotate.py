@@ -3,7 +3,7 @@
 A simulated person (`annotate_person.py`) names groups, splits mixed ones and clicks errors of training images; what the
 stage `classes` makes of it is scored on the val split, after 5 to 200 interactions. Everything comes from the cached
 tokens of one run per data set and seed. `benchmarks/annotate.json` is written after every curve and merged into;
-`docs/annotate.md` and its plot are written from it alone.
+`docs/annotate.md`, its plot and a section of `docs/results.md` are written from it alone.
 """
 
 import sys
@@ -15,7 +15,7 @@ import numpy as np
 from annotate_page import page, plot  # beside this file
 from annotate_person import MODES, Corpus, curve
 from cyclopts import App, Parameter
-from quality import Names, call, chosen, dump, read, show, ticker, write
+from quality import Names, call, chosen, dump, read, show, ticker, write, write_page
 from quality_cell import BASE, ROOT, commit, config_of, find_sets
 from quality_results import Json
 
@@ -44,7 +44,7 @@ class Val:
         self.planes, self.tokens, self.labels = [], [], []
         images = opened._images
         for row in opened.masks.rows:
-            label, plane = maps.read(*images.name(row)), found.plane(row)
+            label, plane = maps.read(images.row(row)), found.plane(row)
             if label is not None and plane is not None:
                 self.planes.append(plane.astype(np.float16))
                 tokens = found.views.plane(row, lambda values: values.astype(np.float32))
@@ -88,7 +88,7 @@ def prepare(opened: Run) -> tuple[Corpus, Val, Json]:
     rows = [rows[at] for at in np.unique(np.linspace(0, len(rows) - 1, min(MOST, len(rows))).round().astype(int))]
     codes, truth = [], []
     for row in rows:
-        plane, label = found.plane(row), maps.read(*images.name(row))
+        plane, label = found.plane(row), maps.read(images.row(row))
         if plane is not None and label is not None:
             codes.append(plane.astype(np.float16))
             truth.append(on_grid(label, plane.shape, 1, maps.ignore, len(maps.names)))
@@ -128,7 +128,7 @@ def annotate(
     out: Path | None = None,
     render: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Measure what is missing, merge it into annotate.json, write docs/annotate.md and its plot.
+    """Measure what is missing, merge it into annotate.json, write docs/annotate.md, its plot and results.md.
 
     Parameters
     ----------
@@ -157,6 +157,8 @@ def annotate(
         raise ConfigError(f"{path} holds nothing", next="make annotate DATA=FOLDER")
     write(pages / "annotate.md", page(results))
     write(pages / "annotate.svg", plot(results))
+    if (folder / "quality.json").is_file():
+        write_page((folder / "quality.json", pages / "results.md"), read(folder / "quality.json"))
     print(pages / "annotate.md")
     return 0
 

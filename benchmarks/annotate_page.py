@@ -34,11 +34,8 @@ def counts(results: Json) -> list[str]:
 def page(results: Json) -> str:
     """The Markdown page."""
     sets, known = results["sets"], counts(results)
+    means, goals = _means(results), _goals(results)
     cells = [cell for seeds in sets.values() for cell in seeds.values() if "ends" in cell]
-    mean_rows = [
-        [name, *(_percent(_mean(of_set(seeds, mode, n) for seeds in sets.values())) for n in known)]
-        for mode, name in MODES.items()
-    ]
     rows = []
     for name, seeds in sets.items():
         ends = [cell["ends"] for cell in seeds.values() if "ends" in cell]
@@ -50,7 +47,6 @@ def page(results: Json) -> str:
                 for n, value in zip(known, values, strict=True)
             ]
             rows.append([f"{name}, {ends_text}", title, *texts])
-    goals = ". ".join(_goal(results, n, *wanted) for n, wanted in GOALS.items() if n in known)
     commits = ", ".join(sorted({cell["commit"] or "?" for cell in cells}))
     seeds = ", ".join(sorted({seed for each in sets.values() for seed in each}))
     return f"""# How much a minute of a person is worth
@@ -70,7 +66,7 @@ the same grid.
 
 ## Share of the distance, percent, mean of {len(sets)} sets
 
-{markdown(["interactions", *known], mean_rows)}
+{means}
 
 {goals}.
 
@@ -78,6 +74,38 @@ the same grid.
 
 {markdown(["set, k-means → probe", "what is said", *known], rows)}
 """
+
+
+def summary(results: Json) -> str:
+    """The section of docs/results.md."""
+    return f"""
+## What a person wins in minutes
+
+A simulated person names groups, splits mixed ones and clicks errors of training images; how far that comes from k-means
+on tokens (0 %) to the linear probe on tokens (100 %), mean of {len(results["sets"])} sets. How, and each set:
+[annotate.md](annotate.md).
+
+![Share of the distance against interactions](annotate.svg)
+
+{_means(results)}
+
+{_goals(results)}.
+"""
+
+
+def _means(results: Json) -> str:
+    """The table of means over sets."""
+    known, sets = counts(results), results["sets"].values()
+    rows = [
+        [name, *(_percent(_mean(of_set(seeds, mode, n) for seeds in sets)) for n in known)]
+        for mode, name in MODES.items()
+    ]
+    return markdown(["interactions", *known], rows)
+
+
+def _goals(results: Json) -> str:
+    known = counts(results)
+    return ". ".join(_goal(results, n, *wanted) for n, wanted in GOALS.items() if n in known)
 
 
 def _goal(results: Json, count: str, wanted: int, least: int | None) -> str:

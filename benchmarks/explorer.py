@@ -89,8 +89,8 @@ const image = await images.of(value), found = [];
 for (let turn = 0; turn < 9; turn++) {
   const start = performance.now();
   const point = { split: image.split, image: image.id, y: 5 + turn, x: (turn * 37) % image.width };
-  state.chosen = state.newClass(`class ${turn % 3}`, '#0072b2');
-  state.point({ ...point, class: state.chosen });
+  state.chosen = state.newClass(`class ${turn % 3}`);
+  state.points([{ ...point, class: state.chosen }]);
   while (images.classes.get(value)?.said !== state.said) await frame();
   await frame();
   found.push(performance.now() - start);

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+from annotate_page import summary  # beside this file
 from cyclopts import App, Parameter
-from quality_cell import BASE, ROOT, commit, config_of, find_sets, measure  # beside this file
+from quality_cell import BASE, ROOT, commit, config_of, find_sets, measure
 from quality_results import Json, cell_of, changed, merge, page, start, table
 from rich.console import Console
 
@@ -100,7 +101,7 @@ def quality(
         if not files[0].is_file():
             raise ConfigError(f"{files[0]} is not there", next="measure first: --data FOLDER")
         results = read(files[0])
-        write(files[1], page(results))
+        write_page(files, results)
         if json:
             print(dump(results))
         return 0
@@ -123,6 +124,12 @@ def quality(
             print(f"FAILED: {visible(row['set'])} {row['head']} {row['seed']}: {row['error']}")
         print(f"{files[0]}\n{files[1]}" if results["sets"] else "nothing was measured")
     return 1 if failed else 0
+
+
+def write_page(files: tuple[Path, Path], results: Json) -> None:
+    """Write results.md, the second of `files`, from quality.json, the first, and annotate.json beside it."""
+    person = files[0].with_name("annotate.json")
+    write(files[1], page(results) + (summary(read(person)) if person.is_file() else ""))
 
 
 def chosen(option: str, names: str | None, known: list[str]) -> list[str]:
@@ -164,7 +171,7 @@ def measure_grid(
             known = known_results()  # another process may have measured other cells since
             results = merge(known, name, facts, head, seed, cell)
             write(files[0], dump(results) + "\n")
-            write(files[1], page(results))
+            write_page(files, results)
             found = f"mIoU {cell['without']['miou']:.1f}" + (
                 f", CRF {cell['with']['miou']:.1f}" if cell["with"] else ""
             )

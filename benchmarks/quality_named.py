@@ -108,7 +108,7 @@ class Labelled:
 
     def label(self, row: int) -> np.ndarray:
         """The label map of one of them, (height, width) ints."""
-        return self.maps.read(*self.images.name(row))
+        return self.maps.read(self.images.row(row))
 
     def counts(self, rows: Iterable[int], pixels: Pixels, n: int, keep: Callable | None = None) -> np.ndarray:
         """Pixels (n + 1, class) int64 of groups `pixels(row)` and classes; those that `keep(label)` says, where it is

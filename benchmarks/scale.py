@@ -49,10 +49,17 @@ POLL = 0.5
 
 
 def measure(
-    folder: Path, views: int, stages: tuple[str, ...], labels: bool, keep: Callable[[], None], found: Json
+    folder: Path,
+    views: int,
+    stages: tuple[str, ...],
+    labels: bool,
+    keep: Callable[[], None],
+    found: Json,
+    limit: float = float("inf"),
 ) -> None:
     """What every command takes on a corpus of so many images, made in `folder`, into `found`, which may hold what was
-    measured before; `keep` is called after each: the program may be killed."""
+    measured before; `keep` is called after each: the program may be killed. Masks that are not done after `limit`
+    seconds are cut short, and nothing is measured of what reads them."""
     config = prepare(folder, views, labels)
     store = folder / "store"
     for name, value in {"views": views, "stages": {}, "begun": stamp(), "load": os.getloadavg()[0]}.items():
@@ -66,11 +73,15 @@ def measure(
 
     note(found, "plan", lambda: command(["plan", str(config)]))
     for stage in stages:
-        if labels or stage not in ("labels", "probe"):
-            note(found["stages"], stage, partial(one_stage, config, store, stage, found))
+        if not labels and stage in ("labels", "probe"):
+            continue
+        most = limit if stage == "masks" else float("inf")
+        note(found["stages"], stage, partial(one_stage, config, store, stage, found, most))
+        if "images" in found["stages"][stage]:
+            break
     note(found, "second_plan", lambda: command(["plan", str(config)]))
     note(found, "status", lambda: command(["status", "--store", str(store)]))
-    if "masks" in stages:
+    if "report" in found["stages"]:
         out = folder / "exported"
         words = ["export", "latest", "--out", str(out), "--split", "val", "--store", str(store)]
         note(found, "export", lambda: command(words) | {"images": min(VAL, views)})
@@ -82,16 +93,20 @@ def measure(
     keep()
 
 
-def one_stage(config: Path, store: Path, stage: str, found: Json) -> Json:
-    """What a stage takes; `features` is killed half-way and run again, which `found["resume"]` tells of."""
+def one_stage(config: Path, store: Path, stage: str, found: Json, limit: float = float("inf")) -> Json:
+    """What a stage takes; `features` is killed half-way and run again, which `found["resume"]` tells of. `images`: how
+    many were done, where it was killed after `limit` seconds."""
     words = ["run", str(config), "--stage", stage]
     before = count(store)
     halved = {}
     if stage == "features":
         halved = command(words, until=lambda: parts(store, "features") >= 0.5 * planned_parts(store, "features"))
         halved["parts"] = parts(store, stage)
-    marked = first_marker(store, stage, halved.get("parts"), time.monotonic())
-    row = command(words)
+    begun = time.monotonic()
+    marked = first_marker(store, stage, halved.get("parts"), begun)
+    row = command(words, until=lambda: time.monotonic() > begun + limit)
+    if row.pop("killed", False):
+        row["images"] = items_done(store, stage)
     if halved:
         found["resume"] = {
             "parts_kept": halved["parts"],
@@ -136,7 +151,7 @@ def prepare(folder: Path, views: int, labels: bool) -> Path:
             "mirror": "none",
         },
         "head": {"steps": 200},
-        "clusters": {"k": 8},
+        "clusters": {"k": 8, "prototypes": 8},
         "masks": {"splits": ["train", "val"], "upsampling": "bilinear"},
         "execution": {"device": "cpu", "precision": "fp32", "batch_size": 64, "workers": 2},
     }
@@ -175,6 +190,7 @@ def command(words: list[str], until: Callable[[], bool] | None = None) -> Json:
         "cpu": round(sum(cpu.values()), 2),
         "memory": round(max(peaks.values(), default=0.0), 1),
         "processes": len(peaks),
+        **({"killed": True} if killed else {}),
     }
 
 
@@ -211,6 +227,12 @@ def with_no_error(function: Callable[..., Any], *args: Any) -> None:
 def parts(store: Path, stage: str) -> int:
     """Finished parts of a stage's artifacts."""
     return sum(len(os.listdir(path)) for path in store.glob(f"artifacts/{stage}/*/parts"))
+
+
+def items_done(store: Path, stage: str) -> int:
+    """Items of finished parts."""
+    names = (path.stem.split("-") for path in store.glob(f"artifacts/{stage}/*/parts/*.json"))
+    return sum(int(stop) - int(start) for start, stop in names)
 
 
 def planned_parts(store: Path, stage: str) -> float:
@@ -302,6 +324,7 @@ def main() -> None:
     parser.add_argument("--labels", action=argparse.BooleanOptionalAction, default=True, help="with label maps")
     parser.add_argument("--stages", default=",".join(STAGES), help="only these, with commas between")
     parser.add_argument("--out", type=Path, default=HERE / "scale.json")
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds that masks may take")
     parser.add_argument(
         "--add", action="store_true", help="keep the other sizes that OUT holds, and go on with one that was cut short"
     )
@@ -325,6 +348,7 @@ def main() -> None:
                 args.labels,
                 keep,
                 runs[views],
+                args.limit,
             )
     if args.out == HERE / "scale.json":
         write_page(json.loads(args.out.read_text()))

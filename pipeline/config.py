@@ -204,4 +204,4 @@ def reference(section: str | None = None) -> str:
     if section is not None and section not in names:
         raise ConfigError(f"{section}: no such section", next=f"one of {', '.join(names)}")
     sections = (as_yaml(PipelineConfig, [name]) for name in ([section] if section else names))
-    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+    return "\n\n".join("\n".join(lines) for lines in sections if lines) or f"# {section} has no fields"

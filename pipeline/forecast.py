@@ -56,7 +56,7 @@ HEADS = {
     "none": Rate(1, 0, 0),
 }
 """Of the head by its method, from docs/results.md; an item is a step. On one core but for `stegoflow`; the one of
-`stego` is halved."""
+`stego` is halved. A head without a row is taken for `stegoflow`, or for `pca` where nothing is trained by steps."""
 DECISIVE = (
     "features.backbone ",
     "features.block ",
@@ -125,8 +125,9 @@ class Cost(NamedTuple):
     """Whether an artifact of the store says so."""
 
 
-def survey(config: PipelineConfig, store: Store) -> Corpus:
-    """Count images, views and labels below `dataset.root`, as far as possible from what was listed before."""
+def survey(config: PipelineConfig, store: Store, listings: dict[str, folder.Listing] | None = None) -> Corpus:
+    """Count images, views and labels below `dataset.root`, as far as possible from what was listed before:
+    `listings` by kind, and what the store remembers."""
     from pipeline.artifacts.labels import stem
     from pipeline.artifacts.view_reader import view_steps
     from pipeline.artifacts.views import Shapes, Splits, view_size, view_tables
@@ -135,7 +136,8 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
     from pipeline.stages import dataset
 
     root, layout = config.dataset.root, config.dataset.layout
-    listing = folder.scan(root, "images", store, layout=layout, look=False)
+    listings = listings or {}
+    listing = listings.get("images") or folder.scan(root, "images", store, layout=layout, look=False)
     counts = listing.splits
     views = config.features.views
     looked = folder.look_into(root, "images", listing, LOOKED) if listing.examples else []
@@ -170,7 +172,7 @@ def survey(config: PipelineConfig, store: Store) -> Corpus:
     labels, maps = set[tuple[str, str]](), 0
     if folder.has_labels(root, layout):
         wanted = {(item.split, stem(item.id)) for item in sample}
-        found = folder.scan(root, "labels", store, layout=layout, look=False)
+        found = listings.get("labels") or folder.scan(root, "labels", store, layout=layout, look=False)
         maps = len(found)
         if looked or found.examples:  # each has an image, as far as anybody has looked
             labels = wanted
@@ -243,7 +245,7 @@ def unit(stage: str, params: Any) -> str:
 
 def _built_in(stage: str, params: Any, corpus: Corpus) -> Rate:
     if stage == "head":
-        return HEADS.get(params.method, HEADS["stegoflow"])
+        return HEADS.get(params.method) or HEADS["stegoflow" if getattr(params, "steps", 0) else "pca"]
     if stage == "features":
         rate = RATES[stage]
         tokens = corpus.tokens / 529

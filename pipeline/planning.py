@@ -85,12 +85,13 @@ def nodes(
     until: str | None = None,
     pins: dict[str, str] | None = None,
     progress: Progress = silent,
+    listings: dict[str, folder.Listing] | None = None,
 ) -> list[Node]:
     """Every artifact that a config means, inputs first. Reads the content of the dataset (digests are remembered).
 
     `until` names a stage that is wanted with what it reads, and nothing else. `pins` name artifacts to take as they
     are, {stage: fingerprint}: new images through an existing head, say. Left out are stages that lack an input or a
-    root, and those that suggest values where the config gives all of them.
+    root, and those that suggest values where the config gives all of them. `listings` gets what was listed, by kind.
     """
     pins = pins or {}
     walking.has_folder(config.dataset.root, "images")  # refuses a root that is no folder, before weights are looked for
@@ -101,7 +102,7 @@ def nodes(
     stages = [
         stage for stage in STAGES if stage.name in reads and (not stage.optional or available(params[stage.name]))
     ]
-    found = find_roots(config, store, {_name(root) for stage in stages for root in stage.roots}, progress)
+    found = find_roots(config, store, {_name(root) for stage in stages for root in stage.roots}, progress, listings)
     names = dict(pins)
     made: list[Node] = []
     for stage in stages:
@@ -145,13 +146,22 @@ def _reads(suggestible: dict[str, dict[str, bool]], until: str | None) -> dict[s
     return reads
 
 
-def find_roots(config: PipelineConfig, store: Store, wanted: set[str], progress: Progress) -> dict[str, Root]:
+def find_roots(
+    config: PipelineConfig,
+    store: Store,
+    wanted: set[str],
+    progress: Progress,
+    listings: dict[str, folder.Listing] | None = None,
+) -> dict[str, Root]:
     """The roots of a dataset that are wanted and there: `images`, `labels`, and `training_labels`, those label maps
     that belong to the training splits."""
     root, layout = config.dataset.root, config.dataset.layout
 
     def scan(kind: str, unit: str, look: bool = False) -> folder.Listing:
-        return folder.scan(root, kind, store, lambda done, total: progress("listing", done, total, unit), layout, look)
+        found = folder.scan(root, kind, store, lambda done, total: progress("listing", done, total, unit), layout, look)
+        if listings is not None:
+            listings[kind] = found
+        return found
 
     scaled = bool(config.features.views.scale and config.dataset.pixel_size)
     images = scan("images", "images", scaled)
@@ -218,7 +228,8 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
     """
     store = open_store(config.store)
     store.mark()
-    made = nodes(config, store, progress=progress)
+    listings: dict[str, folder.Listing] = {}
+    made = nodes(config, store, progress=progress, listings=listings)
     corpus: Corpus | None = None
     workers = 1 if config.execution.executor == "serial" else config.execution.worker_count()
     rows = Plan()
@@ -236,7 +247,8 @@ def plan(config: PipelineConfig, *, views: float | None = None, progress: Progre
             continue
         changes, nearest = ([], artifact) if exists else why(node, store)
         if corpus is None:
-            corpus = survey(config, store) if views is None else survey(config, store).scaled(views)
+            corpus = survey(config, store, listings)
+            corpus = corpus if views is None else corpus.scaled(views)
         expected = cost(node.stage.name, node.params, corpus, nearest, changes, workers)
         reason = _reason(node, changes, nearest, running)
         if views is not None:

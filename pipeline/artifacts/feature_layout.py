@@ -17,8 +17,8 @@ MEANING = {
     "mean": "mean token",
     "center": "mean token of the training splits' plain views",
 }
-CHUNK = 2**15
-"""Numbers of a chunk of tokens, where views are smaller: 64 KiB of float16."""
+CHUNK = 2**13
+"""Numbers of a chunk of tokens, where views are smaller: 16 KiB of float16."""
 QUANTISED = "patch tokens of the frozen backbone in steps: token = number * scale + mean; -128 is NaN"
 
 

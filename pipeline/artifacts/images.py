@@ -16,6 +16,9 @@ Key = str | tuple[str, str]
 TABLE = "images"
 """Of a dataset artifact: the table of images, in pieces of one split each."""
 
+TOGETHER = 64
+"""Rows that are read at once where one is asked for: its neighbours follow."""
+
 
 class Ranges(Sequence[int]):
     """Ascending rows, as ranges: a split of millions of images is two numbers."""
@@ -58,6 +61,7 @@ class Images:
     def __init__(self, dataset: Artifact) -> None:
         self.pieces = Pieces(dataset, TABLE)
         self.firsts = list(zip(*(self.pieces.index[name].to_pylist() for name in ("split", "first")), strict=True))
+        self._rows: tuple[int, list[dict[str, Any]]] = (-1, [])
         self.splits: dict[str, range] = {}
         """The rows of each split."""
         start = 0
@@ -82,7 +86,10 @@ class Images:
 
     def row(self, row: int) -> dict[str, Any]:
         """All that is known of the image in a row."""
-        return self.pieces.row(row)
+        start = row - row % TOGETHER
+        if self._rows[0] != start:
+            self._rows = start, self.pieces.rows(start, min(start + TOGETHER, len(self))).to_pylist()
+        return dict(self._rows[1][row - start])
 
     def name(self, row: int) -> tuple[str, str]:
         """(split, id) of a row."""

@@ -19,7 +19,9 @@ IO_ERRORS = (OSError, StoreFailure)
 
 
 PAUSES = (1.0, 5.0, 25.0)
-"""Seconds before the first, second, further tries after an I/O error: a store may be away for a while."""
+"""Seconds before the first, second, further tries after an I/O error: a store may be away for a while. How many
+tries there are says `execution.retries`; within each, obstore tries a request to a bucket again 10 times, for 3 minutes
+at most (its defaults)."""
 
 
 def after(pause: float, function: Callable[[Item], Any], item: Item) -> Any:

@@ -107,8 +107,12 @@ def _open(artifact: Artifact, group: str) -> Any:
     return zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
 
 
+def _here(units: list[Unit]) -> Iterator[tuple[Unit, list[Problem]]]:
+    return ((unit, check(unit)) for unit in units)
+
+
 def verify_artifact(
-    artifact: Artifact, run: Callable[[list[Unit]], Iterable[tuple[Unit, list[Problem]]]]
+    artifact: Artifact, run: Callable[[list[Unit]], Iterable[tuple[Unit, list[Problem]]]] = _here
 ) -> Iterator[Problem]:
     """What is damaged in an artifact: records, data files and Zarr shards, each read whole. `run` applies `check`.
 
@@ -120,7 +124,7 @@ def verify_artifact(
     for name in ("spec.json", "manifest.json"):
         facts = _record(artifact, name, found)
         keys = ("stage", "version", "encoding", "params", "inputs", "roots")
-        if facts and fingerprint(**{key: facts[key] for key in keys}) != artifact.fingerprint:
+        if "inputs" in facts and fingerprint(**{key: facts[key] for key in keys}) != artifact.fingerprint:
             path = f"{artifact.root}/{name}"
             found.append(Problem(artifact.stage, artifact.fingerprint, path, "the record of another artifact"))
         units += _units(artifact, facts.get("files", {}), found)
@@ -189,7 +193,3 @@ def verify(
             found.append(Problem(artifact.stage, artifact.fingerprint, artifact.root, str(error)))
     progress(len(artifacts), len(artifacts))
     return found
-
-
-def _here(units: list[Unit]) -> Iterator[tuple[Unit, list[Problem]]]:
-    return ((unit, check(unit)) for unit in units)

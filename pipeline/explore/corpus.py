@@ -39,7 +39,9 @@ LARGEST = 2048
 """Pixels of the longer side of a picture."""
 TILE = 512
 """Rows and columns of a piece of a large image."""
-AT_ONCE = 4
+AROUND = 32
+"""Positions beside each other that are as good as a whole image, where a patch is shown with what is around it."""
+AT_ONCE = 2
 """Pictures that are read at a time."""
 
 
@@ -126,7 +128,7 @@ class Corpus:
 
     def patch(self, row: int, y: int, x: int, share: float, side: int) -> bytes:
         """A position of an image's plane with what is around it, as a square JPEG of `side` pixels: a `share` of the
-        shorter side of the image, three positions at least. The position is framed."""
+        shorter side of the image, or of `AROUND` positions where that is less; three at least. It is framed."""
 
         def make() -> bytes:
             rows, columns = self.plane(row)["shape"].tolist()
@@ -134,7 +136,8 @@ class Corpus:
                 raise DecodeError(f"image {row} has no patch {y}, {x}")
             source = self.source(row)
             (height, width), tall, wide = source.size, source.size[0] / rows, source.size[1] / columns
-            length = min(max(3 * max(tall, wide), share * min(height, width)), height, width)
+            whole = min(height, width, AROUND * max(tall, wide))
+            length = min(max(3 * max(tall, wide), share * whole), height, width)
             top = min(max(0.0, (y + 0.5) * tall - length / 2), height - length)
             left = min(max(0.0, (x + 0.5) * wide - length / 2), width - length)
             picture = Image.fromarray(source.read((top, left, length, length), (side, side)))

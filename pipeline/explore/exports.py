@@ -14,22 +14,6 @@ from pipeline.core.store import Store
 from pipeline.writers import FORMATS
 
 log = logging.getLogger("stegoflow")
-TITLES = {
-    "palette": "Coloured PNG",
-    "png": "Plain PNG",
-    "geotiff": "GeoTIFF",
-    "ome-zarr": "OME-Zarr",
-    "ome-tiff": "OME-TIFF",
-    "fits": "FITS",
-    "geojson": "QuPath GeoJSON",
-    "gpkg": "GeoPackage",
-    "coco": "COCO",
-    "panoptic": "COCO panoptic",
-    "cvat": "CVAT",
-    "label-studio": "Label Studio",
-    "fiftyone": "FiftyOne",
-    "table": "Table of areas",
-}
 
 
 class Exports:
@@ -50,7 +34,7 @@ class Exports:
         return [
             {
                 "name": name,
-                "title": TITLES.get(name, name),
+                "title": row.title,
                 "note": row.opens_in,
                 "inside": row.inside,
                 "missing": next((f"stegoflow[{EXTRAS[one]}]" for one in row.needs if not installed(one)), None),

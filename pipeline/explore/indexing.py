@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections import OrderedDict
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.core.errors import StegoflowError
 from pipeline.core.execution import Execution
 from pipeline.core.executors import open_executor
 from pipeline.core.store import Store
-from pipeline.explore.packing import thinned
+from pipeline.explore.packing import HELD, thinned
 from pipeline.numerics.views import PlanePart
 from pipeline.stages import search
 
@@ -77,6 +78,9 @@ class Indexing:
     def image(self, row: int) -> dict[str, np.ndarray]:
         """What it holds of an image; computed where it has not come that far."""
         index = self.index
+        if row not in index.images and prod(self.shape(row)) > HELD:  # the thread below makes it
+            while self._thread and self._thread.is_alive() and row not in index.images and not self._stop.wait(0.2):
+                pass
         if row in index.images:
             return index.images[row]
         with self._lock:

@@ -21,10 +21,10 @@ def packed_tokens(plane: dict[str, np.ndarray], components: int) -> bytes:
     return head + b"".join(padded(block.tobytes()) for block in blocks)
 
 
-def thinned(rows: int, columns: int, most: int = HELD) -> tuple[int, np.ndarray]:
+def thinned(rows: int, columns: int, most: int | None = None) -> tuple[int, np.ndarray]:
     """How far apart, and which of the positions of a plane (numbered row by row) stand for it: those in the middle of
-    squares of `step` × `step`, `most` at most: (ceil(rows / step), ceil(columns / step)) ints."""
-    step = 1
+    squares of `step` × `step`, `most` (`HELD`) at most: (ceil(rows / step), ceil(columns / step)) ints."""
+    step, most = 1, most or HELD
     while ceil(rows / step) * ceil(columns / step) > most:
         step += 1
     y, x = (np.minimum(np.arange(0, side, step) + step // 2, side - 1) for side in (rows, columns))

@@ -3,8 +3,8 @@
 What a file is, its first bytes decide; its name decides which files are listed, and stands in messages. An image has
 the same pixels in every corpus, process and order.
 
-To add a format: write a module with `open_image(file) -> Source`, give it a row of `FORMATS`, and run
-`make acknowledge` (no stage's `version` changes: what was read before is read as before).
+To add a format: write a module with `open_image(file, reading) -> Source` and give it a row of `FORMATS`; no stage's
+`version` changes, as what was read before is read as before (docs/extending.md).
 """
 
 import re

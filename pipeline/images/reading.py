@@ -16,6 +16,7 @@ from pipeline.images.pixels import DecodeError
 SAMPLE = 2**20
 """Pixels of an image at most that the limits of a rule come from."""
 PERCENTILES = (2.0, 98.0)
+"""What becomes 0 and 255 by the rules `percentiles` (of an image) and `corpus`, and of the components of `pca`."""
 ASINH = (1.0, 99.9)
 SOFTENING = 0.1
 """Where asinh turns from linear to logarithmic, as a share of the range (astropy's default)."""

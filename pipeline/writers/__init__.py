@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class Format(NamedTuple):
     """One format of label maps."""
 
+    title: str
+    """What the explorer calls it."""
     opens_in: str
     inside: str
     """What is written, in a few words."""
@@ -29,22 +31,45 @@ class Format(NamedTuple):
 
 
 FORMATS: dict[str, Format] = {
-    "palette": Format("any viewer", "a PNG per image: ids, painted by a palette"),
-    "png": Format("NumPy, OpenCV, scikit-image", "a PNG per image: ids alone, 8 or 16 bits, no colours"),
-    "geotiff": Format("QGIS, ArcGIS, rasterio", "a GeoTIFF per image on its own grid", ("rasterio",), True, True),
-    "ome-zarr": Format("napari, Fiji, QuPath", "an OME-Zarr 0.4 label image per image, with levels", (), True, True),
-    "ome-tiff": Format("QuPath, Fiji, napari", "an OME-TIFF per image, with levels", (), True, True),
-    "fits": Format("DS9, photutils, astropy", "a SEGMAP per image under its WCS", ("astropy",), True, True),
-    "geojson": Format("QuPath", "outlines in pixels, a file per image", ("rasterio", "shapely"), True),
-    "gpkg": Format("QGIS", "outlines in the image's CRS, with areas", ("rasterio", "shapely", "pyogrio"), True),
-    "coco": Format(
-        "pycocotools, Detectron2, FiftyOne", "one JSON: a run-length mask per class", ("pycocotools",), whole=True
+    "palette": Format("Coloured PNG", "any viewer", "a PNG per image: ids, painted by a palette"),
+    "png": Format("Plain PNG", "NumPy, OpenCV, scikit-image", "a PNG per image: ids alone, 8 or 16 bits, no colours"),
+    "geotiff": Format(
+        "GeoTIFF", "QGIS, ArcGIS, rasterio", "a GeoTIFF per image on its own grid", ("rasterio",), True, True
     ),
-    "panoptic": Format("panopticapi, Mask2Former", "COCO panoptic: PNGs of segment ids and one JSON", whole=True),
-    "cvat": Format("CVAT", "one zip: Segmentation mask 1.1", whole=True),
-    "label-studio": Format("Label Studio", "tasks with brush predictions, and the labelling config", whole=True),
-    "fiftyone": Format("FiftyOne", "masks, their targets, and a script that loads them", whole=True),
-    "table": Format("pandas, R, Excel", "pixels, share and area per image and class: CSV and Parquet", (), True, True),
+    "ome-zarr": Format(
+        "OME-Zarr", "napari, Fiji, QuPath", "an OME-Zarr 0.4 label image per image, with levels", (), True, True
+    ),
+    "ome-tiff": Format("OME-TIFF", "QuPath, Fiji, napari", "an OME-TIFF per image, with levels", (), True, True),
+    "fits": Format("FITS", "DS9, photutils, astropy", "a SEGMAP per image under its WCS", ("astropy",), True, True),
+    "geojson": Format(
+        "QuPath GeoJSON", "QuPath", "outlines in pixels, a file per image", ("rasterio", "shapely"), True
+    ),
+    "gpkg": Format(
+        "GeoPackage", "QGIS", "outlines in the image's CRS, with areas", ("rasterio", "shapely", "pyogrio"), True
+    ),
+    "coco": Format(
+        "COCO",
+        "pycocotools, Detectron2, FiftyOne",
+        "one JSON: a run-length mask per class",
+        ("pycocotools",),
+        whole=True,
+    ),
+    "panoptic": Format(
+        "COCO panoptic", "panopticapi, Mask2Former", "COCO panoptic: PNGs of segment ids and one JSON", whole=True
+    ),
+    "cvat": Format("CVAT", "CVAT", "one zip: Segmentation mask 1.1", whole=True),
+    "label-studio": Format(
+        "Label Studio", "Label Studio", "tasks with brush predictions, and the labelling config", whole=True
+    ),
+    "fiftyone": Format("FiftyOne", "FiftyOne", "masks, their targets, and a script that loads them", whole=True),
+    "table": Format(
+        "Table of areas",
+        "pandas, R, Excel",
+        "pixels, share and area per image and class: CSV and Parquet",
+        (),
+        True,
+        True,
+    ),
 }
 """Every format by the name that `--as` takes."""
 

@@ -50,7 +50,7 @@ def test_items_are_those_that_the_artifacts_will_have(make_config, finished):
 def test_a_forecast_from_half_the_images_is_right_about_the_whole(tmp_path, vit, monkeypatch):
     """Its bytes; times of so small runs mean nothing."""
     monkeypatch.setattr("pipeline.stages.masks.MOST_IMAGES", 8)  # in one part half of the bytes would not grow
-    half, whole = (write_corpus(tmp_path / str(n), train=n, val=n) for n in (16, 32))
+    half, whole = (write_corpus(tmp_path / str(n), train=n, val=n) for n in (32, 64))  # whole chunks of 32 views
     store = tmp_path / "store"
     run(validate(small(half, store, vit)))
     config = validate(small(whole, store, vit))
@@ -59,7 +59,7 @@ def test_a_forecast_from_half_the_images_is_right_about_the_whole(tmp_path, vit,
     run(config)
     for row in plan(config):
         assert expected[row.stage].items == row.items, row.stage
-    again = {row.stage: row for row in plan(config, views=64)}
+    again = {row.stage: row for row in plan(config, views=128)}
     for stage in ("features", "masks"):
         assert expected[stage].bytes == pytest.approx(again[stage].bytes, rel=0.2), stage
 

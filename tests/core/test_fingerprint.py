@@ -13,7 +13,7 @@ from pipeline.core.engine import Node, Root
 from pipeline.core.errors import ConfigError
 from pipeline.core.fingerprint import canonical, digest, fingerprint
 from pipeline.core.params import Params, hashed, resolve, role, source_of
-from pipeline.heads.settings import StegoflowParams, StegoParams
+from pipeline.heads.settings import METHODS, SETTINGS, StegoflowParams, StegoParams
 from pipeline.planning import STAGES
 from pipeline.stages import features
 
@@ -161,6 +161,9 @@ def test_an_unknown_field_names_the_nearest():
         validate({"dataset": {"root": "x"}, "features": {"views": {"siz": 3}}})
 
 
+WITH_CODE = [name for name, model in zip(METHODS, SETTINGS, strict=True) if "code" in model.model_fields]
+
+
 @pytest.mark.parametrize(
     ("head", "error"),
     [
@@ -170,7 +173,7 @@ def test_an_unknown_field_names_the_nearest():
         ),
         (
             {"code": 3, "method": "none"},
-            r"it is one of stego, stegoflow, smooseg, cause, pca: --set head.method=stego or ",
+            rf"it is one of {', '.join(WITH_CODE)}: --set head\.method=stego or ",
         ),
         ({"step": 3}, r"head\.step: unknown field; did you mean steps\?"),
         ({"sed": 3}, r"head\.sed: unknown field; did you mean seed\?"),
@@ -180,7 +183,7 @@ def test_an_unknown_field_names_the_nearest():
         ),
         (
             {"method": "dino"},
-            r"head\.method: must be one of 'stego', 'stegoflow', 'smooseg', 'cause', 'primaps', 'pca', 'no",
+            rf"head\.method: must be one of {', '.join(map(repr, METHODS))}",
         ),
         ({"method": None}, r"head\.method: must be one of 'stego'"),
         ({"steps": "many"}, r"head\.steps: Input should be a valid integer"),

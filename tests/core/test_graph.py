@@ -21,11 +21,13 @@ def graph(config: PipelineConfig, **options) -> dict[str, Node]:
 
 def test_a_node_names_the_roots_that_its_stage_reads(make_config: Make, corpus: Path):
     made = graph(make_config())
-    read = {name: set(node.roots) for name, node in made.items() if node.roots}
-    assert read == {
+    read = {name: set(node.roots) for name, node in made.items()}
+    wanted = {
         "dataset": {"images"}, "features": {"images"}, "clusters": {"images"}, "masks": {"images"},
         "labels": {"labels"}, "scores": {"labels"}, "probe": {"training_labels"}, "report": {"images", "labels"},
+        "neighbours": set(), "head": set(), "baseline": set(),
     }  # fmt: skip
+    assert {name: read[name] for name in wanted} == wanted
     assert {root.location for node in made.values() for root in node.roots.values()} == {str(corpus)}
 
 

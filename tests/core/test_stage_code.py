@@ -349,4 +349,6 @@ def test_who_must_answer_for_a_change(raised: str, left: dict[str, list[str]]):
 if __name__ == "__main__":
     if sys.argv[1:] != ["--acknowledge"]:
         sys.exit(f"usage: python {sys.argv[0]} --acknowledge")
+    if not Path(__file__).resolve().is_relative_to(ROOT):
+        sys.exit(f"this environment imports pipeline from {ROOT}; next: PYTHONPATH=. and the same command")
     acknowledge()

@@ -1,5 +1,8 @@
 """The page's own functions on trees and annotations, held against those of the package."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -90,3 +93,14 @@ def test_names_are_cleaned_as_the_package_does(ask):
         assert ask("return said.cleaned(value)", name) == ask("return said.cleaned(said.cleaned(value))", name)
     assert ask("return said.cleaned('e\\u0301')") == "\u00e9"
     assert len(ask("return said.cleaned(value)", "x" * 300)) == 200
+
+
+def test_the_benchmark_of_the_page_calls_what_there_is(open_page):
+    text = (Path(__file__).parents[2] / "benchmarks/explorer.py").read_text()
+    called = sorted(set(re.findall(r"\b((?:state|images|source)\.\w+)\(", text)))
+    script = """async called => { const module = name => import(new URL(`static/${name}.js`, document.baseURI));
+        const [{ state }, { images }, { source }] = await Promise.all(['state', 'images', 'source'].map(module));
+        const all = { state, images, source };
+        return called.filter(one => typeof one.split('.').reduce((at, name) => at[name], all) !== 'function'); }"""
+    assert called
+    assert open_page().evaluate(script, called) == []

@@ -79,7 +79,7 @@ def test_fixed_limits():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", ">u2", ">i2"])
 @pytest.mark.parametrize("asinh", [False, True])
 def test_what_is_looked_up_is_what_is_scaled(dtype, asinh):
     info = np.iinfo(dtype)

@@ -20,6 +20,7 @@ from pipeline.cuts import predictor
 from pipeline.exporting import export
 from pipeline.images import source, tiff
 from pipeline.images.pixels import resize
+from pipeline.numerics.crf import CrfParams
 from pipeline.results import Run
 from pipeline.writers import raster
 
@@ -74,6 +75,23 @@ def test_tiles_are_what_the_whole_image_is(kind, tmp_path, vit, monkeypatch):
                 kept = tile_at(*SIZE, number)
                 found[kept] = predict(0, image, kept)[0]
         assert (found == whole).mean() >= 0.999
+
+
+def test_tiles_with_a_crf_are_nearly_what_the_whole_image_is(tmp_path, vit, monkeypatch):
+    """Each pixel of a CRF listens to all others; a tile sees two standard deviations of its kernel around it."""
+    made = done(scenes(tmp_path / "data"), tmp_path / "store", vit, VIEWS["native"])
+    predict, images, _ = predictor(made.store, made.record)
+    crf = CrfParams(bilateral_sxy=15)  # with 67 a tile of this image would see all of it
+    predict.params = predict.params.model_copy(update={"crf": True, "crf_params": crf})
+    image = images.row(0)
+    plain, whole = predict(0, image)
+    found = np.full_like(whole, 99)
+    monkeypatch.setattr(mask_tiles, "TILE", 100)
+    for number in range(12):
+        kept = tile_at(*SIZE, number)
+        found[kept] = predict(0, image, kept)[1]
+    assert (whole != plain).mean() > 0.01, "the CRF does something"
+    assert (found == whole).mean() >= 0.999
 
 
 def test_a_run_in_tiles_is_like_one_without(tmp_path, vit, monkeypatch, tiled):

@@ -3,6 +3,8 @@ import { h } from "./dom.js";
 import { source } from "./source.js";
 import { state } from "./state.js";
 
+// Asked for of each node. A row of the list shows STRIP of them (groups.js), a dialog or a part its own number; the page
+// of one group asks for more (group.js).
 const COUNT = 12;
 const known = new Map();
 const waiting = new Set();

@@ -53,7 +53,7 @@ export function similar() {
     const color = said && state.byKey.get(`c:${said.class}`)?.color;
     const box = state.writable && h("input", { type: "checkbox", checked: ticked.has(at), "aria-label": `Tick the patch of ${one.split}/${one.id}`, onclick: (event) => tick(at, event.target.checked, event.shiftKey) });
     return h("span", { class: `result${ticked.has(at) ? " ticked" : ""}` },
-      patch(one, 66, { title: `${one.split}/${one.id}: ${one.score.toFixed(2)}${said ? `, ${said.class}` : ""}` }), box,
+      patch(one, 66, { share: 0.5, title: `${one.split}/${one.id}: ${one.score.toFixed(2)}${said ? `, ${said.class}` : ""}` }), box,
       h("span", { class: "muted" }, color && h("span", { class: "swatch", style: { background: color } }), one.score.toFixed(2)));
   }
 

@@ -61,7 +61,9 @@ export class Tiles {
     const level = this.level(view.scale);
     const seen = this.seen(level, view, context.canvas);
     const coarser = [...this.known.values()].filter((one) => one.level > level && one.picture).sort((a, b) => b.level - a.level);
-    for (const tile of [...coarser, ...seen]) if (tile.picture) context.drawImage(tile.picture, ...this.place(tile, view));
+    const there = [...coarser, ...seen].filter((one) => one.picture);
+    for (const tile of there) context.drawImage(tile.picture, ...this.place(tile, view));
+    if (!there.length) this.wait(context);
     const fine = patch * view.scale >= PATCH ? seen : [];
     const stale = (tile) => images.pointed && tile.classes?.said !== state.said;
     this.waiting = [...seen.filter((one) => !one.picture && !one.failed), ...fine.filter((one) => !one.bare && (!one.map || stale(one)))];
@@ -69,6 +71,13 @@ export class Tiles {
     for (const [key] of this.known) if (this.known.size > KEPT + seen.length) this.known.delete(key);
       else break;
     return fine;
+  }
+
+  wait(context) {
+    context.fillStyle = getComputedStyle(context.canvas).color;
+    context.font = `${14 * (devicePixelRatio || 1)}px system-ui, sans-serif`;
+    context.textAlign = "center";
+    context.fillText("Reading the picture…", context.canvas.width / 2, context.canvas.height / 2);
   }
 
   /** Draw groups over the pieces that have them, `coarse` (which draws those of all of the image) over the rest. */

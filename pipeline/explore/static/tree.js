@@ -95,7 +95,7 @@ export class Tree {
       else found.push(node);
     }
     const whole = new Map(found.map((node) => [node, this.whole(n, open, node)]));
-    const larger = (a, b) => this.size[b] - this.size[a] || a - b;
+    const larger = (a, b) => this.sampled[b] - this.sampled[a] || a - b;
     return found.sort((a, b) => larger(whole.get(a), whole.get(b)) || larger(a, b));
   }
 

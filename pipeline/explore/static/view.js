@@ -133,7 +133,7 @@ export function imageView() {
     return [
       h("p", { class: "muted" }, classes.length === 1 && points.length ? "With a single class everything is that class: add another, such as background." : "Choose a class, then click patches that belong to it. All images follow."),
       classChips({ label: "Class that a click gives", chosen, give: (name) => (state.set("chosen", name), picture.canvas.focus()), add: () => addClass() }),
-      source.next && (asked() ? h("div", { class: "asked" }, h("p", {}, "The framed patch would teach most. Choose its class and press ", key("Space"), ", or click it."), h("button", { class: "wide", onclick: next }, "Skip: I cannot say ", key("W"))) : h("button", { class: "wide", onclick: next }, "Where next? ", key("W"))),
+      source.next && (asked() ? h("div", { class: "asked" }, patch({ ...route().place, ...picture.image }, 112, { share: 0.4 }), h("p", {}, "The framed patch would teach most. Choose its class and press ", key("Space"), ", or click it."), h("button", { class: "wide", onclick: next }, "Skip: I cannot say ", key("W"))) : h("button", { class: "wide", onclick: next }, "Where next? ", key("W"))),
       h("h3", {}, points.length ? plural(points.length, "point") : "No points yet"),
       h("ul", { class: "points" }, [...here.reverse(), ...others.reverse()].slice(0, 300).map(pointRow)),
     ];
