@@ -91,7 +91,7 @@ class Indexer:
         return None if plane is None else (plane[..., : len(self.center)] - self.center, plane[..., len(self.center) :])
 
     def shape(self, image: int) -> tuple[int, int]:
-        """(rows, columns) of an image's plane; (0, 0) of one without views, or that is large and could not be decoded."""
+        """(rows, columns) of an image's plane; (0, 0) without views, or of a large one that could not be decoded."""
         views = self.views.of(image)["view"]
         if not len(views):
             return 0, 0
