@@ -119,9 +119,7 @@ class Store:
         if layout != ENCODING_VERSION:
             raise ConfigError(
                 f"the store {self.shown} has layout {layout}; this program reads layout {ENCODING_VERSION}",
-                next="use the program's version that wrote it, or a newer one"
-                if isinstance(layout, int) and layout > ENCODING_VERSION
-                else "use another --store, or the program's version that wrote it",
+                next="use another --store, or the program's version that wrote it",
             )
 
     @contextmanager
