@@ -79,4 +79,4 @@ def _largest(label: np.ndarray, ignore: int) -> int:
     return max(0, int(known.max())) if known.size else 0
 
 
-STAGE = Stage("labels", version=1, encoding=2, inputs=(), roots=("labels",), params=LabelsParams, compute=compute)
+STAGE = Stage("labels", version=2, encoding=2, inputs=(), roots=("labels",), params=LabelsParams, compute=compute)

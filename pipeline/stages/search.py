@@ -91,10 +91,14 @@ class Indexer:
         return None if plane is None else (plane[..., : len(self.center)] - self.center, plane[..., len(self.center) :])
 
     def shape(self, image: int) -> tuple[int, int]:
-        """(rows, columns) of an image's plane; (0, 0) of one that could not be decoded."""
+        """(rows, columns) of an image's plane; (0, 0) without views, or of a large one that could not be decoded."""
         views = self.views.of(image)["view"]
-        seen = len(views) > 0 and np.isfinite(self.views.tokens.read(views.to_numpy()[:1])[0, 0, 0, 0])
-        return self.views.plane_size(image) if seen else (0, 0)
+        if not len(views):
+            return 0, 0
+        rows, columns = self.views.plane_size(image)
+        if rows * columns > BAND and not np.isfinite(self.views.tokens.read(views.to_numpy()[:1])[0, 0, 0, 0]):
+            return 0, 0
+        return rows, columns
 
     def images(self, rows: range) -> dict[str, np.ndarray]:
         """What the artifact holds of some images, by name."""
