@@ -95,16 +95,18 @@ def measure(
 
 def one_stage(config: Path, store: Path, stage: str, found: Json, limit: float = float("inf")) -> Json:
     """What a stage takes; `features` is killed half-way and run again, which `found["resume"]` tells of. `images`: how
-    many were done, where it was killed after `limit` seconds."""
+    many were done, where it was killed after `limit` seconds; `kept`: how many were done before it began."""
     words = ["run", str(config), "--stage", stage]
     before = count(store)
-    halved = {}
+    halved, kept = {}, items_done(store, stage)
     if stage == "features":
         halved = command(words, until=lambda: parts(store, "features") >= 0.5 * planned_parts(store, "features"))
         halved["parts"] = parts(store, stage)
     begun = time.monotonic()
     marked = first_marker(store, stage, halved.get("parts"), begun)
     row = command(words, until=lambda: time.monotonic() > begun + limit)
+    if kept:
+        row["kept"] = kept
     if row.pop("killed", False):
         row["images"] = items_done(store, stage)
     if halved:

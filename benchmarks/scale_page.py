@@ -104,6 +104,7 @@ def _table(run: Json) -> str:
     for name, row in [*run["stages"].items(), *((text, run[key]) for key, text in COMMANDS.items() if key in run)]:
         objects, size = (f"{row[key]:,}" if key in row else "–" for key in ("objects", "bytes"))
         name += f" ({row['images']:,} images)" if "images" in row and name != "`export`" else ""
+        name += f" (beyond {row['kept']:,} images that were done before)" if "kept" in row else ""
         rows.append([name, f"{row['seconds']:.1f}", f"{row['cpu']:.1f}", f"{row['memory']:.0f}", objects, size])
     head = ["", "seconds", "CPU seconds", "peak MiB", "objects", "bytes"]
     return f"## {run['views']:,} images\n\n{markdown(head, rows)}\n\n"
