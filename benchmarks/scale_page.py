@@ -85,9 +85,10 @@ def _per_image(found: Json) -> str:
 
 
 def _cut_short(runs: list[Json]) -> str:
-    """What was not done to its end."""
+    """What was not done to its end, and the notes of a person."""
     said = []
     for run in runs:
+        said += [run["note"]] if "note" in run else []
         masks = run["stages"].get("masks", {})
         if "images" in masks:
             each = masks["item_ms"] / 1000 * run["views"]
