@@ -16,6 +16,7 @@ from prefect import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
@@ -46,6 +47,7 @@ def end_with_worker(log: Log) -> None:
             for stream in (1, 2):  # the worker read these: whatever prints to them would end there
                 os.dup2(nowhere.fileno(), stream)
         log.error("the worker that started this run is gone: the run ends; finished parts are kept")
+        APILogHandler().flush()  # for 5 seconds at most: lines that wait to be sent end with the process
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE)
         with suppress(Exception), get_client(sync_client=True) as client:
