@@ -96,7 +96,8 @@ class Prefect:
     def says(self, name: str, text: str) -> None:
         """Wait until the log of a flow run, as the server keeps it, says this; `--watch` may lose lines of it."""
         id = self.flow_run(name)["id"]
-        for _ in range(600):
+        until = time.monotonic() + 150
+        while time.monotonic() < until:
             lines = [line["message"] for line in self.ask("logs", {"logs": {"flow_run_id": {"any_": [id]}}})]
             if any(text in line for line in lines):
                 return
@@ -221,7 +222,8 @@ def later(prefect: Prefect, first: str) -> None:
     """Two runs after the first: the same again, and one stage of it. Both come while another holds the store's turn."""
     (name,) = {limit["name"] for limit in prefect.ask("v2/concurrency_limits", {}) if "config0-store-" in limit["name"]}
     turn = {"names": [name], "slots": 1, "mode": "concurrency"}
-    httpx.post(f"{prefect.api}/v2/concurrency_limits/increment", json=turn).raise_for_status()
+    while httpx.post(f"{prefect.api}/v2/concurrency_limits/increment", json=turn).status_code == httpx.codes.LOCKED:
+        time.sleep(0.1)  # the first run has not given its turn back yet
     prefect.start("again", ALL_STAGES)
     prefect.start("one", ONE_STAGE)
     for waiting in ("again", "one"):
