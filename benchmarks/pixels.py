@@ -30,6 +30,15 @@ import tifffile
 LIMIT = 300
 """MiB that the reading process may take."""
 TILE = 512
+EIGHT_BANDS: dict[str, Any] = {
+    "dtype": np.uint16,
+    "tile": (TILE, TILE),
+    "photometric": "minisblack",
+    "planarconfig": "contig",
+    "compression": "deflate",
+    "metadata": None,
+}
+"""How tifffile writes interleaved bands of 16 bits in tiles."""
 VIEW = (322, 322)
 
 
@@ -77,12 +86,7 @@ def write_geotiff(path: Path, side: int) -> None:
         file.write(
             itertools.islice(itertools.cycle(encoded), (-(-side // TILE)) ** 2),
             shape=(side, side, 8),
-            dtype=np.uint16,
-            tile=(TILE, TILE),
-            photometric="minisblack",
-            planarconfig="contig",
-            compression="deflate",
-            metadata=None,
+            **EIGHT_BANDS,
             extratags=[(42113, "s", 0, "0", True), (33550, "d", 3, (10.0, 10.0, 0.0), True)],
         )
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from pixels import EIGHT_BANDS, TILE  # beside this file
 
 PLACE: list[Any] = [
     (33550, "d", 3, (10.0, 10.0, 0.0), True),
@@ -31,7 +32,6 @@ PLACE: list[Any] = [
 """UTM, 10 m."""
 LIMIT = 2048
 """MiB that a process may take above its imports, the model among them."""
-TILE = 512
 STAGES = ("features", "neighbours", "head", "clusters", "baseline", "masks", "scores", "report")
 FORMATS = ("geotiff", "ome-tiff", "ome-zarr", "geojson", "table")
 
@@ -63,12 +63,7 @@ def write_scene(path: Path, height: int, width: int, tissue: float) -> None:
         file.write(
             packed(height, width, tissue, [np.zeros((TILE, TILE, 8), np.uint16), *textures]),
             shape=(height, width, 8),
-            dtype=np.uint16,
-            tile=(TILE, TILE),
-            photometric="minisblack",
-            planarconfig="contig",
-            compression="deflate",
-            metadata=None,
+            **EIGHT_BANDS,
             extratags=[*PLACE, (42113, "s", 0, "0", True)],
         )
 
